@@ -1,0 +1,8 @@
+"""Criteria: evidence → one score a unit, high for units that should stay. One method a file."""
+
+from niwaki.criteria.base import CRITERIA, Criterion, score
+from niwaki.criteria.geometric_median import GeometricMedian
+from niwaki.criteria.norm import L1, L2
+from niwaki.criteria.random import Random
+
+__all__ = ["CRITERIA", "L1", "L2", "Criterion", "GeometricMedian", "Random", "score"]

@@ -1,0 +1,25 @@
+"""FPGM: a unit near the geometric median of its layer can be stood in for by the others.
+
+Source: He et al., Filter Pruning via Geometric Median, CVPR 2019, eq. 6; `l2-GM` in Kim et al., Neuron Merging, 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from niwaki.criteria.base import CRITERIA, Criterion
+from niwaki.graph import Group
+
+
+@CRITERIA.register("l2-gm")
+@dataclass(frozen=True)
+class GeometricMedian(Criterion):
+    """Sum of Euclidean distances from a unit's weights to those of all units of its group."""
+
+    def score(self, group: Group, state: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
+        rows = group.rows(state).double()
+        return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sum(1)

@@ -1,0 +1,30 @@
+"""The channel graph: which indices of which tensors belong together. Only this package knows layers and operators."""
+
+from niwaki.graph.inputs import Inputs, as_arguments, batch_size, call, preserved_mode, preserved_rng
+from niwaki.graph.tape import Op, Ref, Tape, named_state, play, record, tensors_in
+from niwaki.graph.trace import trace
+from niwaki.graph.types import Frozen, Graph, Group, Normaliser, Role, Slice, Writer
+
+__all__ = [
+    "Frozen",
+    "Graph",
+    "Group",
+    "Inputs",
+    "Normaliser",
+    "Op",
+    "Ref",
+    "Role",
+    "Slice",
+    "Tape",
+    "Writer",
+    "as_arguments",
+    "batch_size",
+    "call",
+    "named_state",
+    "play",
+    "preserved_mode",
+    "preserved_rng",
+    "record",
+    "tensors_in",
+    "trace",
+]

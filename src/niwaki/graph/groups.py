@@ -1,0 +1,131 @@
+"""From terms to groups: every free variable that occurs in a parameter is one, its occurrences are the slices."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from niwaki.graph.flow import follow
+from niwaki.graph.inference import Inference, Read
+from niwaki.graph.tape import Ref
+from niwaki.graph.terms import Var, leaves, positions
+from niwaki.graph.types import Frozen, Group, Role, Slice
+
+
+def layer_of(tensor: str) -> str:
+    """The layer that a tensor's name belongs to: all but its last part (a bare parameter names itself)."""
+    return tensor.rpartition(".")[0] or tensor
+
+
+@dataclass
+class _Uses:
+    """Where one variable appears: axes of parameters with their roles, operators, reads."""
+
+    roles: dict[tuple[str, int], set[Role]] = field(default_factory=lambda: defaultdict(set))
+    operators: list[int] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
+
+
+def build_groups(state: Inference) -> tuple[tuple[Group, ...], dict[str, Var], tuple[Frozen, ...]]:
+    """All groups with their variables, and what is frozen."""
+    groups: list[Group] = []
+    variables: dict[str, Var] = {}
+    uses = _collect(state)
+    for var, use in uses.items():
+        if var.frozen or var.size < 2:
+            continue
+        group = _build(state, var, use, variables)
+        if group is not None:
+            groups.append(group)
+            variables[group.name] = var
+    return tuple(groups), variables, _frozen(state)
+
+
+def _collect(state: Inference) -> dict[Var, _Uses]:
+    """One walk over the tape that notes every variable where it is seen."""
+    # dicts for ordered sets: groups come out in the same order in every run
+    leaf_sets = {ref: dict.fromkeys(var for term in terms for var in leaves(term)) for ref, terms in state.axes.items()}
+    reads: dict[int, list[Read]] = defaultdict(list)
+    for read in state.reads:
+        reads[read.position].append(read)
+    uses: dict[Var, _Uses] = defaultdict(_Uses)
+    for position, op in enumerate(state.tape.ops):
+        values = [ref for ref in (*op.tensors, *op.outputs) if ref is not None]
+        for var in _union(leaf_sets[ref] for ref in values if ref not in state.origins):
+            uses[var].operators.append(position)
+        for read in reads[position]:
+            for var in dict.fromkeys(leaves(read.term)):
+                uses[var].reads.append(read)
+        if any(out in state.origins for out in op.outputs):
+            continue  # parameters among themselves: what is made of them gets a role where it meets an activation
+        carried = _union(leaf_sets[ref] for ref in op.tensors if ref not in state.origins)
+        for ref in op.tensors:
+            if ref in state.origins:
+                consumed = {var for read in reads[position] if read.weight == ref for var in leaves(read.term)}
+                _note_roles(state, ref, consumed, carried, uses)
+    return uses
+
+
+def _union(sets: Iterable[dict[Var, None]]) -> dict[Var, None]:
+    return {var: None for members in sets for var in members}
+
+
+def _note_roles(
+    state: Inference, ref: Ref, consumed: set[Var], carried: dict[Var, None], uses: dict[Var, _Uses]
+) -> None:
+    """The roles of an operand that is made of parameters, noted at the axes of these."""
+    for name in state.origins[ref].names:
+        for axis, term in enumerate(state.parameters[name]):
+            for var in dict.fromkeys(leaves(term)):
+                role = Role.CONSUMER if var in consumed else Role.CARRIER if var in carried else Role.PRODUCER
+                uses[var].roles[name, axis].add(role)
+
+
+def _build(state: Inference, var: Var, use: _Uses, taken: dict[str, Var]) -> Group | None:
+    slices = tuple(
+        Slice(name, axis, _main_role(roles), positions(state.parameters[name][axis], var))
+        for (name, axis), roles in use.roles.items()
+    )
+    layers = tuple(dict.fromkeys(layer_of(piece.tensor) for piece in slices if piece.role is Role.PRODUCER))
+    if not layers:
+        return None
+    name, count = layers[0], 1
+    while name in taken:
+        count += 1
+        name = f"{layers[0]}#{count}"
+    writers, scaling_obstacle = follow(state, var, use.operators, {(p.tensor, p.axis): p for p in slices})
+    return Group(name, var.size, layers, slices, writers, scaling_obstacle, _fold_obstacle(state, use))
+
+
+def _main_role(roles: set[Role]) -> Role:
+    return next(role for role in (Role.PRODUCER, Role.CONSUMER, Role.CARRIER) if role in roles)
+
+
+def _fold_obstacle(state: Inference, use: _Uses) -> str | None:
+    """Why consumers' weights cannot take up a mixing of the units."""
+    for read in use.reads:
+        op = state.tape.ops[read.position]
+        where = f"{op.name} in {op.layer or 'the model'}"
+        if read.statistics:
+            return f"normalised over by {where}"
+        if read.weight is None:
+            return f"read without a weight by {where}"
+        if not state.origins[read.weight].pure:
+            return f"read through a computed weight by {where}"
+    for (name, _), roles in use.roles.items():
+        if Role.CONSUMER in roles and len(roles) > 1:
+            return f"{name} reads the units and writes or carries them too"
+    return None
+
+
+def _frozen(state: Inference) -> tuple[Frozen, ...]:
+    """Channels that could have been a group but for the reason that froze them, one line a layer and reason."""
+    lines: dict[tuple[str, str], int] = {}
+    spatial = ("spatial", "size one")
+    for name, terms in state.parameters.items():
+        for term in terms:
+            for var in leaves(term):
+                if var.frozen and var.frozen not in spatial and var.size > 1:
+                    lines.setdefault((layer_of(name), var.frozen), var.size)
+    return tuple(Frozen(layer, width, reason) for (layer, reason), width in lines.items())

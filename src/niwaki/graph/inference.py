@@ -1,0 +1,249 @@
+"""From a tape to terms: what every axis of every value of a run is made of.
+
+`infer` walks the operators in order and lets each one's rule (niwaki.graph.operators) say how the axes of its operands and
+results hang together, through the `Inference` object. An operator without a rule freezes all that it touches.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from niwaki.graph.tape import Op, Ref, Tape
+from niwaki.graph.terms import Product, Term, Var, freeze, leaves, split, unify
+
+
+class Kind(enum.Enum):
+    """What an operator does to the channels that pass through it; compensations need to know."""
+
+    PRODUCT = "product"  # contracts activations with something
+    BIAS = "bias"  # adds a parameter
+    NORM = "norm"  # affine a channel, by stored statistics
+    VIEW = "view"  # moves values, changes none
+    LINEAR = "linear"  # f(c·x) = c·f(x) for any c: average pooling, sums
+    HOMOGENEOUS = "homogeneous"  # f(c·x) = c·f(x) for c ≥ 0: ReLU, max pooling
+    JOIN = "join"  # combines two activations channel by channel
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Read:
+    """A place where an operator sums over channels, so that dropping one means leaving out its summand.
+
+    Attributes:
+        position, slot: the operator on the tape, and which of its arguments is read.
+        axis, whole: the axis that is read, and its term; only the variables of `term` are summed over.
+        weight: the other operand, where it is made of parameters alone; `weight_axis` holds the same channels.
+        statistics: the operator normalises over the channels, so that it is to see only the kept ones.
+    """
+
+    position: int
+    slot: int
+    axis: int
+    whole: Term
+    term: Term
+    weight: Ref | None = None
+    weight_axis: int = 0
+    statistics: bool = False
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A normalisation by stored statistics: names of its tensors, each of one axis with the term `channels`."""
+
+    position: int
+    channels: Term
+    scale: str | None
+    shift: str | None
+    mean: str
+    var: str
+    eps: float
+
+
+@dataclass(frozen=True)
+class Number:
+    """An integer that reached an operator from Python code and is the size of a term."""
+
+    position: int
+    layer: str
+    role: str  # the operator's argument: "groups", "normalized_shape", "size", "pad", …
+    term: Term
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Parameters that a value is computed from and nothing else; `pure`: it is a rearrangement of just one."""
+
+    names: frozenset[str]
+    pure: bool
+
+
+@dataclass
+class Inference:
+    """What is known of a tape's values so far, and what the rules may say of the operator at hand."""
+
+    tape: Tape
+    axes: dict[Ref, list[Term]] = field(default_factory=dict)
+    parameters: dict[str, list[Term]] = field(default_factory=dict)
+    origins: dict[Ref, Origin] = field(default_factory=dict)
+    kinds: list[Kind] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
+    norms: list[Norm] = field(default_factory=list)
+    numbers: list[Number] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
+    position: int = 0
+
+    @property
+    def op(self) -> Op:
+        """The operator whose rule is running."""
+        return self.tape.ops[self.position]
+
+    @property
+    def where(self) -> str:
+        """The operator and its layer, for reasons and messages."""
+        op = self.op
+        return f"{op.name} in {op.layer or 'the model'}"
+
+    def shape(self, ref: Ref) -> tuple[int, ...]:
+        """The recorded shape of a value."""
+        return self.tape.shapes[ref.index]
+
+    def terms(self, ref: Ref) -> list[Term]:
+        """The axes of a value that exists."""
+        if ref not in self.axes:
+            name = self.tape.parameters.get(ref)
+            if name is None:
+                self.axes[ref] = self.fresh(self.shape(ref), "constant tensor")
+            else:
+                if name not in self.parameters:
+                    self.parameters[name] = self.fresh(self.shape(ref))
+                self.axes[ref] = self.parameters[name]
+                self.origins[ref] = Origin(frozenset({name}), pure=True)
+        return self.axes[ref]
+
+    def fresh(self, shape: tuple[int, ...], frozen: str | None = None) -> list[Term]:
+        """New variables for a shape; an axis of size one never shrinks."""
+        return [Var(size, frozen or ("size one" if size == 1 else None)) for size in shape]
+
+    def give(self, ref: Ref, terms: list[Term]) -> None:
+        """State the axes of a result; a result that is one of the operands (in-place) keeps its own, unified."""
+        if ref in self.axes:
+            self.same(self.axes[ref], terms)
+        else:
+            self.axes[ref] = terms
+
+    def same(self, a: list[Term], b: list[Term]) -> None:
+        """Unify two lists of axes one by one."""
+        for left, right in zip(a, b, strict=True):
+            self.unify(left, right)
+
+    def unify(self, a: Term, b: Term) -> None:
+        """The two axes hold the same channels."""
+        unify(a, b, f"does not line up at {self.where}")
+
+    def freeze(self, *terms: Term, reason: str | None = None) -> None:
+        """These axes keep their size."""
+        for term in terms:
+            freeze(term, reason or f"fixed by {self.where}")
+
+    def split(self, term: Term, sizes: list[int]) -> list[Term]:
+        """Factors of a term; frozen ones where it has none of these sizes."""
+        reason = f"does not split at {self.where}"
+        return split(term, sizes, reason) or [Var(size, reason) for size in sizes]
+
+    def reads_channels(self, slot: int, axis: int, term: Term, weight: tuple[Ref, int] | None = None) -> None:
+        """The operator sums argument `slot` over the channels `term` of `axis`, maybe against a weight's axis."""
+        whole = self.terms(self.op.args[slot])[axis]
+        ref, weight_axis = weight or (None, 0)
+        if ref is not None and ref not in self.origins:
+            ref = None
+        self.reads.append(Read(self.position, slot, axis, whole, term, ref, weight_axis))
+
+    def normalises(self, slot: int, axis: int, term: Term) -> None:
+        """The operator takes statistics of argument `slot` over the channels `term` of `axis`."""
+        whole = self.terms(self.op.args[slot])[axis]
+        self.reads.append(Read(self.position, slot, axis, whole, term, statistics=True))
+
+    def number(self, role: str, term: Term) -> None:
+        """An integer argument of the operator is the size of this term."""
+        self.numbers.append(Number(self.position, self.op.layer, role, term))
+
+    def is_activation(self, ref: Any) -> bool:
+        """Whether a value depends on the model's inputs (or on constants) and not on parameters alone."""
+        if not isinstance(ref, Ref):
+            return False
+        self.terms(ref)
+        return ref not in self.origins
+
+
+Rule = Callable[[Inference, Op], Kind | None]
+
+
+def infer(tape: Tape, rules: dict[str, Rule]) -> Inference:
+    """Read a whole tape. Inputs and outputs are frozen: a pruned model takes and returns what the original does."""
+    state = Inference(tape)
+    for ref in tape.inputs:
+        state.axes[ref] = state.fresh(state.shape(ref), "model input")
+    for position, op in enumerate(tape.ops):
+        state.position = position
+        rule = rules.get(op.name) or rules.get(op.name.rstrip("_"))
+        kind = rule(state, op) if rule is not None else None
+        if kind is None:
+            kind = _unknown(state, op)
+        state.kinds.append(kind)
+        _derive(state, op)
+    for ref in tape.outputs:
+        for term in state.terms(ref):
+            freeze(term, "model output")
+    _freeze_squares(state)
+    return state
+
+
+def _unknown(state: Inference, op: Op) -> Kind:
+    """No rule, or a rule that gave up: nothing that this operator touches may change its size."""
+    state.unknown[op.name] = state.unknown.get(op.name, 0) + 1
+    reason = f"unknown operator {state.where}"
+    for ref in op.tensors:
+        state.freeze(*state.terms(ref), reason=reason)
+    for out in op.outputs:
+        if out is not None:
+            state.give(out, state.fresh(state.shape(out), reason))
+    return Kind.OTHER
+
+
+def _derive(state: Inference, op: Op) -> None:
+    """Results of parameters alone are themselves like parameters."""
+    refs = op.tensors
+    if not refs or any(state.is_activation(ref) for ref in refs):
+        return
+    origins = [state.origins[ref] for ref in refs]
+    names = frozenset().union(*(origin.names for origin in origins))
+    pure = len(refs) == 1 and origins[0].pure and state.kinds[-1] is Kind.VIEW
+    for out in op.outputs:
+        if out is not None and out not in state.origins:
+            state.origins[out] = Origin(names, pure)
+
+
+def _freeze_squares(state: Inference) -> None:
+    """A variable twice in one product (the flattened outer product of a thing with itself) has no single owner."""
+    for terms in (*state.axes.values(), *state.parameters.values()):
+        for term in terms:
+            for var in _squared(term):
+                var.frozen = var.frozen or "occurs twice in one flattened axis"
+
+
+def _squared(term: Term) -> set[Var]:
+    if isinstance(term, Var):
+        return set() if term.bound is None else _squared(term.bound)
+    if not isinstance(term, Product):
+        return set().union(*(_squared(part) for part in term.parts))
+    seen: set[Var] = set()
+    twice: set[Var] = set()
+    for factor in term.factors:
+        here = set(leaves(factor))
+        twice |= seen & here
+        seen |= here
+        twice |= _squared(factor)
+    return twice

@@ -1,0 +1,78 @@
+"""How a model is called on example inputs, and how it is left exactly as it was found.
+
+`inputs` is everywhere one of three things: a tensor (the only argument), a tuple (positional arguments) or a dict
+(keyword arguments). By convention the first tensor among them is batch-first: its axis 0 counts samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from niwaki.errors import TraceError
+
+Inputs: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
+
+
+def as_arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and keyword arguments that `inputs` stands for.
+
+    Raises:
+        TraceError: `inputs` is neither a tensor, a tuple nor a dict with string keys.
+    """
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, tuple):
+        return inputs, {}
+    if isinstance(inputs, Mapping) and all(isinstance(key, str) for key in inputs):
+        return (), dict(inputs)
+    raise TraceError(
+        f"example inputs are a tensor, a tuple of positional arguments or a dict of keyword arguments; "
+        f"got {type(inputs).__name__}"
+    )
+
+
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """The model's output on `inputs`; whatever the model raises goes through."""
+    args, kwargs = as_arguments(inputs)
+    return model(*args, **kwargs)
+
+
+def batch_size(inputs: Inputs) -> int:
+    """Samples in `inputs`: axis 0 of the first tensor that has an axis; 1 where there is none, or it is empty."""
+    args, kwargs = as_arguments(inputs)
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor) and value.ndim:
+            return max(1, value.shape[0])
+    return 1
+
+
+@contextmanager
+def preserved_mode(model: nn.Module, training: bool) -> Iterator[nn.Module]:
+    """Put every submodule in training or evaluation mode; each gets its own flag back, also after an error."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(training)
+        yield model
+    finally:
+        # One flag at a time: `model.train(before)` would overwrite a frozen BatchNorm inside a training model.
+        for module, flag in flags:
+            module.training = flag
+
+
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Give torch's random generators (CPU, and every GPU in use) their state back at the end, also after an error."""
+    cpu = torch.get_rng_state()
+    # An uninitialised CUDA stays so: asking for its state would cost a context of several hundred MB.
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)

@@ -1,0 +1,151 @@
+"""Operators that contract axes: matrix products, convolutions, attention, and the look-up of an embedding."""
+
+from __future__ import annotations
+
+from niwaki.graph.inference import Inference, Kind, Rule
+from niwaki.graph.tape import Op, Ref
+from niwaki.graph.terms import Term, product
+
+
+def _contract(state: Inference, left: tuple[int, int], right: tuple[int, int]) -> None:
+    """Sum over an axis of two operands, each given as (argument, axis); the activation is the one that is read."""
+    op = state.op
+    (a, a_axis), (b, b_axis) = left, right
+    term = state.terms(op.args[a])[a_axis]
+    state.unify(term, state.terms(op.args[b])[b_axis])
+    if state.is_activation(op.args[a]) or not state.is_activation(op.args[b]):
+        state.reads_channels(a, a_axis, term, (op.args[b], b_axis))
+    else:
+        state.reads_channels(b, b_axis, term, (op.args[a], a_axis))
+
+
+def matrix_product(state: Inference, op: Op) -> Kind:
+    """mm and bmm: (…, n, k) × (…, k, m) → (…, n, m)."""
+    return _matrix_product(state, op, first=0)
+
+
+def added_matrix_product(state: Inference, op: Op) -> Kind:
+    """addmm and baddbmm: the first argument is added, broadcast."""
+    kind = _matrix_product(state, op, first=1)
+    out, added = state.terms(op.result), state.terms(op.args[0])
+    for term, other in zip(reversed(out), reversed(added), strict=False):
+        if term.size == other.size:
+            state.unify(term, other)
+    return kind
+
+
+def _matrix_product(state: Inference, op: Op, first: int) -> Kind:
+    a, b = state.terms(op.args[first]), state.terms(op.args[first + 1])
+    for left, right in zip(a[:-2], b[:-2], strict=True):
+        state.unify(left, right)
+    _contract(state, (first, len(a) - 1), (first + 1, len(b) - 2))
+    state.give(op.result, [*a[:-1], b[-1]])
+    return Kind.PRODUCT
+
+
+def vector_product(state: Inference, op: Op) -> Kind:
+    """mv and dot: (…, k) × (k) → (…)."""
+    a = state.terms(op.args[0])
+    _contract(state, (0, len(a) - 1), (1, 0))
+    state.give(op.result, a[:-1])
+    return Kind.PRODUCT
+
+
+def linear(state: Inference, op: Op) -> Kind:
+    """linear: (…, k) × (m, k) + (m) → (…, m)."""
+    x, weight = state.terms(op.args[0]), state.terms(op.args[1])
+    _contract(state, (0, len(x) - 1), (1, 1))
+    bias = op.arg(2, "bias")
+    if bias is not None:
+        state.unify(weight[0], state.terms(bias)[0])
+    state.give(op.result, [*x[:-1], weight[0]])
+    return Kind.PRODUCT
+
+
+def convolution(state: Inference, op: Op) -> Kind:
+    """Convolution of any rank, transposed or not: channels = groups ⊗ channels a group, on both sides."""
+    x_ref, weight_ref, bias = op.args[:3]
+    transposed, groups = op.arg(6, "transposed", False), op.arg(8, "groups", 1)
+    x, weight = state.terms(x_ref), state.terms(weight_ref)
+    batch, channels, *space = x
+    kernel = weight[2:]
+    state.freeze(*space, *kernel, reason="spatial")
+    group, inner = _grouped(state, channels, groups)
+    if transposed:
+        state.unify(channels, weight[0])
+        outer = weight[1]
+        out = product(group, outer) if group is not None else outer
+        axis = 0
+    else:
+        other_group, outer = _grouped(state, weight[0], groups)
+        state.unify(inner, weight[1])
+        if group is not None and other_group is not None:
+            state.unify(group, other_group)
+        out, axis = weight[0], 1
+    if group is not None:
+        state.number("groups", group)
+    if inner.size > 1 or group is None:
+        state.reads_channels(0, 1, inner, (weight_ref, axis))
+    if isinstance(bias, Ref):
+        state.unify(out, state.terms(bias)[0])
+    shape = state.shape(op.result)
+    state.give(op.result, [batch, out, *state.fresh(shape[2:], "spatial")])
+    return Kind.PRODUCT
+
+
+def _grouped(state: Inference, channels: Term, groups: int) -> tuple[Term | None, Term]:
+    if groups == 1:
+        return None, channels
+    group, inner = state.split(channels, [groups, channels.size // groups])
+    return group, inner
+
+
+def attention(state: Inference, op: Op) -> Kind | None:
+    """Scaled dot product attention: q (…, n, d), k (…, m, d), v (…, m, e) → (…, n, e)."""
+    q, k, v = (state.terms(ref) for ref in op.args[:3])
+    if len(q) != len(k) or any(a.size != b.size for a, b in zip(q[:-2], k[:-2], strict=True)):
+        return None
+    state.same(q[:-2], k[:-2])
+    state.same(q[:-2], v[:-2])
+    state.unify(k[-2], v[-2])
+    state.freeze(k[-2], q[-2])
+    state.unify(q[-1], k[-1])
+    if op.kwargs.get("scale") is None:
+        # the operator divides by the square root of this width, so that a narrower one is another function
+        state.freeze(q[-1], reason=f"sets the scale of {state.where}")
+    state.reads_channels(0, len(q) - 1, q[-1])
+    for ref in op.tensors[3:]:
+        state.freeze(*state.terms(ref))
+    state.give(op.result, [*q[:-1], v[-1]])
+    for out in op.outputs[1:]:
+        if out is not None:
+            state.give(out, state.fresh(state.shape(out), f"fixed by {state.where}"))
+    return Kind.PRODUCT
+
+
+def embedding(state: Inference, op: Op) -> Kind:
+    """embedding(weight (entries, c), indices (…)) → (…, c)."""
+    weight, indices = state.terms(op.args[0]), state.terms(op.args[1])
+    state.freeze(weight[0], reason="looked up by index")
+    state.give(op.result, [*indices, weight[1]])
+    return Kind.PRODUCT
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("mm", "bmm"), matrix_product),
+    **dict.fromkeys(("addmm", "baddbmm"), added_matrix_product),
+    **dict.fromkeys(("mv", "dot"), vector_product),
+    "linear": linear,
+    "convolution": convolution,
+    **dict.fromkeys(
+        (
+            "_scaled_dot_product_flash_attention_for_cpu",
+            "_scaled_dot_product_flash_attention",
+            "_scaled_dot_product_efficient_attention",
+            "_scaled_dot_product_cudnn_attention",
+            "_scaled_dot_product_fused_attention_overrideable",
+        ),
+        attention,
+    ),
+    "embedding": embedding,
+}

@@ -1,0 +1,110 @@
+"""Operators that reduce or mix positions along some axes: sums, means, softmax, pooling, resampling."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from niwaki.graph.inference import Inference, Kind, Rule
+from niwaki.graph.tape import Op
+from niwaki.graph.terms import Term
+
+
+def _dims(op: Op, rank: int, position: int = 1) -> list[int]:
+    dims = op.arg(position, "dim")
+    if dims is None or dims == []:
+        return list(range(rank))
+    return [dim % rank for dim in ([dims] if isinstance(dims, int) else dims)]
+
+
+def _reduced(state: Inference, op: Op, axes: list[Term], dims: list[int]) -> None:
+    """State the results of a reduction: the axes are dropped, or stay with size one."""
+    for out in op.outputs:
+        if out is None:
+            continue
+        shape = state.shape(out)
+        if len(shape) == len(axes):
+            state.give(out, [axes[i] if i not in dims else state.fresh((shape[i],))[0] for i in range(len(axes))])
+        else:
+            state.give(out, [axes[i] for i in range(len(axes)) if i not in dims])
+
+
+def total(state: Inference, op: Op) -> Kind:
+    """sum: a channel that is left out is a summand that is left out."""
+    axes = state.terms(op.args[0])
+    dims = _dims(op, len(axes))
+    for dim in dims:
+        state.reads_channels(0, dim, axes[dim])
+    _reduced(state, op, axes, dims)
+    return Kind.LINEAR
+
+
+def reduction(state: Inference, op: Op, *, kind: Kind) -> Kind:
+    """Means, maxima, variances: over channels they would be another function of fewer."""
+    axes = state.terms(op.args[0])
+    dims = _dims(op, len(axes))
+    state.freeze(*(axes[dim] for dim in dims), reason=f"reduced by {state.where}")
+    _reduced(state, op, axes, dims)
+    return kind
+
+
+def along(state: Inference, op: Op, *, kind: Kind) -> Kind:
+    """Softmax, sorting, cumulative sums, flips: positions along the axis are told apart or compared."""
+    axes = state.terms(op.args[0])
+    state.freeze(*(axes[dim] for dim in _dims(op, len(axes))), reason=f"compared along by {state.where}")
+    for out in op.outputs:
+        if out is not None:
+            shape = state.shape(out)
+            state.give(out, [t if t.size == n else state.fresh((n,), "selected")[0] for t, n in zip(axes, shape, strict=True)])
+    return kind
+
+
+def roll(state: Inference, op: Op) -> Kind:
+    """roll(x, shifts, dims); without dims the tensor is rolled as one row."""
+    axes = state.terms(op.args[0])
+    state.freeze(*(axes[dim] for dim in _dims(op, len(axes), position=2)), reason=f"shifted by {state.where}")
+    state.give(op.result, axes)
+    return Kind.VIEW
+
+
+def spatial(state: Inference, op: Op, *, rank: int, kind: Kind) -> Kind:
+    """Pooling, resampling, padding of borders: the last `rank` axes are space, all before are carried."""
+    axes = state.terms(op.args[0])
+    state.freeze(*axes[-rank:], reason="spatial")
+    for out in op.outputs:
+        if out is not None:
+            state.give(out, [*axes[:-rank], *state.fresh(state.shape(out)[-rank:], "spatial")])
+    return kind
+
+
+_MAX = partial(reduction, kind=Kind.HOMOGENEOUS)
+_MEAN = partial(reduction, kind=Kind.LINEAR)
+_REDUCE = partial(reduction, kind=Kind.OTHER)
+_ALONG = partial(along, kind=Kind.OTHER)
+
+
+def _spatial_rules() -> dict[str, Rule]:
+    rules: dict[str, Rule] = {}
+    for rank in (1, 2, 3):
+        linear = partial(spatial, rank=rank, kind=Kind.LINEAR)
+        maximum = partial(spatial, rank=rank, kind=Kind.HOMOGENEOUS)
+        rules[f"avg_pool{rank}d"] = rules[f"_adaptive_avg_pool{rank}d"] = rules[f"adaptive_avg_pool{rank}d"] = linear
+        rules[f"max_pool{rank}d_with_indices"] = rules[f"adaptive_max_pool{rank}d"] = maximum
+        rules[f"max_pool{rank}d"] = maximum
+        rules[f"reflection_pad{rank}d"] = rules[f"replication_pad{rank}d"] = linear
+        rules[f"upsample_nearest{rank}d"] = rules[f"_upsample_nearest_exact{rank}d"] = linear
+    for name in ("upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"):
+        rules[name] = partial(spatial, rank=2, kind=Kind.LINEAR)
+    rules["upsample_linear1d"] = partial(spatial, rank=1, kind=Kind.LINEAR)
+    rules["upsample_trilinear3d"] = partial(spatial, rank=3, kind=Kind.LINEAR)
+    return rules
+
+
+RULES: dict[str, Rule] = {
+    "sum": total,
+    "mean": _MEAN,
+    **dict.fromkeys(("amax", "max", "amin", "min", "argmax", "argmin"), _MAX),
+    **dict.fromkeys(("var", "std", "var_mean", "prod", "any", "all", "logsumexp"), _REDUCE),
+    **dict.fromkeys(("_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "flip"), _ALONG),
+    "roll": roll,
+    **_spatial_rules(),
+}

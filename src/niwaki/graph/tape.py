@@ -1,0 +1,315 @@
+"""One run of a model written down as tensor operators, and played back.
+
+`record` runs the model once on fake tensors (shapes without data, so nothing is computed and nothing allocated) and notes
+every ATen operator with the parameters, constants and earlier values that it reads. Where fake tensors do not work, because
+the model looks at values to choose its path, the run is real and the path taken is what is written down. `play` runs the
+operators again on real tensors, letting the caller step in between.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.modules import module as module_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from niwaki.errors import TraceError
+from niwaki.graph.inputs import Inputs, as_arguments, preserved_mode, preserved_rng
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A tensor of the run, by number."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator call. Tensors in `args` and `kwargs` are `Ref`s; `layer` is the module that made the call."""
+
+    func: OpOverload
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Ref | None, ...]
+    layer: str
+
+    @property
+    def name(self) -> str:
+        """The operator without its overload: `aten.relu_`."""
+        return str(self.func.overloadpacket)
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument given by place or by name."""
+        return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
+
+    @property
+    def tensors(self) -> list[Ref]:
+        """The values it reads, in order."""
+        return list(refs_in((self.args, self.kwargs)))
+
+    @property
+    def result(self) -> Ref:
+        """Its first output."""
+        first = self.outputs[0]
+        assert first is not None
+        return first
+
+
+@dataclass
+class Tape:
+    """A recorded run.
+
+    Attributes:
+        shapes, dtypes: of each value, by `Ref.index`.
+        inputs, outputs: the tensors among the model's arguments and in what it returned.
+        parameters: value → name of the parameter or buffer that it is (the first name of a shared one).
+        constants: value → tensor, for tensors that are none of the above and no operator made.
+        fake: whether the run was on fake tensors.
+    """
+
+    ops: list[Op] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    dtypes: list[torch.dtype] = field(default_factory=list)
+    inputs: list[Ref] = field(default_factory=list)
+    outputs: list[Ref] = field(default_factory=list)
+    parameters: dict[Ref, str] = field(default_factory=dict)
+    constants: dict[Ref, Tensor] = field(default_factory=dict)
+    fake: bool = True
+
+
+def refs_in(tree: Any) -> Iterator[Ref]:
+    """All values in nested lists, tuples and dicts."""
+    if isinstance(tree, Ref):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for item in tree.values():
+            yield from refs_in(item)
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from refs_in(item)
+
+
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """All tensors in what a model takes or returns: nested containers, dataclasses and plain objects."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for item in tree.values():
+            yield from tensors_in(item)
+    elif isinstance(tree, (list, tuple, set)):
+        for item in tree:
+            yield from tensors_in(item)
+    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        for item in dataclasses.fields(tree):
+            yield from tensors_in(getattr(tree, item.name))
+
+
+def named_state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, a shared one once under its first name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+class _Recorder(TorchDispatchMode):
+    """Sees every operator that reaches the dispatcher and writes it on the tape."""
+
+    def __init__(self, model: nn.Module, layers: _LayerStack) -> None:
+        super().__init__()
+        self.tape = Tape()
+        self._layers = layers
+        self._refs: dict[int, Ref] = {}
+        self._alive: list[Tensor] = []  # a number stands for an object only while that object lives
+        state = named_state(model)
+        self._names = {id(tensor): name for name, tensor in state.items()}
+        # `parameter.data` is another object over the same memory
+        self._storages = {
+            (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape)): name
+            for name, tensor in state.items()
+            if tensor.layout == torch.strided
+        }
+
+    def ref(self, tensor: Tensor) -> Ref:
+        """The number of a tensor, a new one where it was never seen."""
+        if id(tensor) not in self._refs:
+            tape = self.tape
+            ref = self._refs[id(tensor)] = Ref(len(tape.shapes))
+            tape.shapes.append(tuple(tensor.shape))
+            tape.dtypes.append(tensor.dtype)
+            self._alive.append(tensor)
+        return self._refs[id(tensor)]
+
+    def operand(self, leaf: Any) -> Any:
+        """The number of a tensor that no operator has made so far or that is known; anything else as it is."""
+        if not isinstance(leaf, Tensor):
+            return leaf
+        known = id(leaf) in self._refs
+        ref = self.ref(leaf)
+        if not known:
+            name = self._names.get(id(leaf))
+            if name is None and leaf.layout == torch.strided:
+                key = (leaf.untyped_storage()._cdata, leaf.storage_offset(), tuple(leaf.shape))
+                name = self._storages.get(key)
+            if name is None:
+                self.tape.constants[ref] = leaf
+            else:
+                self.tape.parameters[ref] = name
+        return ref
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        outputs = result if isinstance(result, (tuple, list)) else (result,)
+        if func.namespace != "prim" and any(isinstance(item, Tensor) for item in outputs):
+            read, read_by_name = tree_map(self.operand, (args, kwargs))
+            refs = tuple(self.ref(item) if isinstance(item, Tensor) else None for item in outputs)
+            self.tape.ops.append(Op(func, read, read_by_name, refs, self._layers.current))
+        return result
+
+
+class _LayerStack:
+    """Which module's forward is running, with the shapes that it was given."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._names = {id(module): name for name, module in model.named_modules()}
+        self._running: list[tuple[nn.Module, tuple[Any, ...]]] = []
+
+    @property
+    def current(self) -> str:
+        return self._names[id(self._running[-1][0])] if self._running else ""
+
+    def describe(self) -> str:
+        """The innermost running module, its class and its input shapes."""
+        if not self._running:
+            return "the model"
+        module, args = self._running[-1]
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(args)) or "no tensors"
+        return f"{self.current or 'the model'} ({type(module).__name__}) on {shapes}"
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Follow the run by hooks on all modules for as long as it lasts."""
+
+        def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if id(module) in self._names:
+                self._running.append((module, args))
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            # a forward that raised and was caught by its caller never left: it is dropped with its caller
+            while any(module is running for running, _ in self._running):
+                if self._running.pop()[0] is module:
+                    break
+
+        with ExitStack() as stack:
+            stack.callback(module_hooks.register_module_forward_pre_hook(enter).remove)
+            stack.callback(module_hooks.register_module_forward_hook(leave).remove)
+            yield
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """nn.TransformerEncoderLayer's fused path is one operator that hides all its channels."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def record(model: nn.Module, inputs: Inputs, *, fake: bool = True) -> Tape:
+    """Run the model once in evaluation mode and write its operators down; the model is left as it was found.
+
+    Args:
+        inputs: a tensor, a tuple of positional or a dict of keyword arguments, on the model's device.
+        fake: whether to try fake tensors before a real run.
+
+    Raises:
+        TraceError: the forward raises; the message names the innermost module and the shapes that it was given.
+    """
+    if fake:
+        try:
+            return _record(model, inputs, fake=True)
+        except Exception:  # noqa: BLE001, S110  # whatever fake tensors cannot do, the real run below decides
+            pass
+    return _record(model, inputs, fake=False)
+
+
+def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
+    layers = _LayerStack(model)
+    recorder = _Recorder(model, layers)
+    args, kwargs = as_arguments(inputs)
+    try:
+        with ExitStack() as stack:
+            for context in (torch.no_grad(), preserved_mode(model, training=False), preserved_rng(), _plain_attention()):
+                stack.enter_context(context)
+            if fake:
+                mode = FakeTensorMode(allow_non_fake_inputs=True)
+                args, kwargs = tree_map(
+                    lambda leaf: mode.from_tensor(leaf) if isinstance(leaf, Tensor) else leaf, (args, kwargs)
+                )
+                stack.enter_context(mode)
+            recorder.tape.inputs = [recorder.ref(tensor) for tensor in tensors_in((args, kwargs))]
+            stack.enter_context(layers.watch())
+            with recorder:
+                output = model(*args, **kwargs)
+    except Exception as error:
+        raise TraceError(f"the model cannot be run on the example inputs: {layers.describe()} raised: {error}") from error
+    recorder.tape.outputs = [recorder.operand(tensor) for tensor in tensors_in(output)]
+    recorder.tape.fake = fake
+    return recorder.tape
+
+
+Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
+
+
+def play(tape: Tape, state: Mapping[str, Tensor], inputs: Inputs, step: Step) -> list[Tensor]:
+    """Run a tape's operators on real tensors, each value freed after its last use.
+
+    Args:
+        state: parameters and buffers by name, of the recorded sizes; never written to.
+        inputs: of the recorded shapes.
+        step: (position, operator, args, kwargs) → what the operator returns; it normally calls `op.func`.
+
+    Returns:
+        The model's output tensors, in the order of `tape.outputs`.
+    """
+    args, kwargs = as_arguments(inputs)
+    values: dict[Ref, Tensor] = dict(zip(tape.inputs, (t.clone() for t in tensors_in((args, kwargs))), strict=True))
+    values.update({ref: state[name] for ref, name in tape.parameters.items()})
+    values.update(tape.constants)
+    for ref in _written(tape) & values.keys():
+        values[ref] = values[ref].clone()
+    last_use = {ref: position for position, op in enumerate(tape.ops) for ref in (*op.tensors, *op.outputs)}
+    wanted = set(tape.outputs)
+    with torch.no_grad():
+        for position, op in enumerate(tape.ops):
+            read = tree_map(lambda leaf: values[leaf] if isinstance(leaf, Ref) else leaf, (op.args, op.kwargs))
+            result = step(position, op, *read)
+            for ref, value in zip(op.outputs, result if isinstance(result, (tuple, list)) else (result,), strict=True):
+                if ref is not None:
+                    values[ref] = value
+            for ref in {*op.tensors, *op.outputs}:
+                if ref is not None and last_use[ref] == position and ref not in wanted:
+                    values.pop(ref, None)
+    return [values[ref] for ref in tape.outputs]
+
+
+def _written(tape: Tape) -> set[Ref]:
+    """Values that an operator writes in place: the caller's tensors among them must be copied before a replay."""
+    written = set()
+    for op in tape.ops:
+        for schema, value in zip(op.func._schema.arguments, op.args, strict=False):
+            if schema.alias_info is not None and schema.alias_info.is_write:
+                written.update(refs_in(value))
+    return written

@@ -1,0 +1,59 @@
+"""Read a model: run it once, infer what its axes are made of, and collect the groups."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from niwaki.errors import TraceError
+from niwaki.graph.groups import build_groups
+from niwaki.graph.inference import infer
+from niwaki.graph.inputs import Inputs, as_arguments
+from niwaki.graph.operators import RULES
+from niwaki.graph.tape import named_state, record, tensors_in
+from niwaki.graph.types import Graph
+
+
+def trace(model: nn.Module, inputs: Inputs) -> Graph:
+    """Find the groups of channels that can be pruned.
+
+    Args:
+        model: any module; it is run in evaluation mode and left as it was found.
+        inputs: a tensor, a tuple of positional or a dict of keyword arguments, on the model's device. The model's own
+            inputs and outputs keep their sizes.
+
+    Raises:
+        TraceError: the model holds NaN or infinite weights, is scripted, quantised or sparse, the inputs are on another
+            device or of another precision, or the forward raises (the message names the module and its input shapes).
+    """
+    _refuse_unreadable(model)
+    _refuse_misplaced(model, inputs)
+    inference = infer(record(model, inputs), RULES)
+    groups, variables, frozen = build_groups(inference)
+    return Graph(model, inputs, inference, groups, variables, frozen)
+
+
+def _refuse_unreadable(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TraceError("the model is scripted (torch.jit); trace the module that it was made from")
+    if hasattr(model, "_orig_mod"):
+        raise TraceError("the model is compiled; pass the original (model._orig_mod) and compile the pruned one")
+    for name, tensor in named_state(model).items():
+        if tensor.is_quantized or tensor.layout != torch.strided:
+            kind = "quantised" if tensor.is_quantized else "sparse"
+            raise TraceError(f"{name} is {kind}; prune the dense float model and convert the pruned one")
+        if tensor.device.type != "meta" and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise TraceError(f"{name} holds NaN or infinite values; scores of such weights mean nothing")
+
+
+def _refuse_misplaced(model: nn.Module, inputs: Inputs) -> None:
+    state = [tensor for tensor in named_state(model).values() if tensor.is_floating_point()]
+    devices, dtypes = {tensor.device for tensor in state}, {tensor.dtype for tensor in state}
+    args, kwargs = as_arguments(inputs)
+    for tensor in tensors_in((args, kwargs)):
+        if devices and tensor.device not in devices:
+            device = next(iter(devices))
+            raise TraceError(f"an example input is on {tensor.device} but the model on {device}; use inputs.to({str(device)!r})")
+        if len(dtypes) == 1 and tensor.is_floating_point() and tensor.dtype not in dtypes:
+            dtype = next(iter(dtypes))
+            raise TraceError(f"an example input is {tensor.dtype} but the model {dtype}; use inputs.to({dtype})")

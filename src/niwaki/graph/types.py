@@ -1,0 +1,206 @@
+"""Groups of channels that live or die together, and the graph that holds them all."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from niwaki.errors import UnknownNameError
+from niwaki.graph.inference import Inference
+from niwaki.graph.inputs import Inputs
+from niwaki.graph.tape import named_state
+from niwaki.graph.terms import Var, keep_mask
+
+
+class Role(enum.Enum):
+    """What a tensor slice does with its units."""
+
+    PRODUCER = "producer"  # writes the unit: an output row of a Linear
+    CARRIER = "carrier"  # passes it on: BatchNorm, bias, depthwise kernel
+    CONSUMER = "consumer"  # reads it: an input column of a Linear
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """Which indices of one axis of one parameter or buffer belong to which unit.
+
+    Attributes:
+        units: int64 (axis size,), the unit of every index, -1 where it belongs to another group.
+    """
+
+    tensor: str
+    axis: int
+    role: Role
+    units: Tensor
+
+    def rows(self, state: Mapping[str, Tensor]) -> Tensor:
+        """The tensor's entries by unit: (width, entries a unit)."""
+        data = state[self.tensor].detach().movedim(self.axis, 0)
+        order = torch.argsort(self.units, stable=True)
+        order = order[self.units[order] >= 0]
+        width = int(self.units.max()) + 1
+        return data[order.to(data.device)].reshape(width, -1)
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """A normalisation by stored statistics: out = (x - mean)/sqrt(var + eps)·scale + shift, tensors by name."""
+
+    scale: Slice | None
+    shift: Slice | None
+    mean: Slice
+    var: Slice
+    eps: float
+
+
+@dataclass(frozen=True)
+class Writer:
+    """One layer that computes the units of a group, up to its normalisation.
+
+    Attributes:
+        weights: the tensors whose rows are the units; several where a parametrisation makes the weight of them.
+        norm: the normalisation that follows at once, if one does.
+    """
+
+    layer: str
+    weights: tuple[Slice, ...]
+    bias: Slice | None
+    norm: Normaliser | None
+
+    def rows(self, state: Mapping[str, Tensor]) -> Tensor:
+        """Weights and bias by unit: (width, weights a unit + biases a unit)."""
+        parts = [piece.rows(state) for piece in (*self.weights, *([self.bias] if self.bias else []))]
+        return torch.cat(parts, 1)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels of several tensors that must live or die together, index by index.
+
+    Attributes:
+        name: the layers that produce the units; the first of them where there are several.
+        width: how many units.
+        layers: names of all producing layers.
+        scaling_obstacle: why c times a unit before its non-linearity is not c times the unit where it is read (c ≥ 0);
+            None where it is, so that one unit can stand in for another.
+        fold_obstacle: why a mixing of units cannot be folded into the consumers' weights; None where it can.
+    """
+
+    name: str
+    width: int
+    layers: tuple[str, ...]
+    slices: tuple[Slice, ...]
+    writers: tuple[Writer, ...]
+    scaling_obstacle: str | None = None
+    fold_obstacle: str | None = None
+
+    def of_role(self, role: Role) -> tuple[Slice, ...]:
+        """The slices of one role."""
+        return tuple(piece for piece in self.slices if piece.role is role)
+
+    def rows(self, state: Mapping[str, Tensor]) -> Tensor:
+        """All that is learned to compute each unit, weights and biases of its producers: (width, features)."""
+        if self.writers:
+            return torch.cat([writer.rows(state) for writer in self.writers], 1)
+        return torch.cat([piece.rows(state) for piece in self.of_role(Role.PRODUCER)], 1)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Channels that keep their number, and why."""
+
+    layer: str
+    width: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The channels of a model: what can go together, and what must stay.
+
+    Attributes:
+        model: the model as given; never written to.
+        inputs: the example inputs that it was run on.
+        groups: by tape order of their first producer.
+        unknown: operators that the table does not know, with their number; what they touch is frozen.
+    """
+
+    model: nn.Module
+    inputs: Inputs
+    inference: Inference
+    groups: tuple[Group, ...]
+    variables: Mapping[str, Var]
+    frozen: tuple[Frozen, ...]
+
+    @property
+    def unknown(self) -> Mapping[str, int]:
+        return self.inference.unknown
+
+    @cached_property
+    def state(self) -> dict[str, Tensor]:
+        """The model's parameters and buffers by name."""
+        return named_state(self.model)
+
+    def __getitem__(self, name: str) -> Group:
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise UnknownNameError("group", name, (group.name for group in self.groups))
+
+    def masks(self, kept: Mapping[str, Iterable[int]]) -> dict[Var, Tensor]:
+        """Kept units of some groups as a bool mask a variable."""
+        masks = {}
+        for name, units in kept.items():
+            masks[self.variables[name]] = mask = torch.zeros(self[name].width, dtype=torch.bool)
+            mask[torch.as_tensor(list(units), dtype=torch.int64)] = True
+        return masks
+
+    def kept_indices(self, kept: Mapping[str, Iterable[int]]) -> dict[str, dict[int, Tensor]]:
+        """Which indices stay, of every axis of every tensor that gets smaller: name → axis → int64 (kept,)."""
+        masks = self.masks(kept)
+        result: dict[str, dict[int, Tensor]] = {}
+        for name, terms in self.inference.parameters.items():
+            for axis, term in enumerate(terms):
+                mask = keep_mask(term, masks)
+                if not bool(mask.all()):
+                    result.setdefault(name, {})[axis] = mask.nonzero().squeeze(1)
+        return result
+
+    def shapes_after(self, kept: Mapping[str, Iterable[int]]) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter and buffer once only these units are left."""
+        indices = self.kept_indices(kept)
+        shapes = {}
+        for name, tensor in self.state.items():
+            axes = indices.get(name, {})
+            shapes[name] = tuple(len(axes[i]) if i in axes else size for i, size in enumerate(tensor.shape))
+        return shapes
+
+    def __str__(self) -> str:
+        rows = [("group", "units", "producers", "carriers", "consumers")]
+        for group in self.groups:
+            tensors = (dict.fromkeys(piece.tensor for piece in group.of_role(role)) for role in Role)
+            rows.append((group.name, str(group.width), *(_first_and_count(list(names)) for names in tensors)))
+        lines = _table(rows) if self.groups else ["no group of channels can be pruned"]
+        if self.frozen:
+            lines += ["", *_table([("keeps its size", "width", "why"), *((f.layer, str(f.width), f.reason) for f in self.frozen)])]
+        if self.unknown:
+            listed = ", ".join(f"{name} ({count}×)" for name, count in self.unknown.items())
+            lines += ["", f"operators that niwaki does not know: {listed}"]
+        return "\n".join(lines)
+
+
+def _first_and_count(names: list[str]) -> str:
+    if not names:
+        return "–"
+    return names[0] if len(names) == 1 else f"{names[0]} + {len(names) - 1} more"
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("─" * width for width in widths), *lines[1:]]

@@ -1,0 +1,94 @@
+"""The plan: which units of which group stay. Plain data, printable, JSON, and all that a pruned model is made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from niwaki.errors import SettingError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The units of one group that stay.
+
+    Attributes:
+        width: how many units the group had.
+        units: the units that stay, ascending.
+    """
+
+    width: int
+    units: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(unit, int) and 0 <= unit < self.width for unit in self.units):
+            raise SettingError(f"kept units must be integers from 0 to {self.width - 1}")
+        if not self.units or any(a >= b for a, b in zip(self.units, self.units[1:], strict=False)):
+            raise SettingError("kept units must be ascending, without repeats, and at least one")
+
+
+@dataclass(frozen=True)
+class Plan(Mapping[str, Kept]):
+    """Group name → kept units, for every group that takes part."""
+
+    groups: Mapping[str, Kept] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Kept:
+        return self.groups[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @property
+    def kept(self) -> dict[str, tuple[int, ...]]:
+        """Group name → kept units, only of groups that lose some."""
+        return {name: kept.units for name, kept in self.groups.items() if len(kept.units) < kept.width}
+
+    def to_json(self) -> str:
+        """The plan as text, one group a line."""
+        lines = ",\n".join(
+            f"    {json.dumps(name)}: {json.dumps({'width': kept.width, 'kept': list(kept.units)})}"
+            for name, kept in self.groups.items()
+        )
+        return f'{{\n  "schema": {SCHEMA},\n  "groups": {{\n{lines}\n  }}\n}}\n'
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read a plan back.
+
+        Raises:
+            SettingError: the text is not JSON, is of another schema, or names units that cannot be.
+        """
+        try:
+            data: Any = json.loads(text)
+        except ValueError as error:
+            raise SettingError(f"the plan is not JSON: {error}") from error
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, dict) else None
+            raise SettingError(f"the plan has schema {found!r}; this niwaki reads schema {SCHEMA}")
+        groups = data.get("groups")
+        if not isinstance(groups, dict):
+            raise SettingError("the plan has no table 'groups'")
+        return cls({name: _read_kept(name, entry) for name, entry in groups.items()})
+
+    def __str__(self) -> str:
+        name_width = max((len(name) for name in self.groups), default=0)
+        return "\n".join(
+            f"{name.ljust(name_width)}  {len(kept.units):>5} of {kept.width:<5}" for name, kept in self.groups.items()
+        )
+
+
+def _read_kept(name: str, entry: Any) -> Kept:
+    if not isinstance(entry, dict) or not isinstance(entry.get("width"), int) or not isinstance(entry.get("kept"), list):
+        raise SettingError(f"group {name!r} of the plan needs a whole number 'width' and a list 'kept'")
+    try:
+        return Kept(entry["width"], tuple(entry["kept"]))
+    except SettingError as error:
+        raise SettingError(f"group {name!r} of the plan: {error}") from error
