@@ -29,11 +29,27 @@ class BudgetError(NiwakiError, ValueError):
 
 
 class TraceError(NiwakiError, RuntimeError):
-    """The model could not be run on the example inputs, or cannot be read at all."""
+    """The model could not be run on the example inputs, or cannot be read at all.
+
+    Attributes:
+        layer: the innermost module that raised, where one did.
+    """
+
+    def __init__(self, message: str, layer: str | None = None) -> None:
+        super().__init__(message)
+        self.layer = layer
 
 
 class SurgeryError(NiwakiError, RuntimeError):
-    """The pruned module does not compute what the masked original computes; nothing is handed back."""
+    """The pruned module does not compute what the masked original computes; nothing is handed back.
+
+    Attributes:
+        layer: the first layer that fails or differs, where one could be named.
+    """
+
+    def __init__(self, message: str, layer: str | None = None) -> None:
+        super().__init__(message)
+        self.layer = layer
 
 
 class CheckpointError(NiwakiError, ValueError):

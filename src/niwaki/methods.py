@@ -89,7 +89,7 @@ def _convert(text: str, hint: object, where: str) -> object:
             return text.lower() == "true"
         if option in (int, float):
             try:
-                return option(text)  # type: ignore[operator]  # narrowed to int or float by the line above
+                return option(text)
             except ValueError:
                 continue
         if option is str:

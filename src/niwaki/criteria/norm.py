@@ -31,4 +31,5 @@ class L2(Criterion):
     """Euclidean norm of a unit's weights."""
 
     def score(self, group: Group, state: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        return group.rows(state).double().norm(dim=1)
+        norms: Tensor = torch.linalg.vector_norm(group.rows(state).double(), dim=1)
+        return norms

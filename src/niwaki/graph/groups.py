@@ -71,9 +71,7 @@ def _union(sets: Iterable[dict[Var, None]]) -> dict[Var, None]:
     return {var: None for members in sets for var in members}
 
 
-def _note_roles(
-    state: Inference, ref: Ref, consumed: set[Var], carried: dict[Var, None], uses: dict[Var, _Uses]
-) -> None:
+def _note_roles(state: Inference, ref: Ref, consumed: set[Var], carried: dict[Var, None], uses: dict[Var, _Uses]) -> None:
     """The roles of an operand that is made of parameters, noted at the axes of these."""
     for name in state.origins[ref].names:
         for axis, term in enumerate(state.parameters[name]):

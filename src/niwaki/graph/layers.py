@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ def _prelu(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
     return {"num_parameters": module.weight.shape[0]}
 
 
-_RULES: tuple[tuple[type[nn.Module], Any], ...] = (
+_RULES: tuple[tuple[type[nn.Module], Callable[[Any, Mapping[str, int]], dict[str, Any]]], ...] = (
     (nn.Linear, _linear),
     (nn.modules.conv._ConvNd, _convolution),
     (nn.modules.batchnorm._NormBase, _batch_norm),

@@ -119,11 +119,11 @@ def named_state(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types for it
     """Sees every operator that reaches the dispatcher and writes it on the tape."""
 
     def __init__(self, model: nn.Module, layers: _LayerStack) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tape = Tape()
         self._layers = layers
         self._refs: dict[int, Ref] = {}
@@ -141,7 +141,7 @@ class _Recorder(TorchDispatchMode):
         """The number of a tensor, a new one where it was never seen."""
         if id(tensor) not in self._refs:
             tape = self.tape
-            ref = self._refs[id(tensor)] = Ref(len(tape.shapes))
+            self._refs[id(tensor)] = Ref(len(tape.shapes))
             tape.shapes.append(tuple(tensor.shape))
             tape.dtypes.append(tensor.dtype)
             self._alive.append(tensor)
@@ -240,7 +240,7 @@ def record(model: nn.Module, inputs: Inputs, *, fake: bool = True) -> Tape:
     if fake:
         try:
             return _record(model, inputs, fake=True)
-        except Exception:  # noqa: BLE001, S110  # whatever fake tensors cannot do, the real run below decides
+        except Exception:  # noqa: S110  # whatever fake tensors cannot do, the real run below decides
             pass
     return _record(model, inputs, fake=False)
 
@@ -251,7 +251,12 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
     args, kwargs = as_arguments(inputs)
     try:
         with ExitStack() as stack:
-            for context in (torch.no_grad(), preserved_mode(model, training=False), preserved_rng(), _plain_attention()):
+            for context in (
+                torch.no_grad(),
+                preserved_mode(model, training=False),
+                preserved_rng(),
+                _plain_attention(),
+            ):
                 stack.enter_context(context)
             if fake:
                 mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -264,7 +269,8 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
             with recorder:
                 output = model(*args, **kwargs)
     except Exception as error:
-        raise TraceError(f"the model cannot be run on the example inputs: {layers.describe()} raised: {error}") from error
+        message = f"the model cannot be run on the example inputs: {layers.describe()} raised: {error}"
+        raise TraceError(message, layers.current or None) from error
     recorder.tape.outputs = [recorder.operand(tensor) for tensor in tensors_in(output)]
     recorder.tape.fake = fake
     return recorder.tape
@@ -296,18 +302,18 @@ def play(tape: Tape, state: Mapping[str, Tensor], inputs: Inputs, step: Step) ->
         for position, op in enumerate(tape.ops):
             read = tree_map(lambda leaf: values[leaf] if isinstance(leaf, Ref) else leaf, (op.args, op.kwargs))
             result = step(position, op, *read)
-            for ref, value in zip(op.outputs, result if isinstance(result, (tuple, list)) else (result,), strict=True):
-                if ref is not None:
-                    values[ref] = value
-            for ref in {*op.tensors, *op.outputs}:
-                if ref is not None and last_use[ref] == position and ref not in wanted:
-                    values.pop(ref, None)
+            for out, value in zip(op.outputs, result if isinstance(result, (tuple, list)) else (result,), strict=True):
+                if out is not None:
+                    values[out] = value
+            for used in {*op.tensors, *op.outputs}:
+                if used is not None and last_use[used] == position and used not in wanted:
+                    values.pop(used, None)
     return [values[ref] for ref in tape.outputs]
 
 
 def _written(tape: Tape) -> set[Ref]:
     """Values that an operator writes in place: the caller's tensors among them must be copied before a replay."""
-    written = set()
+    written: set[Ref] = set()
     for op in tape.ops:
         for schema, value in zip(op.func._schema.arguments, op.args, strict=False):
             if schema.alias_info is not None and schema.alias_info.is_write:

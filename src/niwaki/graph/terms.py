@@ -307,11 +307,9 @@ def transform(term: Term, tensor: Tensor, axis: int, change: Callable[[Var, Tens
     if isinstance(term, Var):
         return change(term, tensor, axis)
     if isinstance(term, Concat):
-        pieces = tensor.split([part.size for part in term.parts], axis)
-        return torch.cat(
-            [transform(part, piece, axis, change) for part, piece in zip(term.parts, pieces, strict=True)], axis
-        )
-    tensor = tensor.unflatten(axis, [factor.size for factor in term.factors])
+        pieces = torch.split(tensor, [part.size for part in term.parts], axis)
+        return torch.cat([transform(part, piece, axis, change) for part, piece in zip(term.parts, pieces, strict=True)], axis)
+    tensor = torch.unflatten(tensor, axis, [factor.size for factor in term.factors])
     for offset, factor in enumerate(term.factors):
         tensor = transform(factor, tensor, axis + offset, change)
     return tensor.flatten(axis, axis + len(term.factors) - 1)

@@ -53,7 +53,9 @@ def _refuse_misplaced(model: nn.Module, inputs: Inputs) -> None:
     for tensor in tensors_in((args, kwargs)):
         if devices and tensor.device not in devices:
             device = next(iter(devices))
-            raise TraceError(f"an example input is on {tensor.device} but the model on {device}; use inputs.to({str(device)!r})")
+            raise TraceError(
+                f"an example input is on {tensor.device} but the model on {device}; use inputs.to({str(device)!r})"
+            )
         if len(dtypes) == 1 and tensor.is_floating_point() and tensor.dtype not in dtypes:
             dtype = next(iter(dtypes))
             raise TraceError(f"an example input is {tensor.dtype} but the model {dtype}; use inputs.to({dtype})")

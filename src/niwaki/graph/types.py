@@ -152,6 +152,10 @@ class Graph:
                 return group
         raise UnknownNameError("group", name, (group.name for group in self.groups))
 
+    def layer_holds(self, layer: str, tensor: str) -> bool:
+        """Whether a layer, or one inside it, is the owner of a tensor; the model itself owns only its bare parameters."""
+        return tensor.startswith(f"{layer}.") if layer else "." not in tensor
+
     def masks(self, kept: Mapping[str, Iterable[int]]) -> dict[Var, Tensor]:
         """Kept units of some groups as a bool mask a variable."""
         masks = {}
@@ -181,13 +185,16 @@ class Graph:
         return shapes
 
     def __str__(self) -> str:
-        rows = [("group", "units", "producers", "carriers", "consumers")]
+        rows: list[tuple[str, ...]] = [("group", "units", "producers", "carriers", "consumers")]
         for group in self.groups:
             tensors = (dict.fromkeys(piece.tensor for piece in group.of_role(role)) for role in Role)
             rows.append((group.name, str(group.width), *(_first_and_count(list(names)) for names in tensors)))
         lines = _table(rows) if self.groups else ["no group of channels can be pruned"]
         if self.frozen:
-            lines += ["", *_table([("keeps its size", "width", "why"), *((f.layer, str(f.width), f.reason) for f in self.frozen)])]
+            lines += [
+                "",
+                *_table([("keeps its size", "width", "why"), *((f.layer, str(f.width), f.reason) for f in self.frozen)]),
+            ]
         if self.unknown:
             listed = ", ".join(f"{name} ({count}×)" for name, count in self.unknown.items())
             lines += ["", f"operators that niwaki does not know: {listed}"]

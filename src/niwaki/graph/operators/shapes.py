@@ -207,8 +207,7 @@ def constant_pad(state: Inference, op: Op) -> Kind:
         else:
             new = [Var(before), Var(behind)]
             for term in new:
-                if term.size:
-                    state.number("pad", term)
+                state.number("pad", term)
             axes[axis] = concat(new[0], axes[axis], new[1])
     state.give(op.result, axes)
     return Kind.LINEAR if not op.arg(2, "value", 0) else Kind.OTHER

@@ -1,0 +1,52 @@
+"""niwaki: structured pruning for PyTorch.
+
+`prune` does it all; `trace`, `score`, `select`, `compensate`, `shrink` and `check` are its steps, one by one.
+"""
+
+from niwaki import data, models
+from niwaki.checkpoint import load, load_weights, read_weights, save
+from niwaki.compensation import Compensation, Mixing, compensate
+from niwaki.criteria import Criterion, score
+from niwaki.errors import NiwakiError
+from niwaki.graph import Graph, Group, trace
+from niwaki.measure import count_bytes, count_macs, count_params, evaluate, measure_latency
+from niwaki.plan import Plan
+from niwaki.prune import Result, prune
+from niwaki.records import Measurement, Record
+from niwaki.records.environment import __version__
+from niwaki.selection import Budget, Selection, select
+from niwaki.surgery import check, shrink
+
+__all__ = [
+    "Budget",
+    "Compensation",
+    "Criterion",
+    "Graph",
+    "Group",
+    "Measurement",
+    "Mixing",
+    "NiwakiError",
+    "Plan",
+    "Record",
+    "Result",
+    "Selection",
+    "__version__",
+    "check",
+    "compensate",
+    "count_bytes",
+    "count_macs",
+    "count_params",
+    "data",
+    "evaluate",
+    "load",
+    "load_weights",
+    "measure_latency",
+    "models",
+    "prune",
+    "read_weights",
+    "save",
+    "score",
+    "select",
+    "shrink",
+    "trace",
+]

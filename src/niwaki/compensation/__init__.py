@@ -1,0 +1,8 @@
+"""Compensation: what the kept units do for those that go. One method a file."""
+
+from niwaki.compensation.base import COMPENSATIONS, Compensated, Compensation, compensate
+from niwaki.compensation.merge import Merge
+from niwaki.compensation.mixing import Mixing
+from niwaki.compensation.none import NoCompensation
+
+__all__ = ["COMPENSATIONS", "Compensated", "Compensation", "Merge", "Mixing", "NoCompensation", "compensate"]

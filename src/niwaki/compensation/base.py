@@ -1,0 +1,59 @@
+"""What a compensation is, and the step that applies one to a plan."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from niwaki.compensation.mixing import Mixing
+from niwaki.graph import Graph, Group
+from niwaki.methods import Registry
+from niwaki.plan import Plan
+
+
+class Compensation(ABC):
+    """One mixing a group; a frozen dataclass whose fields are the settings."""
+
+    @abstractmethod
+    def mix(self, group: Group, units: Sequence[int], state: Mapping[str, Tensor]) -> tuple[Mixing | None, str]:
+        """The mixing for keeping `units` of a group, and a sentence on it.
+
+        Args:
+            units: the units that stay, ascending.
+            state: the model's parameters and buffers by name, as they were before any pruning.
+
+        Returns:
+            the mixing, or None where this group can only be pruned plainly; the sentence then says why.
+        """
+
+
+COMPENSATIONS: Registry[Compensation] = Registry("compensation")
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """Mixings by group name, for groups that have one; notes say for every pruned group what was done or why nothing."""
+
+    mixings: Mapping[str, Mixing]
+    notes: Mapping[str, str]
+
+
+def compensate(graph: Graph, plan: Plan, compensation: Compensation | str) -> Compensated:
+    """Find the mixing of every group that loses units.
+
+    Args:
+        compensation: a compensation, or its notation: `"none"`, `"merge"`, `"merge:threshold=0.45"`.
+
+    Raises:
+        UnknownNameError: no such compensation or setting.
+    """
+    method = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
+    mixings, notes = {}, {}
+    for name, units in plan.kept.items():
+        mixing, notes[name] = method.mix(graph[name], units, graph.state)
+        if mixing is not None:
+            mixings[name] = mixing
+    return Compensated(mixings, notes)

@@ -1,0 +1,21 @@
+"""No compensation: what goes is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from niwaki.compensation.base import COMPENSATIONS, Compensation
+from niwaki.compensation.mixing import Mixing
+from niwaki.graph import Group
+
+
+@COMPENSATIONS.register("none")
+@dataclass(frozen=True)
+class NoCompensation(Compensation):
+    """Plain pruning."""
+
+    def mix(self, group: Group, units: Sequence[int], state: Mapping[str, Tensor]) -> tuple[Mixing | None, str]:
+        return None, "pruned plainly"

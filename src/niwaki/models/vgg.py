@@ -1,0 +1,84 @@
+"""VGG-16 with BatchNorm for 32 × 32 images, in the two forms that the papers prune.
+
+Both have thirteen 3 × 3 convolutions without bias, each followed by BatchNorm and ReLU, in five stages. They differ
+after the last stage: Neuron Merging pools by the maximum and has a hidden Linear; RNI averages and has none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from torch import Tensor, nn
+
+from niwaki.errors import SettingError
+from niwaki.models.architecture import Architecture, Shape, architectures, initialise
+
+Classifier = Literal["linear", "two-layer"]
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+SHRINK = 2 ** len(STAGES)  # every stage ends in a pool that halves height and width
+
+
+class Vgg16(nn.Module):
+    """Convolutions `features.conv1` … `features.conv13`, then `classifier.linear1` (and `.linear2`)."""
+
+    def __init__(self, input_shape: Shape, classes: int, classifier: Classifier) -> None:
+        super().__init__()
+        self.input_shape = input_shape
+        channels, height, width = input_shape
+        last_pool = nn.AvgPool2d(2) if classifier == "linear" else nn.MaxPool2d(2)
+        self.features = _features(channels, last_pool)
+        flat = STAGES[-1][-1] * (height // SHRINK) * (width // SHRINK)
+        self.classifier = _linear(flat, classes) if classifier == "linear" else _two_layer(flat, classes)
+        initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
+        return self.classifier(self.features(images).flatten(1))  # type: ignore[no-any-return]  # torch types it Any
+
+
+def _features(in_channels: int, last_pool: nn.Module) -> nn.Sequential:
+    features = nn.Sequential()
+    number, previous = 0, in_channels
+    for stage, widths in enumerate(STAGES, start=1):
+        for width in widths:
+            number += 1
+            features.add_module(f"conv{number}", nn.Conv2d(previous, width, 3, padding=1, bias=False))
+            features.add_module(f"bn{number}", nn.BatchNorm2d(width))
+            features.add_module(f"relu{number}", nn.ReLU())
+            previous = width
+        features.add_module(f"pool{stage}", last_pool if stage == len(STAGES) else nn.MaxPool2d(2))
+    return features
+
+
+def _linear(inputs: int, classes: int) -> nn.Sequential:
+    classifier = nn.Sequential()
+    classifier.add_module("linear1", nn.Linear(inputs, classes))
+    return classifier
+
+
+def _two_layer(inputs: int, classes: int, hidden: int = 512) -> nn.Sequential:
+    classifier = nn.Sequential()
+    classifier.add_module("linear1", nn.Linear(inputs, hidden))
+    classifier.add_module("bn", nn.BatchNorm1d(hidden))
+    classifier.add_module("relu", nn.ReLU())
+    classifier.add_module("linear2", nn.Linear(hidden, classes))
+    return classifier
+
+
+@architectures.register("vgg16")
+@dataclasses.dataclass(frozen=True)
+class Vgg16Settings(Architecture):
+    """VGG-16: `classifier` is "linear" (RNI, arXiv 2204.06404) or "two-layer" (Neuron Merging, arXiv 2010.13160)."""
+
+    classifier: Classifier = "linear"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classifier not in ("linear", "two-layer"):
+            raise SettingError(f"classifier is one of linear, two-layer; got {self.classifier!r}")
+        if self.image_size < SHRINK:
+            raise SettingError(f"vgg16 halves the image five times: image_size must be at least {SHRINK}")
+
+    def build(self) -> nn.Module:
+        """Weights from He's initialisation."""
+        return Vgg16(self.input_shape, self.classes, self.classifier)

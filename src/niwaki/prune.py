@@ -1,0 +1,217 @@
+"""trace → score → select → compensate → shrink → check → measure: the way of the data, in one function."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from niwaki.compensation import COMPENSATIONS, Compensated, Compensation, compensate
+from niwaki.criteria import CRITERIA, Criterion, score
+from niwaki.errors import SettingError, SurgeryError
+from niwaki.graph import Graph, Inputs, trace
+from niwaki.measure import compare
+from niwaki.plan import Plan
+from niwaki.records import Record
+from niwaki.selection import Budget, Selection, select
+from niwaki.selection.select import Rounding, Scope
+from niwaki.surgery import check, shrink
+
+Batch = tuple[Tensor, Tensor]
+Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A pruned network and how it came to be.
+
+    Attributes:
+        model: the smaller module, of the original's class, in its train/eval mode.
+        plan: which units of which group stayed.
+        record: before and after, settings, versions, hardware, seed, wall times.
+        notes: group name → what its compensation did, or why it could do nothing; and, for a group that was to be pruned
+            but could not be, why it was left whole.
+    """
+
+    model: nn.Module
+    plan: Plan
+    record: Record
+    notes: Mapping[str, str]
+
+    def __str__(self) -> str:
+        before, after = self.record.before, self.record.after
+        rows = [
+            ("params", f"{before.params:,}", f"{after.params:,}", _times(before.params, after.params)),
+            ("MACs", f"{before.macs:,}", f"{after.macs:,}", _times(before.macs, after.macs)),
+            (
+                "latency ms",
+                f"{before.latency_ms:.2f}",
+                f"{after.latency_ms:.2f}",
+                _times(before.latency_ms, after.latency_ms),
+            ),
+            ("bytes", f"{before.bytes:,}", f"{after.bytes:,}", _times(before.bytes, after.bytes)),
+        ]
+        if before.accuracy is not None and after.accuracy is not None:
+            change = 100 * (after.accuracy - before.accuracy)
+            rows.append(("accuracy", f"{before.accuracy:.2%}", f"{after.accuracy:.2%}", f"{change:+.2f} points"))
+        lines = [f"{'':<12}{'before':>14}{'after':>14}"]
+        lines += [f"{name:<12}{old:>14}{new:>14}  {ratio}" for name, old, new, ratio in rows]
+        return "\n".join(lines)
+
+
+def _times(before: float, after: float) -> str:
+    return f"{before / after:.2f}× less" if after else ""
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A pruned model that passed the check, with what it was made by."""
+
+    model: nn.Module
+    plan: Plan
+    compensated: Compensated
+    difference: float
+    left_whole: dict[str, str]
+
+
+@dataclass
+class _Clock:
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def prune(
+    model: nn.Module,
+    example_inputs: Inputs,
+    *,
+    criterion: Criterion | str = "l2",
+    budget: Budget | float | str = 0.5,
+    compensation: Compensation | str = "merge",
+    data: Data | None = None,
+    scope: Scope = "local",
+    only: str | Sequence[str] = (),
+    skip: str | Sequence[str] = (),
+    min_units: int = 1,
+    rounding: Rounding = "round",
+    multiple: int = 1,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> Result:
+    """A smaller, repaired and checked copy of a network; the network itself is not touched.
+
+    Args:
+        model: any module. Its outputs keep their sizes.
+        example_inputs: a tensor, a tuple of positional or a dict of keyword arguments, on the model's device.
+        criterion: which units stay: `"l1"`, `"l2"`, `"l2-gm"`, `"random"`, or a `Criterion`.
+        budget: the share to remove: of the channels (`0.5`), or of the parameters (`"params=0.5"`).
+        compensation: what the kept units do for those that go: `"none"`, `"merge"`, with settings as in
+            `"merge:threshold=0.45"`, or a `Compensation`. Where it cannot be applied the result's notes say why.
+        data: (inputs, class numbers) batches for accuracy and loss before and after: an iterable that can be gone through
+            twice, or a function that gives one. Nothing is chosen on it.
+        scope, only, skip, min_units, rounding, multiple: see `niwaki.Selection`.
+        seed: of the criterion's chance.
+        settings: more entries for the record's settings.
+
+    Raises:
+        TraceError: the model cannot be run on the example inputs, or holds NaN.
+        BudgetError: not in [0, 1), or no allowed plan meets it.
+        UnknownNameError, SettingError: a name, setting or pattern that does not exist.
+        SurgeryError: no pruned model could be made that computes what the masked original computes.
+    """
+    budget = Budget.parse(budget)
+    chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
+    repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
+    selection = Selection(scope, _patterns(only), _patterns(skip), min_units, rounding, multiple)
+    batches = _again(data)
+    clock = _Clock()
+    with clock.stage("trace"):
+        graph = trace(model, example_inputs)
+    with clock.stage("score"):
+        scores = score(graph, chosen, seed=seed)
+    cut = _cut(graph, scores, budget, selection, repair, clock)
+    with clock.stage("measure"):
+        before, after = compare(model, cut.model, example_inputs, batches)
+    described = {
+        "criterion": str(chosen),
+        "budget": str(budget),
+        "compensation": str(repair),
+        **{key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(selection).items()},
+        **(settings or {}),
+    }
+    notes = {**cut.compensated.notes, **cut.left_whole}
+    record = Record(before, after, described, seed, clock.seconds, _summary(cut, graph))
+    return Result(cut.model, cut.plan, record, notes)
+
+
+def _patterns(text: str | Sequence[str]) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else tuple(text)
+
+
+def _again(data: Data | None) -> Callable[[], Iterable[Batch]] | None:
+    """Data as a function that gives it afresh."""
+    if data is None or callable(data):
+        return data
+    if iter(data) is data:
+        raise SettingError("data can be gone through only once (a generator); pass a list, a DataLoader, or a function")
+    return lambda: data
+
+
+def _cut(
+    graph: Graph,
+    scores: Mapping[str, Tensor],
+    budget: Budget,
+    selection: Selection,
+    repair: Compensation,
+    clock: _Clock,
+) -> _Cut:
+    """Select, compensate, shrink and check; a group whose cut cannot be proved is left whole, and the others go on."""
+    left_whole: dict[str, str] = {}
+    while True:
+        skipping = dataclasses.replace(selection, skip=(*selection.skip, *left_whole))
+        with clock.stage("select"):
+            plan = select(graph, scores, budget, skipping)
+        with clock.stage("compensate"):
+            compensated = compensate(graph, plan, repair)
+        try:
+            with clock.stage("shrink"):
+                smaller = shrink(graph, plan, compensated.mixings)
+            with clock.stage("check"):
+                difference = check(graph, plan, compensated.mixings, smaller)
+        except SurgeryError as error:
+            suspects = _suspects(graph, plan, error)
+            if not suspects:
+                raise
+            left_whole.update(dict.fromkeys(suspects, f"left whole: {error}"))
+            if len(left_whole) == len(graph.groups):
+                raise
+        else:
+            return _Cut(smaller, plan, compensated, difference, left_whole)
+
+
+def _suspects(graph: Graph, plan: Plan, error: SurgeryError) -> list[str]:
+    """The pruned groups that have a part in the layer where the pruned model failed."""
+    if error.layer is None:
+        return []
+    touching = {name for name in plan.kept if any(graph.layer_holds(error.layer, p.tensor) for p in graph[name].slices)}
+    return [name for name in plan.kept if name in touching]
+
+
+def _summary(cut: _Cut, graph: Graph) -> tuple[str, ...]:
+    """What a reader of the record must know."""
+    notes = [f"checked: outputs equal the masked original's to {cut.difference:.1e} of the largest"]
+    notes += [
+        f"{name}: {why}" for name, why in {**cut.compensated.notes, **cut.left_whole}.items() if why.startswith(("not", "left"))
+    ]
+    if graph.unknown:
+        notes.append("operators unknown to niwaki, whose channels are left whole: " + ", ".join(graph.unknown))
+    return tuple(notes)

@@ -1,0 +1,18 @@
+"""What one run of niwaki leaves behind: its record, and output that is either complete or absent."""
+
+from niwaki.records.environment import hardware, versions
+from niwaki.records.files import check_output, staged_folder, write_bytes_atomic, write_text_atomic
+from niwaki.records.record import SCHEMA, Measurement, Record, RecordError
+
+__all__ = [
+    "SCHEMA",
+    "Measurement",
+    "Record",
+    "RecordError",
+    "check_output",
+    "hardware",
+    "staged_folder",
+    "versions",
+    "write_bytes_atomic",
+    "write_text_atomic",
+]

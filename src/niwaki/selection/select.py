@@ -1,0 +1,176 @@
+"""Which units stay: the best of each group (local), or the best of the network (global), within a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from niwaki.errors import BudgetError, SettingError, UnknownNameError
+from niwaki.graph import Graph, Group
+from niwaki.plan import Kept, Plan
+from niwaki.selection.budget import Budget
+
+Scope = Literal["local", "global"]
+Rounding = Literal["round", "floor"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How units are chosen.
+
+    Attributes:
+        scope: "local" takes the same share of every group, "global" lays one threshold over all groups.
+        only, skip: glob patterns on the names of the layers that produce the units (`layer*.conv1`). A group takes part
+            when one of its layers matches `only` (if given) and none matches `skip`.
+        min_units: no group falls below this many units (or its width, where that is less).
+        rounding: a local share keeps round(width·(1 - share)) units, or floor of it.
+        multiple: kept counts are rounded to the nearest multiple of this.
+    """
+
+    scope: Scope = "local"
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    min_units: int = 1
+    rounding: Rounding = "round"
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("scope", self.scope, get_args(Scope)),
+            ("rounding", self.rounding, get_args(Rounding)),
+        ):
+            if value not in known:
+                raise UnknownNameError(name, value, known)
+        for name, number in (("min_units", self.min_units), ("multiple", self.multiple)):
+            if not isinstance(number, int) or number < 1:
+                raise SettingError(f"{name} must be a whole number of at least 1; got {number!r}")
+
+
+def select(
+    graph: Graph, scores: Mapping[str, Tensor], budget: Budget | float | str, selection: Selection | None = None
+) -> Plan:
+    """Choose the units that stay.
+
+    Args:
+        scores: group name → (width,), high for units that should stay; equal ones are kept in order of their index.
+        budget: a `Budget`, a share of channels to remove, or `"params=0.5"`.
+
+    Raises:
+        BudgetError: no plan that the selection allows meets the budget; the message says how far one can go.
+        SettingError: a pattern that matches no group, or scores that are not finite.
+    """
+    selection, budget = selection or Selection(), Budget.parse(budget)
+    groups = _participants(graph, selection)
+    for group in groups:
+        if scores[group.name].shape != (group.width,) or not bool(torch.isfinite(scores[group.name]).all()):
+            raise SettingError(f"group {group.name!r} needs {group.width} finite scores")
+    choose = _local if selection.scope == "local" else _global
+    if budget.unit == "channels":
+        counts = choose(groups, scores, budget.amount, selection)
+    else:
+        counts = _params_counts(graph, groups, scores, budget.amount, selection)
+    return _plan(groups, scores, counts)
+
+
+def _participants(graph: Graph, selection: Selection) -> list[Group]:
+    """The groups that the patterns let in."""
+    for pattern in (*selection.only, *selection.skip):
+        if not any(fnmatchcase(layer, pattern) for group in graph.groups for layer in (*group.layers, group.name)):
+            known = ", ".join(group.name for group in graph.groups[:8]) or "none"
+            raise SettingError(
+                f"no group has a layer named like {pattern!r}; groups are: {known}{', …' * (len(graph.groups) > 8)}"
+            )
+
+    def matches(group: Group, patterns: tuple[str, ...]) -> bool:
+        return any(fnmatchcase(layer, pattern) for pattern in patterns for layer in (*group.layers, group.name))
+
+    groups = [
+        group
+        for group in graph.groups
+        if (not selection.only or matches(group, selection.only)) and not matches(group, selection.skip)
+    ]
+    if not groups:
+        raise BudgetError("no group of channels can be pruned; print(niwaki.trace(model, inputs)) says what is frozen and why")
+    return groups
+
+
+def _floor(group: Group, selection: Selection) -> int:
+    """The fewest units that a group may keep."""
+    least = math.ceil(selection.min_units / selection.multiple) * selection.multiple
+    return min(group.width, least)
+
+
+def _rounded(group: Group, count: float, selection: Selection) -> int:
+    """A wished count made a whole one that is allowed."""
+    whole = round(count) if selection.rounding == "round" else math.floor(count)
+    if selection.multiple > 1 and whole < group.width:
+        whole = round(whole / selection.multiple) * selection.multiple
+    return max(_floor(group, selection), min(whole, group.width))
+
+
+Counts = dict[str, int]
+
+
+def _local(groups: list[Group], scores: Mapping[str, Tensor], share: float, selection: Selection) -> Counts:
+    """The same share of every group."""
+    return {group.name: _rounded(group, group.width * (1 - share), selection) for group in groups}
+
+
+def _global(groups: list[Group], scores: Mapping[str, Tensor], share: float, selection: Selection) -> Counts:
+    """The lowest scores of all groups together go, save the best few of each group."""
+    free = {group.name: scores[group.name].sort().values[: group.width - _floor(group, selection)] for group in groups}
+    total = sum(group.width for group in groups)
+    wanted, possible = round(total * share), sum(len(values) for values in free.values())
+    if wanted > possible:
+        raise BudgetError(
+            f"cannot remove {wanted} of {total} channels with at least {selection.min_units} left in each of {len(groups)} "
+            f"groups; at most {possible} can go (a share of {math.floor(1000 * possible / total) / 1000})"
+        )
+    order = torch.cat(list(free.values())).argsort(stable=True)[:wanted]
+    owner = torch.cat([torch.full((len(values),), i) for i, values in enumerate(free.values())])
+    removed = torch.bincount(owner[order], minlength=len(groups)).tolist()
+    return {group.name: _rounded(group, group.width - gone, selection) for group, gone in zip(groups, removed, strict=True)}
+
+
+def _params_counts(
+    graph: Graph, groups: list[Group], scores: Mapping[str, Tensor], amount: float, selection: Selection
+) -> Counts:
+    """The smallest share of channels whose plan removes at least this share of the parameters."""
+    names = {name for name, _ in graph.model.named_parameters()}
+    before = sum(graph.state[name].numel() for name in names)
+    choose = _local if selection.scope == "local" else _global
+
+    def removed(counts: Counts) -> float:
+        shapes = graph.shapes_after(_plan(groups, scores, counts).kept)
+        return 1 - sum(math.prod(shapes[name]) for name in names) / before
+
+    total = sum(group.width for group in groups)
+    most = sum(group.width - _floor(group, selection) for group in groups) / total if selection.scope == "global" else 1.0
+    low, high = 0.0, most
+    if removed(choose(groups, scores, most, selection)) < amount:
+        reachable = removed(choose(groups, scores, most, selection))
+        raise BudgetError(
+            f"cannot remove {amount:.1%} of the parameters; with at least {selection.min_units} units left in each of "
+            f"{len(groups)} groups at most {reachable:.1%} can go"
+        )
+    if amount == 0:
+        return choose(groups, scores, 0.0, selection)
+    # the share removed is a step function that never falls: halve until the step is found
+    while high - low > 0.25 / total:
+        middle = (low + high) / 2
+        low, high = (low, middle) if removed(choose(groups, scores, middle, selection)) >= amount else (middle, high)
+    return choose(groups, scores, high, selection)
+
+
+def _plan(groups: list[Group], scores: Mapping[str, Tensor], counts: Counts) -> Plan:
+    kept = {}
+    for group in groups:
+        best = scores[group.name].argsort(descending=True, stable=True)[: counts[group.name]]
+        kept[group.name] = Kept(group.width, tuple(best.sort().values.tolist()))
+    return Plan(kept)

@@ -1,0 +1,171 @@
+"""Never hand back a network that was not checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from niwaki.compensation import Mixing
+from niwaki.errors import SurgeryError, TraceError
+from niwaki.graph import Graph, Inputs, Op, call, preserved_mode, preserved_rng, record, tensors_in
+from niwaki.graph.terms import keep_mask
+from niwaki.plan import Plan
+from niwaki.surgery.reference import reference_outputs
+
+# share of the largest output; far above rounding in deep networks, far below the effect of one wrong channel
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+def check(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None, pruned: nn.Module) -> float:
+    """Prove that the pruned model computes what the full-size one computes with the same units masked and mixed.
+
+    Both are run in evaluation mode on the example inputs that the graph was traced on (on random ones of the same shapes
+    where an example is constant, as zeros would hide a wrong cut), with the same random state.
+
+    Returns:
+        the largest difference of an output, as a share of the largest output.
+
+    Raises:
+        SurgeryError: they differ; the message names the first layer that does.
+    """
+    mixings = mixings or {}
+    inputs = _telling(graph.inputs)
+    if any(tensor.device.type == "meta" for tensor in graph.state.values()):
+        raise SurgeryError("a model on the meta device has no values to check; move it to a device with its weights first")
+    with preserved_rng():
+        torch.manual_seed(0)
+        expected = reference_outputs(graph, plan, mixings, inputs)
+    actual = _run(pruned, inputs)
+    if len(expected) != len(actual):
+        raise SurgeryError(f"the pruned model returns {len(actual)} tensors, the original {len(expected)}")
+    worst = 0.0
+    for wanted, found in zip(expected, actual, strict=True):
+        difference = _difference(wanted, found)
+        if difference > TOLERANCE.get(wanted.dtype, 0.0):
+            layer, where = _first_difference(graph, plan, mixings, pruned, inputs)
+            raise SurgeryError(
+                f"the pruned model differs from the masked original by {difference:.1e} of the largest output; {where}. "
+                "Leave the layers around it out with skip=",
+                layer,
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _telling(inputs: Inputs) -> Inputs:
+    generator = torch.Generator().manual_seed(0)
+
+    def spread(leaf: Any) -> Any:
+        if (
+            not isinstance(leaf, Tensor)
+            or not leaf.is_floating_point()
+            or leaf.numel() < 2
+            or bool((leaf != leaf.flatten()[0]).any())
+        ):
+            return leaf
+        return torch.randn(leaf.shape, generator=generator).to(leaf.device, leaf.dtype)
+
+    return tree_map(spread, inputs)  # type: ignore[no-any-return]  # the tree keeps its form
+
+
+def _run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+    with torch.no_grad(), preserved_mode(model, training=False), preserved_rng():
+        torch.manual_seed(0)
+        try:
+            return [tensor.clone() for tensor in tensors_in(call(model, inputs))]
+        except Exception as error:
+            layer = _failing_layer(model, inputs)
+            raise SurgeryError(
+                f"the pruned model does not run: {layer or 'its forward'} raised: {error}. Its code probably holds a size "
+                "that is not read from a tensor; leave that layer out with skip=",
+                layer,
+            ) from error
+
+
+def _failing_layer(model: nn.Module, inputs: Inputs) -> str | None:
+    """The innermost module that raises when the model is run."""
+    try:
+        record(model, inputs, fake=False)
+    except TraceError as error:
+        return error.layer
+    return None
+
+
+def _difference(wanted: Tensor, found: Tensor) -> float:
+    """The largest difference as a share of the largest entry; infinite where the shapes differ."""
+    if wanted.shape != found.shape:
+        return float("inf")
+    if not wanted.is_floating_point():
+        return 0.0 if torch.equal(wanted, found) else float("inf")
+    if not wanted.numel() or torch.equal(wanted, found):
+        return 0.0
+    gap = (wanted.double() - found.double()).abs().max()
+    return float("inf") if torch.isnan(gap) else float(gap / wanted.double().abs().max().clamp(min=1e-30))
+
+
+def _first_difference(
+    graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], pruned: nn.Module, inputs: Inputs
+) -> tuple[str | None, str]:
+    """Run both again, operator by operator: the layer where they part, and a sentence on it."""
+    masks = graph.masks(plan.kept)
+    expected: list[tuple[Op, list[Tensor]]] = []
+
+    def keep(position: int, op: Op, result: Any) -> None:
+        values = []
+        for ref, value in zip(op.outputs, result if isinstance(result, (tuple, list)) else (result,), strict=True):
+            if ref is not None:
+                for axis, term in enumerate(graph.inference.axes[ref]):
+                    if value.shape[axis] == term.size:
+                        value = value.index_select(axis, keep_mask(term, masks).nonzero().squeeze(1).to(value.device))
+                values.append(value.clone())
+        expected.append((op, values))
+
+    with preserved_rng():
+        torch.manual_seed(0)
+        reference_outputs(graph, plan, mixings, inputs, watch=keep)
+    comparer = _Comparer(expected)
+    with comparer.running():
+        _run(pruned, inputs)
+    return comparer.layer, comparer.verdict or "no single operator does"
+
+
+class _Comparer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+    """Holds a model's operators, as they run, against expected results in the same order."""
+
+    def __init__(self, expected: list[tuple[Op, list[Tensor]]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._expected = iter(expected)
+        self.verdict: str | None = None
+        self.layer: str | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with self:
+            yield
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        found = [v for v in (result if isinstance(result, (tuple, list)) else (result,)) if isinstance(v, Tensor)]
+        if self.verdict is None and func.namespace != "prim" and found:
+            self._compare(func, found)
+        return result
+
+    def _compare(self, func: OpOverload, found: list[Tensor]) -> None:
+        op, wanted = next(self._expected, (None, []))
+        if op is None or op.func is not func:
+            self.layer = op.layer if op else None
+            self.verdict = f"it takes another path at {func.overloadpacket} in {self.layer or 'the model'}"
+            return
+        # only the first result: others are statistics and indices that nothing compares
+        if _difference(wanted[0], found[0]) > 10 * TOLERANCE.get(wanted[0].dtype, 0.0):
+            self.layer = op.layer
+            self.verdict = f"the first layer that differs is {op.layer or 'the model'} ({op.name})"

@@ -1,0 +1,91 @@
+"""Cut the tensors of a copy of the model, fold the mixings into its consumers, and let the sizes that it keeps follow."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from niwaki.compensation import Mixing
+from niwaki.errors import SurgeryError
+from niwaki.graph import Graph, Role, named_state
+from niwaki.graph.terms import Term, Var, transform
+from niwaki.plan import Plan
+from niwaki.surgery.sizes import follow_sizes
+
+
+def shrink(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None) -> nn.Module:
+    """A smaller copy of the graph's model; the model itself is not touched.
+
+    Class, dtype, device, requires_grad, hooks, shared parameters and train/eval modes are those of the original. The
+    result is not checked here: `niwaki.check` does that.
+
+    Args:
+        mixings: group name → mixing, folded into that group's consumers; plain selection where a group has none.
+
+    Raises:
+        SurgeryError: the model cannot be copied.
+    """
+    model = _copied(graph.model)
+    cutter = _Cutter(graph, plan, mixings or {})
+    shapes = graph.shapes_after(plan.kept)
+    with torch.no_grad():
+        for name, tensor in named_state(model).items():
+            if shapes[name] != tuple(tensor.shape):
+                # the same Parameter object goes on: shared names, hooks and requires_grad stay with it
+                tensor.grad = None
+                tensor.data = cutter.cut(name, tensor.data)
+    follow_sizes(model, graph, plan)
+    return model
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise SurgeryError(
+            f"the model cannot be copied (copy.deepcopy: {error}); prune it before what holds it is attached"
+        ) from error
+
+
+class _Cutter:
+    """Cuts one tensor at a time, along all of its axes that lose channels."""
+
+    def __init__(self, graph: Graph, plan: Plan, mixings: Mapping[str, Mixing]) -> None:
+        self._terms: Mapping[str, list[Term]] = graph.inference.parameters
+        self._kept = {graph.variables[name]: torch.as_tensor(units) for name, units in plan.kept.items()}
+        self._matrices = {graph.variables[name]: mixing.matrix for name, mixing in mixings.items()}
+        self._consumers: dict[Var, set[tuple[str, int]]] = defaultdict(set)
+        for name in mixings:
+            pieces = graph[name].of_role(Role.CONSUMER)
+            self._consumers[graph.variables[name]] = {(piece.tensor, piece.axis) for piece in pieces}
+
+    def cut(self, name: str, tensor: Tensor) -> Tensor:
+        """The tensor with its channels cut, and mixed where it consumes them; dtype and memory layout stay."""
+        layout = torch.channels_last if _is_channels_last(tensor) else torch.contiguous_format
+        out = tensor
+        for axis, term in enumerate(self._terms[name]):
+
+            def change(var: Var, part: Tensor, at: int, axis: int = axis) -> Tensor:
+                if (name, axis) in self._consumers[var]:
+                    return mixed(part, at, self._matrices[var])
+                if var in self._kept:
+                    return part.index_select(at, self._kept[var].to(part.device))
+                return part
+
+            out = transform(term, out, axis, change)
+        return out.to(tensor.dtype).contiguous(memory_format=layout)
+
+
+def mixed(tensor: Tensor, axis: int, matrix: Tensor) -> Tensor:
+    """tensor · matrix along one axis, in at least the precision of float32: (…, width, …) → (…, kept, …)."""
+    dtype = torch.float64 if tensor.dtype == torch.float64 else torch.promote_types(tensor.dtype, torch.float32)
+    product: Tensor = torch.tensordot(tensor.to(dtype), matrix.to(tensor.device, dtype), dims=([axis], [0]))
+    return product.movedim(-1, axis)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)

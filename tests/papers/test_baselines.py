@@ -1,0 +1,23 @@
+"""Neuron Merging's own checkpoints give their published accuracies before anything is pruned (arXiv 2010.13160)."""
+
+import pytest
+import torch
+
+from niwaki import checkpoint, data, models
+
+
+@pytest.mark.parametrize(
+    ("model_spec", "weights", "data_spec", "published"),
+    [
+        ("lenet-300-100", "lenet-300-100.fashion_mnist.pth.tar", "fashion-mnist", 89.80),
+        ("resnet56:shortcut=projection", "resnet56.cifar10.pth.tar", "cifar10", 93.88),
+    ],
+)
+def test_published_baseline(shared_root, model_spec, weights, data_spec, published) -> None:
+    model = models.build(model_spec).eval()
+    checkpoint.load_weights(model, shared_root / "checkpoints" / weights)
+    test = data.load(data_spec, shared_root / "data").split("test")
+    with torch.inference_mode():
+        right = sum(int((model(images).argmax(1) == labels).sum()) for images, labels in test.batches(250))
+    assert len(test) == 10_000
+    assert right / 100 == published  # percent of 10,000 images, so exact
