@@ -1,0 +1,5 @@
+"""The `niwaki` command. Strings become objects here, and only here."""
+
+from niwaki.cli.app import main
+
+__all__ = ["main"]

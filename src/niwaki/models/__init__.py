@@ -5,6 +5,7 @@ pruned copy runs as it is.
 """
 
 from niwaki.models.architecture import Architecture, architectures
+from niwaki.models.digits_cnn import DigitsCnn
 from niwaki.models.factory import available, build, example_inputs
 from niwaki.models.mlp import Lenet300100, MnistMlp
 from niwaki.models.resnet import PaddedShortcut, ResNet
@@ -13,6 +14,7 @@ from niwaki.models.wide_resnet import WideResNet
 
 __all__ = [
     "Architecture",
+    "DigitsCnn",
     "Lenet300100",
     "MnistMlp",
     "PaddedShortcut",

@@ -1,0 +1,7 @@
+"""Papers: one recipe each, its tables as data beside it, published and measured side by side."""
+
+from niwaki.papers.cell import Cell, Outcome, cells_as_rows
+from niwaki.papers.neuron_merging import NeuronMerging
+from niwaki.papers.recipe import RECIPES, Places, Recipe
+
+__all__ = ["RECIPES", "Cell", "NeuronMerging", "Outcome", "Places", "Recipe", "cells_as_rows"]

@@ -80,7 +80,8 @@ class _Masked:
             matrix = self._matrices[var].to(part.device, part.dtype)
             return (kept.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
 
-        return transform(read.whole, operand, read.axis, change)
+        # in the operand's own memory layout, which the operator may count on (a view)
+        return torch.empty_like(operand).copy_(transform(read.whole, operand, read.axis, change))
 
     def _narrowed(self, reads: list[Read], op: Op, args: tuple[Any, ...]) -> Any:
         """A normalisation run on the kept channels, its first result spread out to full size again."""

@@ -1,0 +1,40 @@
+"""The application: its subcommands, and how an error reaches the user."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.markup import escape
+
+from niwaki.cli.console import messages
+from niwaki.cli.demo import demo
+from niwaki.cli.evaluate import evaluate
+from niwaki.cli.inspect import inspect
+from niwaki.cli.prune import prune
+from niwaki.cli.reproduce import reproduce
+from niwaki.errors import NiwakiError
+
+app = typer.Typer(
+    help="Structured pruning for PyTorch: smaller, repaired, checked, ordinary modules.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.command()(prune)
+app.command("eval")(evaluate)
+app.command()(inspect)
+app.command()(reproduce)
+app.command()(demo)
+
+
+def main() -> None:
+    """Run the command line; a niwaki error is one line on standard error, without a traceback."""
+    try:
+        app()
+    except NiwakiError as error:
+        messages.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        messages.print("interrupted; nothing was written")
+        sys.exit(130)

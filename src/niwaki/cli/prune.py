@@ -1,0 +1,95 @@
+"""niwaki prune"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import niwaki
+from niwaki.cli import options
+from niwaki.cli.console import before_after, messages, results
+from niwaki.cli.setup import Words, is_artefact, set_up
+from niwaki.errors import SettingError
+from niwaki.records import check_output
+from niwaki.selection import Budget
+from niwaki.selection.select import Rounding, Scope
+
+
+def prune(
+    model: options.Model,
+    weights: options.Weights = None,
+    data: options.Data = None,
+    data_root: options.DataRoot = None,
+    criterion: Annotated[str, typer.Option(help="which units stay: l1, l2, l2-gm, random")] = "l2",
+    ratio: Annotated[float | None, typer.Option(help="share of the channels to remove, in [0, 1)")] = None,
+    budget: Annotated[str | None, typer.Option(help="share to remove, as channels=0.5 or params=0.5")] = None,
+    compensation: Annotated[str, typer.Option(help="repair: none, merge, merge:threshold=0.45,bn=published")] = "merge",
+    out: Annotated[Path | None, typer.Option(help="folder for plan.json, model.safetensors, record.json")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="prune only layers named like this glob; may be repeated")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="leave layers named like this glob whole; may be repeated")] = None,
+    scope: Annotated[Scope, typer.Option(help="local: the same share of every group; global: one threshold")] = "local",
+    min_units: Annotated[int, typer.Option(help="units that stay in every group at least")] = 1,
+    rounding: Annotated[Rounding, typer.Option(help="of kept counts")] = "round",
+    multiple: Annotated[int, typer.Option(help="round kept counts to a multiple of this")] = 1,
+    split: options.Split = "test",
+    batch_size: options.BatchSize = 200,
+    limit: options.Limit = None,
+    input_shape: options.InputShape = None,
+    device: options.Device = "cpu",
+    seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+) -> None:
+    """Prune a trained network, repair it, prove the result and measure it.
+
+    Half of all hidden units of LeNet-300-100, merged into the others:
+
+      niwaki prune lenet-300-100 --weights lenet.pth --data fashion-mnist --data-root data
+        --criterion l1 --ratio 0.5 --compensation merge --out pruned
+
+    Only the first convolution of every block of a ResNet-56:
+
+      niwaki prune resnet56:shortcut=projection --weights resnet56.pth --data cifar10 --data-root data
+        --only 'layer*.conv1' --rounding floor --ratio 0.3 --out pruned
+
+    Your own network, a third of its parameters gone, one threshold for all layers:
+
+      niwaki prune mypackage.nets:build --weights w.safetensors --input-shape 3,224,224
+        --budget params=0.33 --scope global --out pruned
+    """
+    if ratio is not None and budget is not None:
+        raise SettingError("--ratio and --budget both say how much to remove; give one of them")
+    share = Budget.parse(budget) if budget is not None else Budget(0.5 if ratio is None else ratio)
+    if is_artefact(model):
+        raise SettingError(f"{model} is pruned already; prune its original harder, or load it with niwaki.load and prune that")
+    if out is not None:
+        check_output(out, overwrite)
+    setup = set_up(Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed))
+    result = niwaki.prune(
+        setup.model,
+        setup.inputs,
+        criterion=criterion,
+        budget=share,
+        compensation=compensation,
+        data=setup.batches,
+        scope=scope,
+        only=only or (),
+        skip=skip or (),
+        min_units=min_units,
+        rounding=rounding,
+        multiple=multiple,
+        seed=seed,
+        settings=setup.settings,
+    )
+    if out is not None:
+        niwaki.save(result, out, overwrite=overwrite)
+    for note in result.record.notes:
+        messages.print(note, style="dim", markup=False)
+    if json:
+        typer.echo(result.record.to_json(), nl=False)
+    else:
+        results.print(before_after(result.record, f"{model}, {share} removed, {criterion}, {compensation}"))
+    if out is not None:
+        messages.print(f"written to {out}; load it with niwaki.load({str(out)!r})", markup=False)

@@ -1,0 +1,127 @@
+"""What several subcommands need: a model, its data, and inputs to trace it on, out of the user's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from niwaki import checkpoint, models
+from niwaki import data as data_sets
+from niwaki.cli.console import messages
+from niwaki.data import Dataset
+from niwaki.errors import SettingError
+from niwaki.graph import Inputs
+from niwaki.records import Record
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the user said of the model and its data."""
+
+    model: str
+    weights: Path | None = None
+    data: str | None = None
+    data_root: Path | None = None
+    split: str = "test"
+    batch_size: int = 200
+    limit: int | None = None
+    input_shape: str | None = None
+    device: str = "cpu"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The objects that the words stand for.
+
+    Attributes:
+        batches: fresh batches of the chosen split, None without data.
+        settings: what the record says of all this.
+        record: of the pruned network, where the model is a folder that niwaki wrote.
+    """
+
+    model: nn.Module
+    inputs: Inputs
+    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]] | None
+    settings: dict[str, Any]
+    record: Record | None = None
+
+
+def set_up(words: Words) -> Setup:
+    """Read the data, build the model, load its weights, and move all to the device."""
+    device = _device(words.device)
+    dataset = data_sets.load(words.data, words.data_root) if words.data else None
+    torch.manual_seed(words.seed)
+    record = None
+    if is_artefact(words.model):
+        model = checkpoint.load(words.model)
+        record = Record.from_json((Path(words.model) / checkpoint.RECORD).read_text(encoding="utf-8"))
+        factory = record.settings.get("factory", {})
+    else:
+        factory = _factory_arguments(dataset)
+        model = models.build(words.model, **factory)
+        if words.weights is None:
+            messages.print(f"no --weights: {words.model} has fresh random weights", style="yellow")
+        else:
+            checkpoint.load_weights(model, words.weights)
+    model = model.to(device).eval()
+    settings = {
+        "model": words.model if record is None else record.settings.get("model"),
+        "factory": factory,
+        "weights": str(words.weights) if words.weights else None,
+        "data": words.data,
+        "split": words.split if dataset else None,
+        "limit": words.limit,
+        "device": str(device),
+    }
+    inputs = _inputs(words, dataset, model, device)
+    settings["input_shape"] = list(inputs.shape[1:])
+    return Setup(model, inputs, _batches(words, dataset, device), settings, record)
+
+
+def is_artefact(model: str) -> bool:
+    """Whether the word for a model is a folder that niwaki wrote."""
+    return (Path(model) / checkpoint.PLAN).is_file()
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _factory_arguments(dataset: Dataset | None) -> dict[str, int]:
+    if dataset is None:
+        return {}
+    channels, height, _ = dataset.input_shape
+    return {"classes": dataset.classes, "in_channels": channels, "image_size": height}
+
+
+def _inputs(words: Words, dataset: Dataset | None, model: nn.Module, device: torch.device) -> Tensor:
+    """Two inputs: real ones where there is data, else noise of the model's or the stated shape."""
+    if words.input_shape:
+        try:
+            shape = [int(size) for size in words.input_shape.split(",")]
+        except ValueError:
+            raise SettingError(f"--input-shape is written 3,224,224 (no batch axis); got {words.input_shape!r}") from None
+        return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    if dataset is not None:
+        return next(iter(dataset.split(words.split).batches(2)))[0].to(device)
+    return models.example_inputs(model).to(device)
+
+
+def _batches(
+    words: Words, dataset: Dataset | None, device: torch.device
+) -> Callable[[], Iterable[tuple[Tensor, Tensor]]] | None:
+    if dataset is None:
+        return None
+    split = dataset.split(words.split).to(device)
+    return lambda: split.batches(words.batch_size, limit=words.limit)
