@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 
 from niwaki.compensation import COMPENSATIONS, Compensated, Compensation, compensate
 from niwaki.criteria import CRITERIA, Criterion, score
-from niwaki.errors import SettingError, SurgeryError
-from niwaki.graph import Graph, Inputs, trace
+from niwaki.errors import BudgetError, SettingError, SurgeryError
+from niwaki.graph import Graph, Inputs, copied, preserved_state, trace
 from niwaki.measure import compare
 from niwaki.plan import Plan
 from niwaki.records import Record
@@ -139,8 +140,8 @@ def prune(
     with clock.stage("score"):
         scores = score(graph, chosen, seed=seed)
     cut = _cut(graph, scores, budget, selection, repair, clock)
-    with clock.stage("measure"):
-        before, after = compare(model, cut.model, example_inputs, batches)
+    with clock.stage("measure"), preserved_state(model), preserved_state(cut.model):
+        before, after = compare(model, cut.model, copied(example_inputs), batches)
     described = {
         "criterion": str(chosen),
         "budget": str(budget),
@@ -177,9 +178,13 @@ def _cut(
     """Select, compensate, shrink and check; a group whose cut cannot be proved is left whole, and the others go on."""
     left_whole: dict[str, str] = {}
     while True:
-        skipping = dataclasses.replace(selection, skip=(*selection.skip, *left_whole))
+        skipping = dataclasses.replace(selection, skip=(*selection.skip, *map(glob.escape, left_whole)))
         with clock.stage("select"):
-            plan = select(graph, scores, budget, skipping)
+            try:
+                plan = select(graph, scores, budget, skipping)
+            except BudgetError as error:
+                reasons = "".join(f"; {name} is {reason}" for name, reason in left_whole.items())
+                raise BudgetError(f"{error}{reasons}") from error
         with clock.stage("compensate"):
             compensated = compensate(graph, plan, repair)
         try:
@@ -189,11 +194,9 @@ def _cut(
                 difference = check(graph, plan, compensated.mixings, smaller)
         except SurgeryError as error:
             suspects = _suspects(graph, plan, error)
-            if not suspects:
+            if not set(plan) - set(suspects) or not suspects:
                 raise
             left_whole.update(dict.fromkeys(suspects, f"left whole: {error}"))
-            if len(left_whole) == len(graph.groups):
-                raise
         else:
             return _Cut(smaller, plan, compensated, difference, left_whole)
 

@@ -1,6 +1,6 @@
 """The channel graph: which indices of which tensors belong together. Only this package knows layers and operators."""
 
-from niwaki.graph.inputs import Inputs, as_arguments, batch_size, call, preserved_mode, preserved_rng
+from niwaki.graph.inputs import Inputs, as_arguments, batch_size, call, copied, preserved_mode, preserved_rng, preserved_state
 from niwaki.graph.tape import Op, Ref, Tape, named_state, play, record, tensors_in
 from niwaki.graph.trace import trace
 from niwaki.graph.types import Frozen, Graph, Group, Normaliser, Role, Slice, Writer
@@ -20,10 +20,12 @@ __all__ = [
     "as_arguments",
     "batch_size",
     "call",
+    "copied",
     "named_state",
     "play",
     "preserved_mode",
     "preserved_rng",
+    "preserved_state",
     "record",
     "tensors_in",
     "trace",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 
 from niwaki.graph.inference import Inference, Kind, Norm
 from niwaki.graph.tape import Op, Ref
@@ -13,17 +14,19 @@ from niwaki.graph.types import Normaliser, Role, Slice, Writer
 Slices = Mapping[tuple[str, int], Slice]
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Draft:
-    """A writer in the making; it is open until its units meet a non-linearity."""
+    """A writer in the making; it is open until its units meet anything but a bias or a normalisation."""
 
     layer: str
     weights: tuple[Slice, ...]
     bias: Slice | None = None
     norm: Normaliser | None = None
 
-    def finish(self) -> Writer:
-        return Writer(self.layer, self.weights, self.bias, self.norm)
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """A layer that is called twice is one writer."""
+        return (*(piece.tensor for piece in self.weights), self.bias, self.norm and self.norm.mean.tensor)
 
 
 @dataclass
@@ -32,7 +35,7 @@ class _Walk:
     var: Var
     slices: Slices
     open: dict[Ref, _Draft | None] = field(default_factory=dict)
-    writers: list[_Draft] = field(default_factory=list)
+    writers: dict[tuple[object, ...], Writer] = field(default_factory=dict)
     obstacle: str | None = None
 
     def carries(self, ref: Ref) -> bool:
@@ -40,6 +43,11 @@ class _Walk:
 
     def hinder(self, reason: str) -> None:
         self.obstacle = self.obstacle or reason
+
+    def finish(self, draft: _Draft | None) -> None:
+        """The units are used in the form that they have now."""
+        if draft is not None:
+            self.writers[draft.identity] = Writer(draft.layer, draft.weights, draft.bias, draft.norm)
 
 
 def follow(state: Inference, var: Var, operators: Sequence[int], slices: Slices) -> tuple[tuple[Writer, ...], str | None]:
@@ -53,49 +61,55 @@ def follow(state: Inference, var: Var, operators: Sequence[int], slices: Slices)
     for position in operators:
         op = state.tape.ops[position]
         outs = [ref for ref in op.outputs if ref is not None and walk.carries(ref)]
-        if outs:
-            draft = _step(walk, position, op, norms.get(position))
-            walk.open.update(dict.fromkeys(outs, draft))
-    writers = tuple({_identity(draft): draft.finish() for draft in walk.writers}.values())
-    if len(writers) > 1:
-        walk.hinder("written by several layers: " + ", ".join(writer.layer for writer in writers))
+        before = [walk.open.get(ref) for ref in op.tensors if ref not in state.origins and walk.carries(ref)]
+        draft = _extended(walk, position, op, norms.get(position), before) if outs else None
+        if draft is None:
+            for old in before:
+                walk.finish(old)
+            draft = _started(walk, position, op) if outs else None
+        walk.open.update(dict.fromkeys(outs, draft))
+    writers = tuple(walk.writers.values())
+    layers = list(dict.fromkeys(writer.layer for writer in writers))
+    if len(layers) > 1:
+        walk.hinder("written by several layers: " + ", ".join(layers))
+    elif len(writers) > 1:
+        walk.hinder(f"what {layers[0]} writes is read in several forms, with and without a bias or normalisation")
     if not writers:
         walk.hinder("no layer computes it from weights")
     return writers, walk.obstacle
 
 
-def _identity(draft: _Draft) -> tuple[object, ...]:
-    """A layer that is called twice is one writer."""
-    return (*(piece.tensor for piece in draft.weights), draft.bias, draft.norm and draft.norm.mean.tensor)
-
-
-def _step(walk: _Walk, position: int, op: Op, norm: Norm | None) -> _Draft | None:
-    """What one operator does to the units; returns the writer that is still open behind it."""
-    kind, where = walk.state.kinds[position], f"{op.name} in {op.layer or 'the model'}"
-    before = [walk.open.get(ref) for ref in op.tensors if ref not in walk.state.origins and walk.carries(ref)]
-    draft = before[0] if len(before) == 1 else None
-    if kind is Kind.PRODUCT:
-        if _passes_through(walk, position, op):
-            walk.hinder(f"carried through {where}")
+def _extended(walk: _Walk, position: int, op: Op, norm: Norm | None, before: Sequence[_Draft | None]) -> _Draft | None:
+    """The writer with what this operator adds to it; None where the operator uses the units, or none is open."""
+    kind, draft = walk.state.kinds[position], before[0] if len(before) == 1 else None
+    if draft is None:
+        return None
+    if kind is Kind.BIAS and not draft.bias and not draft.norm:
+        bias = _parameter(walk, op)
+        return replace(draft, bias=bias) if bias else None
+    if norm is not None and not draft.norm:
+        if draft.bias and not _one_a_unit(walk, draft.bias):
             return None
-        return _write(walk, op)
-    if kind is Kind.BIAS and draft and not draft.bias and not draft.norm:
-        draft.bias = _parameter(walk, op)
-        return draft
-    if norm is not None and draft and not draft.norm:
-        draft.norm = _normaliser(walk, norm)
-        return draft
-    if kind is Kind.VIEW and len(before) == 1:
-        return draft
-    if kind not in (Kind.VIEW, Kind.LINEAR, Kind.HOMOGENEOUS):
+        return replace(draft, norm=_normaliser(walk, norm))
+    return draft if kind is Kind.VIEW else None
+
+
+def _started(walk: _Walk, position: int, op: Op) -> _Draft | None:
+    """The writer that a product opens; any other operator may break what is proportional."""
+    kind, where = walk.state.kinds[position], f"{op.name} in {op.layer or 'the model'}"
+    if kind is Kind.PRODUCT:
+        if not _passes_through(walk, position, op):
+            return _write(walk, op)
+        walk.hinder(f"carried through {where}")
+    elif kind not in (Kind.VIEW, Kind.LINEAR, Kind.HOMOGENEOUS):
         walk.hinder(_reason(kind, where))
     return None
 
 
 def _reason(kind: Kind, where: str) -> str:
     return {
-        Kind.BIAS: f"{where} adds a parameter after the non-linearity",
-        Kind.NORM: f"{where} normalises after the non-linearity",
+        Kind.BIAS: f"{where} adds a parameter that is not the bias of a product",
+        Kind.NORM: f"{where} normalises what is not a product and its bias",
         Kind.JOIN: f"{where} joins it with another activation",
     }.get(kind, f"{where} is not positively homogeneous")
 
@@ -120,6 +134,8 @@ def _write(walk: _Walk, op: Op) -> _Draft | None:
     bias: Slice | None = None
     for ref in op.tensors:
         if ref in walk.state.origins:
+            if not walk.state.origins[ref].pure:
+                walk.hinder(f"written through a computed weight by {op.name} in {op.layer or 'the model'}")
             found = _producers(walk, ref)
             if len(walk.state.shape(ref)) > 1:
                 weights += found
@@ -128,9 +144,7 @@ def _write(walk: _Walk, op: Op) -> _Draft | None:
     if not weights:
         walk.hinder(f"computed from activations alone by {op.name} in {op.layer or 'the model'}")
         return None
-    draft = _Draft(op.layer, tuple(weights), bias)
-    walk.writers.append(draft)
-    return draft
+    return _Draft(op.layer, tuple(weights), bias)
 
 
 def _producers(walk: _Walk, ref: Ref) -> list[Slice]:
@@ -139,9 +153,15 @@ def _producers(walk: _Walk, ref: Ref) -> list[Slice]:
 
 
 def _parameter(walk: _Walk, op: Op) -> Slice | None:
-    """The slice of the parameter that an operator adds."""
-    names = {name for ref in op.tensors if ref in walk.state.origins for name in walk.state.origins[ref].names}
+    """The slice of the parameter that an operator adds; None where what it adds is computed, or has no axis of units."""
+    origins = [walk.state.origins[ref] for ref in op.tensors if ref in walk.state.origins]
+    names = {name for origin in origins if origin.pure for name in origin.names}
     return next((piece for (name, _), piece in walk.slices.items() if name in names), None)
+
+
+def _one_a_unit(walk: _Walk, piece: Slice) -> bool:
+    sizes = [term.size for term in walk.state.parameters[piece.tensor]]
+    return prod(sizes) // sizes[piece.axis] * int((piece.units >= 0).sum()) == walk.var.size
 
 
 def _normaliser(walk: _Walk, norm: Norm) -> Normaliser:

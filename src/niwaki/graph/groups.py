@@ -14,7 +14,11 @@ from niwaki.graph.types import Frozen, Group, Role, Slice
 
 
 def layer_of(tensor: str) -> str:
-    """The layer that a tensor's name belongs to: all but its last part (a bare parameter names itself)."""
+    """The layer that a tensor's name belongs to: all but its last part (a bare parameter names itself).
+
+    What a parametrisation (weight_norm) makes a weight of belongs to the layer of that weight.
+    """
+    tensor = tensor.replace("parametrizations.", "", 1).rpartition(".")[0] if "parametrizations." in tensor else tensor
     return tensor.rpartition(".")[0] or tensor
 
 

@@ -76,7 +76,7 @@ class Number:
 class Origin:
     """Parameters that a value is computed from and nothing else; `pure`: it is a rearrangement of just one."""
 
-    names: frozenset[str]
+    names: tuple[str, ...]
     pure: bool
 
 
@@ -120,7 +120,7 @@ class Inference:
                 if name not in self.parameters:
                     self.parameters[name] = self.fresh(self.shape(ref))
                 self.axes[ref] = self.parameters[name]
-                self.origins[ref] = Origin(frozenset({name}), pure=True)
+                self.origins[ref] = Origin((name,), pure=True)
         return self.axes[ref]
 
     def fresh(self, shape: tuple[int, ...], frozen: str | None = None) -> list[Term]:
@@ -219,7 +219,7 @@ def _derive(state: Inference, op: Op) -> None:
     if not refs or any(state.is_activation(ref) for ref in refs):
         return
     origins = [state.origins[ref] for ref in refs]
-    names = frozenset().union(*(origin.names for origin in origins))
+    names = tuple(dict.fromkeys(name for origin in origins for name in origin.names))  # in the same order in every run
     pure = len(refs) == 1 and origins[0].pure and state.kinds[-1] is Kind.VIEW
     for out in op.outputs:
         if out is not None and out not in state.origins:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from niwaki.errors import TraceError
 
@@ -42,6 +43,12 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
     return model(*args, **kwargs)
 
 
+def copied(inputs: Inputs) -> Inputs:
+    """The same inputs in tensors of their own: a model may write into what it is given."""
+    copy = tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, inputs)
+    return copy  # type: ignore[no-any-return]  # the tree keeps its form
+
+
 def batch_size(inputs: Inputs) -> int:
     """Samples in `inputs`: axis 0 of the first tensor that has an axis; 1 where there is none, or it is empty."""
     args, kwargs = as_arguments(inputs)
@@ -62,6 +69,26 @@ def preserved_mode(model: nn.Module, training: bool) -> Iterator[nn.Module]:
         # One flag at a time: `model.train(before)` would overwrite a frozen BatchNorm inside a training model.
         for module, flag in flags:
             module.training = flag
+
+
+@contextmanager
+def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
+    """Give every submodule its attributes and buffers back at the end: a forward may count its calls or keep what it saw."""
+    found = [(module, dict(vars(module))) for module in model.modules()]
+    members = [(table, dict(table)) for _, known in found for table in (known["_parameters"], known["_buffers"])]
+    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield model
+    finally:
+        for module, known in found:
+            vars(module).clear()
+            vars(module).update(known)
+        for table, entries in members:
+            table.clear()
+            table.update(entries)
+        with torch.no_grad():
+            for buffer, value in values:
+                buffer.copy_(value)
 
 
 @contextmanager

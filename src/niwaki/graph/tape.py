@@ -1,8 +1,8 @@
 """One run of a model written down as tensor operators, and played back.
 
-`record` runs the model once on fake tensors (shapes without data, so nothing is computed and nothing allocated) and notes
-every ATen operator with the parameters, constants and earlier values that it reads. Where fake tensors do not work, because
-the model looks at values to choose its path, the run is real and the path taken is what is written down. `play` runs the
+`record` runs the model once and notes every ATen operator with the parameters, constants and earlier values that it reads.
+Where a model looks at values to choose its path, the path taken is what is written down. Large models are run on fake
+tensors (shapes without data, so nothing is computed and nothing allocated) where they let themselves. `play` runs the
 operators again on real tensors, letting the caller step in between.
 """
 
@@ -21,9 +21,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
+from torch.utils.weak import WeakIdKeyDictionary
 
 from niwaki.errors import TraceError
-from niwaki.graph.inputs import Inputs, as_arguments, preserved_mode, preserved_rng
+from niwaki.graph.inputs import Inputs, as_arguments, copied, preserved_mode, preserved_rng, preserved_state
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,13 @@ def tensors_in(tree: Any) -> Iterator[Tensor]:
     elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         for item in dataclasses.fields(tree):
             yield from tensors_in(getattr(tree, item.name))
+    elif _is_record(tree):
+        yield from tensors_in(vars(tree))
+
+
+def _is_record(tree: Any) -> bool:
+    """Whether a value is an object of somebody's class that holds attributes (a distribution, a namespace)."""
+    return hasattr(tree, "__dict__") and not isinstance(tree, (type, nn.Module)) and not callable(tree)
 
 
 def named_state(model: nn.Module) -> dict[str, Tensor]:
@@ -119,15 +127,26 @@ def named_state(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types for it
-    """Sees every operator that reaches the dispatcher and writes it on the tape."""
+class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+    """Sees every operator that reaches the dispatcher; a subclass says what to do with it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Asked by torch, which else imports its whole compiler (over a second) to keep it away from this class."""
+        return False
+
+
+class _Recorder(OperatorMode):
+    """Writes every operator on the tape."""
 
     def __init__(self, model: nn.Module, layers: _LayerStack) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.tape = Tape()
         self._layers = layers
-        self._refs: dict[int, Ref] = {}
-        self._alive: list[Tensor] = []  # a number stands for an object only while that object lives
+        self._refs = WeakIdKeyDictionary()  # a number stands for an object only while that object lives
         state = named_state(model)
         self._names = {id(tensor): name for name, tensor in state.items()}
         # `parameter.data` is another object over the same memory
@@ -139,19 +158,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
 
     def ref(self, tensor: Tensor) -> Ref:
         """The number of a tensor, a new one where it was never seen."""
-        if id(tensor) not in self._refs:
-            tape = self.tape
-            self._refs[id(tensor)] = Ref(len(tape.shapes))
-            tape.shapes.append(tuple(tensor.shape))
-            tape.dtypes.append(tensor.dtype)
-            self._alive.append(tensor)
-        return self._refs[id(tensor)]
+        ref: Ref | None = self._refs.get(tensor)
+        if ref is None:
+            ref = self._refs[tensor] = Ref(len(self.tape.shapes))
+            self.tape.shapes.append(tuple(tensor.shape))
+            self.tape.dtypes.append(tensor.dtype)
+        return ref
 
     def operand(self, leaf: Any) -> Any:
         """The number of a tensor that no operator has made so far or that is known; anything else as it is."""
         if not isinstance(leaf, Tensor):
             return leaf
-        known = id(leaf) in self._refs
+        known = leaf in self._refs
         ref = self.ref(leaf)
         if not known:
             name = self._names.get(id(leaf))
@@ -227,16 +245,22 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-def record(model: nn.Module, inputs: Inputs, *, fake: bool = True) -> Tape:
+LARGE = 2**30  # bytes of parameters from which a run on fake tensors is quicker than a real one
+
+
+def record(model: nn.Module, inputs: Inputs, *, fake: bool | None = None) -> Tape:
     """Run the model once in evaluation mode and write its operators down; the model is left as it was found.
 
     Args:
         inputs: a tensor, a tuple of positional or a dict of keyword arguments, on the model's device.
-        fake: whether to try fake tensors before a real run.
+        fake: whether to try fake tensors before a real run; None: for large models, and those on the meta device.
 
     Raises:
         TraceError: the forward raises; the message names the innermost module and the shapes that it was given.
     """
+    if fake is None:
+        tensors = named_state(model).values()
+        fake = any(t.device.type == "meta" for t in tensors) or sum(t.nbytes for t in tensors) > LARGE
     if fake:
         try:
             return _record(model, inputs, fake=True)
@@ -248,11 +272,12 @@ def record(model: nn.Module, inputs: Inputs, *, fake: bool = True) -> Tape:
 def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
     layers = _LayerStack(model)
     recorder = _Recorder(model, layers)
-    args, kwargs = as_arguments(inputs)
+    args, kwargs = as_arguments(copied(inputs))
     try:
         with ExitStack() as stack:
             for context in (
                 torch.no_grad(),
+                preserved_state(model),
                 preserved_mode(model, training=False),
                 preserved_rng(),
                 _plain_attention(),
@@ -272,6 +297,11 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
         message = f"the model cannot be run on the example inputs: {layers.describe()} raised: {error}"
         raise TraceError(message, layers.current or None) from error
     recorder.tape.outputs = [recorder.operand(tensor) for tensor in tensors_in(output)]
+    if not recorder.tape.outputs:
+        raise TraceError(
+            f"no tensor can be seen in what the model returns ({type(output).__name__}); return tensors, or a tuple, dict "
+            "or dataclass of them"
+        )
     recorder.tape.fake = fake
     return recorder.tape
 

@@ -212,18 +212,20 @@ def _split_product(term: Product, sizes: list[int], reason: str) -> list[Term] |
     factors, out = list(term.factors), []
     for size in sizes:
         taken: list[Term] = []
-        while prod(t.size for t in taken) < size and factors:
-            need = size // prod(t.size for t in taken)
+        missing = size
+        while missing > 1:
             first = resolve(factors.pop(0))
-            if first.size > need and first.size % need == 0:
-                pieces = split(first, [need, first.size // need], reason)
+            if first.size > missing and first.size % missing == 0:
+                pieces = split(first, [missing, first.size // missing], reason)
                 if pieces is None:
                     break
-                taken.append(pieces[0])
+                first = pieces[0]
                 factors.insert(0, pieces[1])
-            else:
-                taken.append(first)
-        if prod(t.size for t in taken) != size:
+            if missing % first.size:
+                break
+            taken.append(first)
+            missing //= first.size
+        if missing > 1:
             freeze(term, reason)
             return None
         out.append(product(*taken))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from niwaki.errors import TraceError
 from niwaki.graph.groups import build_groups
@@ -23,7 +24,7 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
             inputs and outputs keep their sizes.
 
     Raises:
-        TraceError: the model holds NaN or infinite weights, is scripted, quantised or sparse, the inputs are on another
+        TraceError: the model holds NaN or infinite weights, has lazy ones, is scripted, quantised or sparse, the inputs are on another
             device or of another precision, or the forward raises (the message names the module and its input shapes).
     """
     _refuse_unreadable(model)
@@ -38,11 +39,17 @@ def _refuse_unreadable(model: nn.Module) -> None:
         raise TraceError("the model is scripted (torch.jit); trace the module that it was made from")
     if hasattr(model, "_orig_mod"):
         raise TraceError("the model is compiled; pass the original (model._orig_mod) and compile the pruned one")
+    learned = dict(model.named_parameters())
     for name, tensor in named_state(model).items():
+        if is_lazy(tensor):
+            raise TraceError(f"{name} has no shape yet; run the model once on an example input")
         if tensor.is_quantized or tensor.layout != torch.strided:
             kind = "quantised" if tensor.is_quantized else "sparse"
             raise TraceError(f"{name} is {kind}; prune the dense float model and convert the pruned one")
-        if tensor.device.type != "meta" and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.device.type == "meta" or not tensor.is_floating_point():
+            continue
+        # an attention mask is a buffer with -inf in it
+        if bool(torch.isnan(tensor).any()) or (name in learned and bool(torch.isinf(tensor).any())):
             raise TraceError(f"{name} holds NaN or infinite values; scores of such weights mean nothing")
 
 

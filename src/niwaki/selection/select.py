@@ -68,7 +68,8 @@ def select(
     selection, budget = selection or Selection(), Budget.parse(budget)
     groups = _participants(graph, selection)
     for group in groups:
-        if scores[group.name].shape != (group.width,) or not bool(torch.isfinite(scores[group.name]).all()):
+        given = scores.get(group.name)
+        if given is None or given.shape != (group.width,) or not bool(torch.isfinite(given).all()):
             raise SettingError(f"group {group.name!r} needs {group.width} finite scores")
     choose = _local if selection.scope == "local" else _global
     if budget.unit == "channels":
@@ -108,7 +109,7 @@ def _floor(group: Group, selection: Selection) -> int:
 
 def _rounded(group: Group, count: float, selection: Selection) -> int:
     """A wished count made a whole one that is allowed."""
-    whole = round(count) if selection.rounding == "round" else math.floor(count)
+    whole = round(count) if selection.rounding == "round" else math.floor(count + 1e-9)  # 10·(1 - 0.8) is a little below 2
     if selection.multiple > 1 and whole < group.width:
         whole = round(whole / selection.multiple) * selection.multiple
     return max(_floor(group, selection), min(whole, group.width))

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from niwaki.compensation import Mixing
 from niwaki.errors import SurgeryError, TraceError
-from niwaki.graph import Graph, Inputs, Op, call, preserved_mode, preserved_rng, record, tensors_in
+from niwaki.graph import Graph, Inputs, Op, call, copied, preserved_mode, preserved_rng, preserved_state, record, tensors_in
+from niwaki.graph.tape import OperatorMode
 from niwaki.graph.terms import keep_mask
 from niwaki.plan import Plan
 from niwaki.surgery.reference import reference_outputs
+from niwaki.surgery.shrink import shrink
 
 # share of the largest output; far above rounding in deep networks, far below the effect of one wrong channel
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -27,7 +30,8 @@ def check(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None, pruned
     """Prove that the pruned model computes what the full-size one computes with the same units masked and mixed.
 
     Both are run in evaluation mode on the example inputs that the graph was traced on (on random ones of the same shapes
-    where an example is constant, as zeros would hide a wrong cut), with the same random state.
+    where an example is constant, as zeros would hide a wrong cut), with the same random state; and once more with made-up
+    weights on both sides, where a branch that is near zero counts as much as any other.
 
     Returns:
         the largest difference of an output, as a share of the largest output.
@@ -36,19 +40,30 @@ def check(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None, pruned
         SurgeryError: they differ; the message names the first layer that does.
     """
     mixings = mixings or {}
-    inputs = _telling(graph.inputs)
     if any(tensor.device.type == "meta" for tensor in graph.state.values()):
         raise SurgeryError("a model on the meta device has no values to check; move it to a device with its weights first")
+    worst = _compare(graph, plan, mixings, pruned)
+    if graph.inference.tape.fake:  # a forward that looks at values might take another path with other weights
+        telling = replace(graph, model=_with_telling_weights(graph.model))
+        _compare(telling, plan, mixings, shrink(telling, plan, mixings), slack=10)
+    return worst
+
+
+def _compare(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], pruned: nn.Module, slack: float = 1) -> float:
+    """The largest difference of an output, as a share of the largest; raises where it is too large."""
+    inputs = _telling(graph.inputs)
     with preserved_rng():
         torch.manual_seed(0)
         expected = reference_outputs(graph, plan, mixings, inputs)
     actual = _run(pruned, inputs)
     if len(expected) != len(actual):
         raise SurgeryError(f"the pruned model returns {len(actual)} tensors, the original {len(expected)}")
+    if slack > 1 and not all(bool(tensor.isfinite().all()) for tensor in expected):
+        return 0.0  # made-up weights may overflow; that tells nothing
     worst = 0.0
     for wanted, found in zip(expected, actual, strict=True):
         difference = _difference(wanted, found)
-        if difference > TOLERANCE.get(wanted.dtype, 0.0):
+        if difference > slack * TOLERANCE.get(wanted.dtype, 0.0):
             layer, where = _first_difference(graph, plan, mixings, pruned, inputs)
             raise SurgeryError(
                 f"the pruned model differs from the masked original by {difference:.1e} of the largest output; {where}. "
@@ -57,6 +72,21 @@ def check(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None, pruned
             )
         worst = max(worst, difference)
     return worst
+
+
+def _with_telling_weights(model: nn.Module) -> nn.Module:
+    """A copy with made-up weights of a usual size: branches that start at zero would hide a wrong cut behind them."""
+    model = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            if parameter.ndim > 1:
+                fan_in = max(1, parameter[0].numel())
+                values = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
+            else:
+                values = torch.rand(parameter.shape, generator=generator) + 0.5
+            parameter.data = values.to(parameter.device, parameter.dtype)
+    return model
 
 
 def _telling(inputs: Inputs) -> Inputs:
@@ -76,10 +106,10 @@ def _telling(inputs: Inputs) -> Inputs:
 
 
 def _run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
-    with torch.no_grad(), preserved_mode(model, training=False), preserved_rng():
+    with torch.no_grad(), preserved_state(model), preserved_mode(model, training=False), preserved_rng():
         torch.manual_seed(0)
         try:
-            return [tensor.clone() for tensor in tensors_in(call(model, inputs))]
+            return [tensor.clone() for tensor in tensors_in(call(model, copied(inputs)))]
         except Exception as error:
             layer = _failing_layer(model, inputs)
             raise SurgeryError(
@@ -136,11 +166,11 @@ def _first_difference(
     return comparer.layer, comparer.verdict or "no single operator does"
 
 
-class _Comparer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+class _Comparer(OperatorMode):
     """Holds a model's operators, as they run, against expected results in the same order."""
 
     def __init__(self, expected: list[tuple[Op, list[Tensor]]]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._expected = iter(expected)
         self.verdict: str | None = None
         self.layer: str | None = None

@@ -58,7 +58,7 @@ def _follow_by_value(module: nn.Module, calls: list[list[Change]]) -> None:
         if attribute.startswith("_") or attribute == "training":
             continue
         new = _renewed(value, calls, single)
-        if new != value:
+        if new is not value:
             setattr(module, attribute, new)
 
 

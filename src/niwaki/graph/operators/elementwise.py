@@ -39,7 +39,13 @@ def pointwise(state: Inference, op: Op, *, kind: Kind) -> Kind:
 def add(state: Inference, op: Op) -> Kind:
     """Sum: a join of activations, or an activation and its bias."""
     broadcast(state, op)
-    return _pair(state, op, parameter=Kind.BIAS)
+    return _pair(state, op, parameter=Kind.BIAS if op.kwargs.get("alpha", 1) == 1 else Kind.OTHER)
+
+
+def subtract(state: Inference, op: Op) -> Kind:
+    """Difference; one with a parameter is no bias as other code reads it (the sign is wrong)."""
+    broadcast(state, op)
+    return _pair(state, op, parameter=Kind.OTHER)
 
 
 def multiply(state: Inference, op: Op) -> Kind:
@@ -48,7 +54,7 @@ def multiply(state: Inference, op: Op) -> Kind:
     if len(op.tensors) == 1:
         number = op.arg(1, "other")
         scales = isinstance(op.args[0], Ref) and isinstance(number, (int, float)) and number > 0
-        return Kind.LINEAR if scales else Kind.OTHER
+        return Kind.LINEAR if scales and "rounding_mode" not in op.kwargs else Kind.OTHER
     return _pair(state, op, parameter=Kind.OTHER)
 
 
@@ -79,6 +85,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_HOMOGENEOUS.split(), partial(pointwise, kind=Kind.HOMOGENEOUS)),
     **dict.fromkeys(_OTHER.split(), partial(pointwise, kind=Kind.OTHER)),
     **dict.fromkeys(_JOINS.split(), join),
-    **dict.fromkeys(("add", "sub"), add),
+    "add": add,
+    "sub": subtract,
     **dict.fromkeys(("mul", "div"), multiply),
 }

@@ -102,8 +102,8 @@ def _spatial_rules() -> dict[str, Rule]:
 RULES: dict[str, Rule] = {
     "sum": total,
     "mean": _MEAN,
-    **dict.fromkeys(("amax", "max", "amin", "min", "argmax", "argmin"), _MAX),
-    **dict.fromkeys(("var", "std", "var_mean", "prod", "any", "all", "logsumexp"), _REDUCE),
+    **dict.fromkeys(("amax", "max", "amin", "min"), _MAX),
+    **dict.fromkeys(("argmax", "argmin", "var", "std", "var_mean", "prod", "any", "all", "logsumexp"), _REDUCE),
     **dict.fromkeys(("_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "flip"), _ALONG),
     "roll": roll,
     **_spatial_rules(),
