@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_library
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,8 @@ import typer
 from niwaki.cli import options
 from niwaki.cli.console import messages, results, table
 from niwaki.papers import RECIPES, Cell, Places, cells_as_rows
-from niwaki.papers.cell import COLUMNS
+from niwaki.papers.cell import COLUMNS, as_record
+from niwaki.records import write_text_atomic
 
 
 def reproduce(
@@ -23,7 +23,8 @@ def reproduce(
     only: Annotated[list[str] | None, typer.Option(help="experiments to run; may be repeated; without it, all")] = None,
     limit: options.Limit = None,
     device: options.Device = "cpu",
-    json: Annotated[bool, typer.Option("--json", help="print all cells as JSON on standard output")] = False,
+    out: Annotated[Path | None, typer.Option(help="file for all cells as JSON, with versions and hardware")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print that JSON alone on standard output")] = False,
 ) -> None:
     """Run a paper's experiments and print published and measured numbers side by side.
 
@@ -41,5 +42,8 @@ def reproduce(
         cells += outcome.cells
         if not json:
             results.print(table(f"{experiment}: {outcome.setting}", COLUMNS, cells_as_rows(outcome.cells)))
+    text = as_record(paper, cells, limit)
+    if out is not None:
+        write_text_atomic(out, text)
     if json:
-        typer.echo(json_library.dumps([cell.as_dict() for cell in cells], indent=2))
+        typer.echo(text, nl=False)

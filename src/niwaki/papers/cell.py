@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from niwaki.records import hardware, versions
 
 COLUMNS = ("criterion", "removed", "repair", "published", "measured", "difference")
 
@@ -21,10 +23,6 @@ class Cell:
     published: float | None
     measured: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """The cell as plain data."""
-        return dataclasses.asdict(self)
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -33,6 +31,13 @@ class Outcome:
     setting: str
     cells: tuple[Cell, ...] = ()
     missing: str | None = None
+
+
+def as_record(paper: str, cells: Sequence[Cell], limit: int | None) -> str:
+    """All cells of one run as JSON, with what they were measured on: one line a cell."""
+    head = {"paper": paper, "test_images": limit or "all", "versions": versions(), "hardware": hardware()}
+    lines = ",\n".join(f"    {json.dumps(dataclasses.asdict(cell), ensure_ascii=False)}" for cell in cells)
+    return json.dumps(head, indent=2)[:-2] + f',\n  "cells": [\n{lines}\n  ]\n}}\n'
 
 
 def cells_as_rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
