@@ -1,9 +1,15 @@
-"""Where the tests find the data and checkpoints that are too large for the repository."""
+"""What tests share: where the data and checkpoints are that are too large for the repository, and quick settings."""
 
 import os
+import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+
+import niwaki  # noqa: F401  # its modules are looked up by name below
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +19,20 @@ def shared_root() -> Path:
     if not (root / "data").is_dir():
         pytest.skip(f"needs the shared data and checkpoints; {root} is not there (set NIWAKI_SHARED)")
     return root
+
+
+@pytest.fixture
+def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency is measured for a second by default, which tests of other things need not wait for."""
+    snapshot = sys.modules["niwaki.measure.snapshot"]
+    quick = partial(snapshot.measure_latency, repeats=2, warmup=1, seconds=0)
+    monkeypatch.setattr(snapshot, "measure_latency", quick)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny models: more threads only wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

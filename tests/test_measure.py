@@ -98,9 +98,7 @@ class Noisy(nn.Module):
         (Tied(), {"tokens": torch.zeros(2, 6, dtype=torch.long)}, 6 * 4 * 10),
     ],
 )
-def test_macs_of_one_sample(
-    model: nn.Module, inputs: Tensor | tuple[Tensor, ...] | dict[str, Tensor], macs: int
-) -> None:
+def test_macs_of_one_sample(model: nn.Module, inputs: Tensor | tuple[Tensor, ...] | dict[str, Tensor], macs: int) -> None:
     assert count_macs(model, inputs) == macs
     assert count_macs(model.eval(), inputs) == macs
 

@@ -198,9 +198,7 @@ def test_overwrite_keeps_the_old_folder_on_failure(tmp_path: Path, error: type[B
     assert names(tmp_path) == ["a"]
 
 
-def test_overwrite_brings_the_old_folder_back_when_the_swap_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overwrite_brings_the_old_folder_back_when_the_swap_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = make_old(tmp_path / "a")
     rename = Path.rename
 

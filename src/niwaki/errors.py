@@ -32,24 +32,28 @@ class TraceError(NiwakiError, RuntimeError):
     """The model could not be run on the example inputs, or cannot be read at all.
 
     Attributes:
-        layer: the innermost module that raised, where one did.
+        layer: the innermost module that raised, where one did; "" is the model itself.
+        position: how many operators had run by then.
     """
 
-    def __init__(self, message: str, layer: str | None = None) -> None:
+    def __init__(self, message: str, layer: str | None = None, position: int | None = None) -> None:
         super().__init__(message)
         self.layer = layer
+        self.position = position
 
 
 class SurgeryError(NiwakiError, RuntimeError):
     """The pruned module does not compute what the masked original computes; nothing is handed back.
 
     Attributes:
-        layer: the first layer that fails or differs, where one could be named.
+        layer: the first layer that fails or differs, where one could be named; "" is the model itself.
+        position: the operator on the original's tape where it does.
     """
 
-    def __init__(self, message: str, layer: str | None = None) -> None:
+    def __init__(self, message: str, layer: str | None = None, position: int | None = None) -> None:
         super().__init__(message)
         self.layer = layer
+        self.position = position
 
 
 class CheckpointError(NiwakiError, ValueError):

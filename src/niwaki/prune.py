@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from niwaki.compensation import COMPENSATIONS, Compensated, Compensation, compensate
+from niwaki.compensation import COMPENSATIONS, Compensated, Compensation, Mixing, compensate
 from niwaki.criteria import CRITERIA, Criterion, score
 from niwaki.errors import BudgetError, SettingError, SurgeryError
 from niwaki.graph import Graph, Inputs, copied, preserved_state, trace
@@ -21,7 +20,7 @@ from niwaki.plan import Plan
 from niwaki.records import Record
 from niwaki.selection import Budget, Selection, select
 from niwaki.selection.select import Rounding, Scope
-from niwaki.surgery import check, shrink
+from niwaki.surgery import blame, check, shrink
 
 Batch = tuple[Tensor, Tensor]
 Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -178,22 +177,18 @@ def _cut(
     """Select, compensate, shrink and check; a group whose cut cannot be proved is left whole, and the others go on."""
     left_whole: dict[str, str] = {}
     while True:
-        skipping = dataclasses.replace(selection, skip=(*selection.skip, *map(glob.escape, left_whole)))
         with clock.stage("select"):
             try:
-                plan = select(graph, scores, budget, skipping)
+                plan = select(graph, scores, budget, selection, without=left_whole)
             except BudgetError as error:
                 reasons = "".join(f"; {name} is {reason}" for name, reason in left_whole.items())
                 raise BudgetError(f"{error}{reasons}") from error
         with clock.stage("compensate"):
             compensated = compensate(graph, plan, repair)
         try:
-            with clock.stage("shrink"):
-                smaller = shrink(graph, plan, compensated.mixings)
-            with clock.stage("check"):
-                difference = check(graph, plan, compensated.mixings, smaller)
+            smaller, difference = _proved(graph, plan, compensated.mixings, clock)
         except SurgeryError as error:
-            suspects = _suspects(graph, plan, error)
+            suspects = blame(graph, plan, error)
             if not set(plan) - set(suspects) or not suspects:
                 raise
             left_whole.update(dict.fromkeys(suspects, f"left whole: {error}"))
@@ -201,12 +196,19 @@ def _cut(
             return _Cut(smaller, plan, compensated, difference, left_whole)
 
 
-def _suspects(graph: Graph, plan: Plan, error: SurgeryError) -> list[str]:
-    """The pruned groups that have a part in the layer where the pruned model failed."""
-    if error.layer is None:
-        return []
-    touching = {name for name in plan.kept if any(graph.layer_holds(error.layer, p.tensor) for p in graph[name].slices)}
-    return [name for name in plan.kept if name in touching]
+def _proved(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], clock: _Clock) -> tuple[nn.Module, float]:
+    """The smaller model and how far it is from its reference; sizes that its code keeps are looked for near, then wide."""
+    failures = []
+    for wide in (False, True):
+        try:
+            with clock.stage("shrink"):
+                smaller = shrink(graph, plan, mixings, wide_sizes=wide)
+            with clock.stage("check"):
+                return smaller, check(graph, plan, mixings, smaller)
+        except SurgeryError as error:
+            failures.append(error)
+    # where the two guesses fail differently, the one that got further is nearer to the cause
+    raise max(failures, key=lambda error: -1 if error.position is None else error.position)
 
 
 def _summary(cut: _Cut, graph: Graph) -> tuple[str, ...]:

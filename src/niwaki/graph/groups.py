@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
 from niwaki.graph.flow import follow
@@ -63,11 +63,11 @@ def _collect(state: Inference) -> dict[Var, _Uses]:
                 uses[var].reads.append(read)
         if any(out in state.origins for out in op.outputs):
             continue  # parameters among themselves: what is made of them gets a role where it meets an activation
-        carried = _union(leaf_sets[ref] for ref in op.tensors if ref not in state.origins)
+        summed = {var for read in reads[position] if read.weight is not None for var in leaves(read.term)}
+        carried = _union(leaf_sets[ref] for ref in op.tensors if ref not in state.origins).keys() - summed
         for ref in op.tensors:
             if ref in state.origins:
-                consumed = {var for read in reads[position] if read.weight == ref for var in leaves(read.term)}
-                _note_roles(state, ref, consumed, carried, uses)
+                _note_roles(state, ref, [read for read in reads[position] if read.weight == ref], carried, uses)
     return uses
 
 
@@ -75,12 +75,18 @@ def _union(sets: Iterable[dict[Var, None]]) -> dict[Var, None]:
     return {var: None for members in sets for var in members}
 
 
-def _note_roles(state: Inference, ref: Ref, consumed: set[Var], carried: dict[Var, None], uses: dict[Var, _Uses]) -> None:
+def _note_roles(state: Inference, ref: Ref, reads: list[Read], carried: Set[Var], uses: dict[Var, _Uses]) -> None:
     """The roles of an operand that is made of parameters, noted at the axes of these."""
+    consumed = {var for read in reads for var in leaves(read.term)}
+    read_axes = [state.axes[ref][read.weight_axis] for read in reads]
     for name in state.origins[ref].names:
+        # a layer from a stream into itself has the same channels on two axes, and reads one of them
+        told_apart = any(term is read for term in state.parameters[name] for read in read_axes)
         for axis, term in enumerate(state.parameters[name]):
+            is_read = not told_apart or any(term is read for read in read_axes)
             for var in dict.fromkeys(leaves(term)):
-                role = Role.CONSUMER if var in consumed else Role.CARRIER if var in carried else Role.PRODUCER
+                consumes = var in consumed and is_read
+                role = Role.CONSUMER if consumes else Role.CARRIER if var in carried else Role.PRODUCER
                 uses[var].roles[name, axis].add(role)
 
 

@@ -166,6 +166,12 @@ class Inference:
         whole = self.terms(self.op.args[slot])[axis]
         self.reads.append(Read(self.position, slot, axis, whole, term, statistics=True))
 
+    def reduces(self, slot: int, axes: list[int]) -> None:
+        """The operator takes statistics over these axes of an argument: of kept channels only, once some are gone."""
+        terms = self.terms(self.op.args[slot])
+        for axis in axes:
+            self.normalises(slot, axis, terms[axis])
+
     def number(self, role: str, term: Term) -> None:
         """An integer argument of the operator is the size of this term."""
         self.numbers.append(Number(self.position, self.op.layer, role, term))

@@ -45,8 +45,9 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
 
 def copied(inputs: Inputs) -> Inputs:
     """The same inputs in tensors of their own: a model may write into what it is given."""
-    copy = tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, inputs)
-    return copy  # type: ignore[no-any-return]  # the tree keeps its form
+    return tree_map(  # type: ignore[no-any-return]  # the tree keeps its form
+        lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, inputs
+    )
 
 
 def batch_size(inputs: Inputs) -> int:

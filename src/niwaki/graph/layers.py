@@ -53,6 +53,19 @@ def _embedding(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
     return {"num_embeddings": module.weight.shape[0], "embedding_dim": module.weight.shape[1]}
 
 
+def _recurrent(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
+    sizes = {"input_size": module.weight_ih_l0.shape[1], "hidden_size": module.weight_hh_l0.shape[0] // _gates(module)}
+    return {**sizes, "proj_size": module.weight_hr_l0.shape[0]} if module.proj_size else sizes
+
+
+def _gates(module: Any) -> int:
+    return {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
+
+
+def _cell(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
+    return {"input_size": module.weight_ih.shape[1], "hidden_size": module.weight_hh.shape[1]}
+
+
 def _prelu(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
     return {"num_parameters": module.weight.shape[0]}
 
@@ -66,4 +79,6 @@ _RULES: tuple[tuple[type[nn.Module], Callable[[Any, Mapping[str, int]], dict[str
     (nn.GroupNorm, _group_norm),
     (nn.Embedding, _embedding),
     (nn.PReLU, _prelu),
+    (nn.RNNBase, _recurrent),
+    (nn.RNNCellBase, _cell),
 )

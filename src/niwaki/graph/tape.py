@@ -76,6 +76,7 @@ class Tape:
         parameters: value → name of the parameter or buffer that it is (the first name of a shared one).
         constants: value → tensor, for tensors that are none of the above and no operator made.
         fake: whether the run was on fake tensors.
+        by_value: whether the model's code looked at a tensor's values, so that others might take another path.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -86,6 +87,7 @@ class Tape:
     parameters: dict[Ref, str] = field(default_factory=dict)
     constants: dict[Ref, Tensor] = field(default_factory=dict)
     fake: bool = True
+    by_value: bool = False
 
 
 def refs_in(tree: Any) -> Iterator[Ref]:
@@ -158,7 +160,7 @@ class _Recorder(OperatorMode):
 
     def ref(self, tensor: Tensor) -> Ref:
         """The number of a tensor, a new one where it was never seen."""
-        ref: Ref | None = self._refs.get(tensor)
+        ref: Ref | None = self._refs.get(tensor)  # type: ignore[no-untyped-call]
         if ref is None:
             ref = self._refs[tensor] = Ref(len(self.tape.shapes))
             self.tape.shapes.append(tuple(tensor.shape))
@@ -192,6 +194,8 @@ class _Recorder(OperatorMode):
             read, read_by_name = tree_map(self.operand, (args, kwargs))
             refs = tuple(self.ref(item) if isinstance(item, Tensor) else None for item in outputs)
             self.tape.ops.append(Op(func, read, read_by_name, refs, self._layers.current))
+        elif func.namespace != "prim" and isinstance(result, (bool, int, float)):
+            self.tape.by_value = True
         return result
 
 
@@ -235,12 +239,13 @@ class _LayerStack:
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
-    """nn.TransformerEncoderLayer's fused path is one operator that hides all its channels."""
+def _plain_operators() -> Iterator[None]:
+    """Keep torch from fusing what hides channels: a whole encoder layer, or a recurrent layer, as one operator."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
@@ -280,7 +285,7 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
                 preserved_state(model),
                 preserved_mode(model, training=False),
                 preserved_rng(),
-                _plain_attention(),
+                _plain_operators(),
             ):
                 stack.enter_context(context)
             if fake:
@@ -295,7 +300,7 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
                 output = model(*args, **kwargs)
     except Exception as error:
         message = f"the model cannot be run on the example inputs: {layers.describe()} raised: {error}"
-        raise TraceError(message, layers.current or None) from error
+        raise TraceError(message, layers.current, len(recorder.tape.ops)) from error
     recorder.tape.outputs = [recorder.operand(tensor) for tensor in tensors_in(output)]
     if not recorder.tape.outputs:
         raise TraceError(

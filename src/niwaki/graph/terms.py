@@ -205,7 +205,10 @@ def split(term: Term, sizes: Sequence[int], reason: str) -> list[Term] | None:
         heads.append(pieces[0])
         unify(shared, pieces[1], reason)
     rest = split(shared, sizes[1:], reason)
-    return None if rest is None else [concat(*heads), *rest]
+    if rest is None:
+        freeze(term, reason)
+        return None
+    return [concat(*heads), *rest]
 
 
 def _split_product(term: Product, sizes: list[int], reason: str) -> list[Term] | None:

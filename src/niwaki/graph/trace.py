@@ -24,8 +24,9 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
             inputs and outputs keep their sizes.
 
     Raises:
-        TraceError: the model holds NaN or infinite weights, has lazy ones, is scripted, quantised or sparse, the inputs are on another
-            device or of another precision, or the forward raises (the message names the module and its input shapes).
+        TraceError: the model holds NaN or infinite weights or lazy ones, is scripted, quantised or sparse, the inputs are
+            on another device or of another precision, the forward raises (the message names the module and its input
+            shapes), or no tensor can be seen in what it returns.
     """
     _refuse_unreadable(model)
     _refuse_misplaced(model, inputs)

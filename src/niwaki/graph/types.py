@@ -14,7 +14,7 @@ from niwaki.errors import UnknownNameError
 from niwaki.graph.inference import Inference
 from niwaki.graph.inputs import Inputs
 from niwaki.graph.tape import named_state
-from niwaki.graph.terms import Var, keep_mask
+from niwaki.graph.terms import Var, keep_mask, leaves
 
 
 class Role(enum.Enum):
@@ -155,6 +155,16 @@ class Graph:
     def layer_holds(self, layer: str, tensor: str) -> bool:
         """Whether a layer, or one inside it, is the owner of a tensor; the model itself owns only its bare parameters."""
         return tensor.startswith(f"{layer}.") if layer else "." not in tensor
+
+    def sized_by(self, layer: str, *, inside: bool) -> set[str]:
+        """Groups on whose size the code of a layer (and of the layers inside it) depends through a number."""
+        at = {
+            var
+            for number in self.inference.numbers
+            if number.layer == layer or (inside and (not layer or number.layer.startswith(f"{layer}.")))
+            for var in leaves(number.term)
+        }
+        return {name for name, var in self.variables.items() if var in at}
 
     def masks(self, kept: Mapping[str, Iterable[int]]) -> dict[Var, Tensor]:
         """Kept units of some groups as a bool mask a variable."""

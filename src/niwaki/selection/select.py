@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
@@ -53,20 +53,26 @@ class Selection:
 
 
 def select(
-    graph: Graph, scores: Mapping[str, Tensor], budget: Budget | float | str, selection: Selection | None = None
+    graph: Graph,
+    scores: Mapping[str, Tensor],
+    budget: Budget | float | str,
+    selection: Selection | None = None,
+    *,
+    without: Collection[str] = (),
 ) -> Plan:
     """Choose the units that stay.
 
     Args:
         scores: group name → (width,), high for units that should stay; equal ones are kept in order of their index.
         budget: a `Budget`, a share of channels to remove, or `"params=0.5"`.
+        without: names of groups that stay whole, beside those that the selection skips.
 
     Raises:
         BudgetError: no plan that the selection allows meets the budget; the message says how far one can go.
         SettingError: a pattern that matches no group, or scores that are not finite.
     """
     selection, budget = selection or Selection(), Budget.parse(budget)
-    groups = _participants(graph, selection)
+    groups = _participants(graph, selection, without)
     for group in groups:
         given = scores.get(group.name)
         if given is None or given.shape != (group.width,) or not bool(torch.isfinite(given).all()):
@@ -79,8 +85,8 @@ def select(
     return _plan(groups, scores, counts)
 
 
-def _participants(graph: Graph, selection: Selection) -> list[Group]:
-    """The groups that the patterns let in."""
+def _participants(graph: Graph, selection: Selection, without: Collection[str]) -> list[Group]:
+    """The groups that the patterns let in, but for those named."""
     for pattern in (*selection.only, *selection.skip):
         if not any(fnmatchcase(layer, pattern) for group in graph.groups for layer in (*group.layers, group.name)):
             known = ", ".join(group.name for group in graph.groups[:8]) or "none"
@@ -94,7 +100,9 @@ def _participants(graph: Graph, selection: Selection) -> list[Group]:
     groups = [
         group
         for group in graph.groups
-        if (not selection.only or matches(group, selection.only)) and not matches(group, selection.skip)
+        if (not selection.only or matches(group, selection.only))
+        and not matches(group, selection.skip)
+        and group.name not in without
     ]
     if not groups:
         raise BudgetError("no group of channels can be pruned; print(niwaki.trace(model, inputs)) says what is frozen and why")

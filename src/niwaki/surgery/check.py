@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from niwaki.graph.tape import OperatorMode
 from niwaki.graph.terms import keep_mask
 from niwaki.plan import Plan
 from niwaki.surgery.reference import reference_outputs
-from niwaki.surgery.shrink import shrink
+from niwaki.surgery.shrink import fill
 
 # share of the largest output; far above rounding in deep networks, far below the effect of one wrong channel
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -43,9 +43,11 @@ def check(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None, pruned
     if any(tensor.device.type == "meta" for tensor in graph.state.values()):
         raise SurgeryError("a model on the meta device has no values to check; move it to a device with its weights first")
     worst = _compare(graph, plan, mixings, pruned)
-    if graph.inference.tape.fake:  # a forward that looks at values might take another path with other weights
+    if not graph.inference.tape.by_value:
         telling = replace(graph, model=_with_telling_weights(graph.model))
-        _compare(telling, plan, mixings, shrink(telling, plan, mixings), slack=10)
+        refilled = copy.deepcopy(pruned)
+        fill(refilled, telling, plan, mixings)
+        _compare(telling, plan, mixings, refilled, slack=10)
     return worst
 
 
@@ -64,11 +66,13 @@ def _compare(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], pruned: nn
     for wanted, found in zip(expected, actual, strict=True):
         difference = _difference(wanted, found)
         if difference > slack * TOLERANCE.get(wanted.dtype, 0.0):
-            layer, where = _first_difference(graph, plan, mixings, pruned, inputs)
+            comparer = _first_difference(graph, plan, mixings, pruned, inputs)
+            where = comparer.verdict or "no single operator does"
             raise SurgeryError(
                 f"the pruned model differs from the masked original by {difference:.1e} of the largest output; {where}. "
                 "Leave the layers around it out with skip=",
-                layer,
+                comparer.layer,
+                comparer.position,
             )
         worst = max(worst, difference)
     return worst
@@ -105,27 +109,31 @@ def _telling(inputs: Inputs) -> Inputs:
     return tree_map(spread, inputs)  # type: ignore[no-any-return]  # the tree keeps its form
 
 
-def _run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+def _run(model: nn.Module, inputs: Inputs, watch: AbstractContextManager[Any] | None = None) -> list[Tensor]:
+    inputs = copied(inputs)
     with torch.no_grad(), preserved_state(model), preserved_mode(model, training=False), preserved_rng():
         torch.manual_seed(0)
         try:
-            return [tensor.clone() for tensor in tensors_in(call(model, copied(inputs)))]
+            with watch or nullcontext():
+                output = call(model, inputs)
+            return [tensor.clone() for tensor in tensors_in(output)]
         except Exception as error:
-            layer = _failing_layer(model, inputs)
+            layer, position = _failing_place(model, inputs)
             raise SurgeryError(
                 f"the pruned model does not run: {layer or 'its forward'} raised: {error}. Its code probably holds a size "
                 "that is not read from a tensor; leave that layer out with skip=",
                 layer,
+                position,
             ) from error
 
 
-def _failing_layer(model: nn.Module, inputs: Inputs) -> str | None:
-    """The innermost module that raises when the model is run."""
+def _failing_place(model: nn.Module, inputs: Inputs) -> tuple[str | None, int | None]:
+    """The innermost module that raises when the model is run, and how many operators ran before."""
     try:
         record(model, inputs, fake=False)
     except TraceError as error:
-        return error.layer
-    return None
+        return error.layer, error.position
+    return None, None
 
 
 def _difference(wanted: Tensor, found: Tensor) -> float:
@@ -140,10 +148,8 @@ def _difference(wanted: Tensor, found: Tensor) -> float:
     return float("inf") if torch.isnan(gap) else float(gap / wanted.double().abs().max().clamp(min=1e-30))
 
 
-def _first_difference(
-    graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], pruned: nn.Module, inputs: Inputs
-) -> tuple[str | None, str]:
-    """Run both again, operator by operator: the layer where they part, and a sentence on it."""
+def _first_difference(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], pruned: nn.Module, inputs: Inputs) -> _Comparer:
+    """Run both again, operator by operator, and find where they part."""
     masks = graph.masks(plan.kept)
     expected: list[tuple[Op, list[Tensor]]] = []
 
@@ -161,24 +167,20 @@ def _first_difference(
         torch.manual_seed(0)
         reference_outputs(graph, plan, mixings, inputs, watch=keep)
     comparer = _Comparer(expected)
-    with comparer.running():
-        _run(pruned, inputs)
-    return comparer.layer, comparer.verdict or "no single operator does"
+    _run(pruned, inputs, watch=comparer)
+    return comparer
 
 
-class _Comparer(OperatorMode):
+class _Comparer(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
     """Holds a model's operators, as they run, against expected results in the same order."""
 
     def __init__(self, expected: list[tuple[Op, list[Tensor]]]) -> None:
         super().__init__()
         self._expected = iter(expected)
+        self._done = 0
         self.verdict: str | None = None
         self.layer: str | None = None
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        with self:
-            yield
+        self.position: int | None = None
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -192,10 +194,12 @@ class _Comparer(OperatorMode):
     def _compare(self, func: OpOverload, found: list[Tensor]) -> None:
         op, wanted = next(self._expected, (None, []))
         if op is None or op.func is not func:
-            self.layer = op.layer if op else None
-            self.verdict = f"it takes another path at {func.overloadpacket} in {self.layer or 'the model'}"
-            return
+            self._note(op, f"it takes another path at {func.overloadpacket} in {(op and op.layer) or 'the model'}")
         # only the first result: others are statistics and indices that nothing compares
-        if _difference(wanted[0], found[0]) > 10 * TOLERANCE.get(wanted[0].dtype, 0.0):
-            self.layer = op.layer
-            self.verdict = f"the first layer that differs is {op.layer or 'the model'} ({op.name})"
+        elif _difference(wanted[0], found[0]) > TOLERANCE.get(wanted[0].dtype, 0.0):
+            self._note(op, f"the first layer that differs is {op.layer or 'the model'} ({op.name})")
+        self._done += 1
+
+    def _note(self, op: Op | None, verdict: str) -> None:
+        self.verdict, self.position = verdict, self._done
+        self.layer = op.layer if op else None

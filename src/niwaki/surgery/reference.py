@@ -60,7 +60,7 @@ class _Masked:
         reads = self._reads[position]
         statistics = [read for read in reads if read.statistics]
         if statistics:
-            return self._narrowed(statistics, op, args)
+            return self._narrowed(statistics, op, args, kwargs)
         operands = list(args)
         for read in reads:
             operands[read.slot] = self._masked(read, operands[read.slot])
@@ -83,24 +83,34 @@ class _Masked:
         # in the operand's own memory layout, which the operator may count on (a view)
         return torch.empty_like(operand).copy_(transform(read.whole, operand, read.axis, change))
 
-    def _narrowed(self, reads: list[Read], op: Op, args: tuple[Any, ...]) -> Any:
-        """A normalisation run on the kept channels, its first result spread out to full size again."""
+    def _narrowed(self, reads: list[Read], op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operator that takes statistics, run on the kept channels alone; results are spread out to full size again."""
         summed = {var: self._masks[var] for read in reads for var in leaves(read.term) if var in self._masks}
-        indices: dict[int, Tensor] = {}
         operands = list(args)
         for slot, ref in enumerate(op.args):
-            if not isinstance(ref, Ref):
-                continue
-            for axis, term in enumerate(self._axes[ref]):
-                index = keep_mask(term, summed).nonzero().squeeze(1).to(operands[slot].device)
-                operands[slot] = operands[slot].index_select(axis, index)
-                if slot == 0:
-                    indices[axis] = index
+            if isinstance(ref, Ref):
+                for axis, index in enumerate(self._kept_positions(ref, summed)):
+                    operands[slot] = operands[slot].index_select(axis, index.to(operands[slot].device))
         _restate_sizes(op, operands)
-        result = op.func(*operands)
-        full = torch.zeros_like(args[0])
-        full[torch.meshgrid(*(indices[axis] for axis in range(full.ndim)), indexing="ij")] = result[0]
-        return (full, *result[1:])
+        narrow, full = op.func(*operands, **kwargs), op.func(*args, **kwargs)
+        if isinstance(full, Tensor):
+            return self._spread(op.result, narrow, full, summed)
+        return tuple(
+            self._spread(ref, part, whole, summed) if ref is not None else whole
+            for ref, part, whole in zip(op.outputs, narrow, full, strict=True)
+        )
+
+    def _kept_positions(self, ref: Ref, summed: Mapping[Var, Tensor]) -> list[Tensor]:
+        return [keep_mask(term, summed).nonzero().squeeze(1) for term in self._axes[ref]]
+
+    def _spread(self, ref: Ref, narrow: Tensor, full: Tensor, summed: Mapping[Var, Tensor]) -> Tensor:
+        """A narrow result at the kept positions of a full one, whose memory layout the next operators may count on."""
+        if narrow.shape == full.shape:
+            return narrow
+        full.zero_()
+        index = [positions.to(full.device) for positions in self._kept_positions(ref, summed)]
+        full[torch.meshgrid(*index, indexing="ij")] = narrow
+        return full
 
 
 def _restate_sizes(op: Op, operands: list[Any]) -> None:

@@ -17,7 +17,7 @@ from niwaki.plan import Plan
 from niwaki.surgery.sizes import follow_sizes
 
 
-def shrink(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None) -> nn.Module:
+def shrink(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None, *, wide_sizes: bool = False) -> nn.Module:
     """A smaller copy of the graph's model; the model itself is not touched.
 
     Class, dtype, device, requires_grad, hooks, shared parameters and train/eval modes are those of the original. The
@@ -25,21 +25,30 @@ def shrink(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None
 
     Args:
         mixings: group name → mixing, folded into that group's consumers; plain selection where a group has none.
+        wide_sizes: how far to look for integers that modules of the user's keep about their sizes (`follow_sizes`).
 
     Raises:
         SurgeryError: the model cannot be copied.
     """
     model = _copied(graph.model)
-    cutter = _Cutter(graph, plan, mixings or {})
+    fill(model, graph, plan, mixings or {})
+    follow_sizes(model, graph, plan, wide=wide_sizes)
+    return model
+
+
+def fill(model: nn.Module, graph: Graph, plan: Plan, mixings: Mapping[str, Mixing]) -> None:
+    """Give every tensor of a copy what is left of the same tensor of the graph's model."""
+    cutter = _Cutter(graph, plan, mixings)
     shapes = graph.shapes_after(plan.kept)
     with torch.no_grad():
         for name, tensor in named_state(model).items():
-            if shapes[name] != tuple(tensor.shape):
+            whole = graph.state[name]
+            if shapes[name] != tuple(whole.shape):
                 # the same Parameter object goes on: shared names, hooks and requires_grad stay with it
                 tensor.grad = None
-                tensor.data = cutter.cut(name, tensor.data)
-    follow_sizes(model, graph, plan)
-    return model
+                tensor.data = cutter.cut(name, whole.detach())
+            else:
+                tensor.copy_(whole)
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -20,9 +20,15 @@ from niwaki.plan import Plan
 Change = tuple[int, int]  # old and new size
 
 
-def follow_sizes(model: nn.Module, graph: Graph, plan: Plan) -> None:
-    """Set the size attributes of all modules of the smaller model."""
+def follow_sizes(model: nn.Module, graph: Graph, plan: Plan, *, wide: bool = False) -> None:
+    """Set the size attributes of all modules of the smaller model.
+
+    Args:
+        wide: guess also from the operators of the modules inside a module, and from the tensors that it holds: for code
+            that passes its sizes on, or compares them with what it is given.
+    """
     changes = _changes(graph, plan)
+    tensors = _tensor_changes(graph, plan) if wide else {}
     for name, module in model.named_modules():
         calls = changes.get(name, {})
         roles = {role: new for (_, role), pairs in calls.items() for _, new in pairs}
@@ -31,7 +37,11 @@ def follow_sizes(model: nn.Module, graph: Graph, plan: Plan) -> None:
             if getattr(module, attribute) != value:
                 setattr(module, attribute, value)
         if not own:
-            _follow_by_value(module, list(calls.values()))
+            known = list(calls.values())
+            if wide:
+                known += [pairs for layer, table in changes.items() if _within(layer, name) for pairs in table.values()]
+                known += [pairs for tensor, pairs in tensors.items() if _within(tensor, name)]
+            _follow_by_value(module, known)
 
 
 def _changes(graph: Graph, plan: Plan) -> dict[str, dict[tuple[int, str], list[Change]]]:
@@ -47,12 +57,23 @@ def _changes(graph: Graph, plan: Plan) -> dict[str, dict[tuple[int, str], list[C
     }
 
 
+def _tensor_changes(graph: Graph, plan: Plan) -> dict[str, list[Change]]:
+    """Parameter or buffer → sizes of its axes before and after."""
+    after = graph.shapes_after(plan.kept)
+    return {name: list(zip(tensor.shape, after[name], strict=True)) for name, tensor in graph.state.items()}
+
+
+def _within(name: str, module: str) -> bool:
+    return not module or name == module or name.startswith(f"{module}.")
+
+
 def _follow_by_value(module: nn.Module, calls: list[list[Change]]) -> None:
-    """Change attributes that equal a changed size, or a sequence that equals all sizes of one call."""
+    """Change attributes that equal a changed size, or a sequence that equals neighbouring sizes of one call."""
     renamed: dict[int, set[int]] = defaultdict(set)
     for pairs in calls:
         for old, new in pairs:
-            renamed[old].add(new)
+            if old != new:
+                renamed[old].add(new)
     single = {old: next(iter(new)) for old, new in renamed.items() if len(new) == 1}
     for attribute, value in list(vars(module).items()):
         if attribute.startswith("_") or attribute == "training":
@@ -66,7 +87,8 @@ def _renewed(value: Any, calls: list[list[Change]], single: dict[int, int]) -> A
     if isinstance(value, int) and not isinstance(value, bool):
         return single.get(value, value)
     if type(value) in (list, tuple) and value and all(type(item) is int for item in value):
-        for pairs in calls:
-            if [old for old, _ in pairs] == list(value):
-                return type(value)(new for _, new in pairs)
+        runs = (pairs[i : i + len(value)] for pairs in calls for i in range(len(pairs) - len(value) + 1))
+        renewed = {tuple(new for _, new in run) for run in runs if [old for old, _ in run] == list(value)} - {tuple(value)}
+        if len(renewed) == 1:
+            return type(value)(renewed.pop())
     return value

@@ -26,6 +26,8 @@ def batch_norm(state: Inference, op: Op) -> Kind:
     _finish(state, op, axes)
     named = sum(isinstance(ref, Ref) for ref in affine) == sum(name is not None for name in (scale, shift, mean, var))
     training = "no_training" not in op.name and op.arg(5, "training", False)
+    if training:  # standardised weights, or a layer without stored statistics: these are taken over all other axes
+        state.reduces(0, [axis for axis in range(len(axes)) if axis != 1])
     if training or not named or mean is None or var is None:
         return Kind.OTHER
     state.norms.append(Norm(state.position, axes[1], scale, shift, mean, var, float(op.args[-1])))
@@ -64,10 +66,20 @@ def group_norm(state: Inference, op: Op) -> Kind:
     return Kind.OTHER
 
 
+def weight_norm(state: Inference, op: Op) -> Kind:
+    """(v, g, dim): g·v/‖v‖, the norm taken over all axes but `dim`; one channel less there would be another norm."""
+    axes, dim = state.terms(op.args[0]), op.arg(2, "dim", 0) % len(state.shape(op.args[0]))
+    state.unify(axes[dim], state.terms(op.args[1])[dim])
+    state.freeze(*axes[:dim], *axes[dim + 1 :], reason=f"the norm is taken over it by {state.where}")
+    _finish(state, op, axes)
+    return Kind.OTHER
+
+
 _BATCH_NORMS = "native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm"
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_BATCH_NORMS.split(), batch_norm),
     "native_layer_norm": layer_norm,
     "native_group_norm": group_norm,
+    "_weight_norm_interface": weight_norm,
 }

@@ -103,10 +103,14 @@ def _grouped(state: Inference, channels: Term, groups: int) -> tuple[Term | None
 def attention(state: Inference, op: Op) -> Kind | None:
     """Scaled dot product attention: q (…, n, d), k (…, m, d), v (…, m, e) → (…, n, e)."""
     q, k, v = (state.terms(ref) for ref in op.args[:3])
-    if len(q) != len(k) or any(a.size != b.size for a, b in zip(q[:-2], k[:-2], strict=True)):
-        return None
-    state.same(q[:-2], k[:-2])
-    state.same(q[:-2], v[:-2])
+    state.same(k[:-2], v[:-2])
+    for heads, shared in zip(q[:-2], k[:-2], strict=True):
+        if heads.size == shared.size:
+            state.unify(heads, shared)
+        elif shared.size > 1 and heads.size % shared.size == 0:  # grouped-query attention: several heads share one
+            state.unify(state.split(heads, [shared.size, heads.size // shared.size])[0], shared)
+        elif shared.size != 1:
+            return None
     state.unify(k[-2], v[-2])
     state.freeze(k[-2], q[-2])
     state.unify(q[-1], k[-1])

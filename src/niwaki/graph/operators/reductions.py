@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from niwaki.graph.inference import Inference, Kind, Rule
-from niwaki.graph.tape import Op
+from niwaki.graph.operators.elementwise import join
+from niwaki.graph.tape import Op, Ref
 from niwaki.graph.terms import Term
 
 
@@ -39,18 +40,40 @@ def total(state: Inference, op: Op) -> Kind:
 
 
 def reduction(state: Inference, op: Op, *, kind: Kind) -> Kind:
-    """Means, maxima, variances: over channels they would be another function of fewer."""
+    """Means, maxima, variances, norms: over channels, they are taken over the kept ones."""
+    if isinstance(op.arg(1, "other"), Ref):
+        return join(state, op)  # max(a, b)
     axes = state.terms(op.args[0])
     dims = _dims(op, len(axes))
-    state.freeze(*(axes[dim] for dim in dims), reason=f"reduced by {state.where}")
+    if op.name in _POSITIONS:
+        state.freeze(*(axes[dim] for dim in dims), reason=f"told apart by {state.where}")
+    state.reduces(0, dims)
     _reduced(state, op, axes, dims)
     return kind
 
 
-def along(state: Inference, op: Op, *, kind: Kind) -> Kind:
+def norm(state: Inference, op: Op) -> Kind:
+    """linalg_vector_norm(x, ord, dim): what is left out adds nothing, but it is taken over the kept ones all the same."""
+    axes = state.terms(op.args[0])
+    dims = _dims(op, len(axes), position=2)
+    state.reduces(0, dims)
+    _reduced(state, op, axes, dims)
+    return Kind.OTHER
+
+
+def triangle(state: Inference, op: Op) -> Kind:
+    """tril and triu: the last two axes keep their positions."""
+    axes = state.terms(op.args[0])
+    state.freeze(*axes[-2:], reason=f"told apart by {state.where}")
+    state.give(op.result, axes)
+    return Kind.OTHER
+
+
+def along(state: Inference, op: Op, *, kind: Kind, position: int = 1) -> Kind:
     """Softmax, sorting, cumulative sums, flips: positions along the axis are told apart or compared."""
     axes = state.terms(op.args[0])
-    state.freeze(*(axes[dim] for dim in _dims(op, len(axes))), reason=f"compared along by {state.where}")
+    dims = [op.arg(position, "dim", -1) % len(axes)] if op.name == "aten.topk" else _dims(op, len(axes))
+    state.freeze(*(axes[dim] for dim in dims), reason=f"compared along by {state.where}")
     for out in op.outputs:
         if out is not None:
             shape = state.shape(out)
@@ -75,6 +98,8 @@ def spatial(state: Inference, op: Op, *, rank: int, kind: Kind) -> Kind:
             state.give(out, [*axes[:-rank], *state.fresh(state.shape(out)[-rank:], "spatial")])
     return kind
 
+
+_POSITIONS = ("aten.argmax", "aten.argmin", "aten.prod", "aten.any", "aten.all", "aten.max", "aten.min")
 
 _MAX = partial(reduction, kind=Kind.HOMOGENEOUS)
 _MEAN = partial(reduction, kind=Kind.LINEAR)

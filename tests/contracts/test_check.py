@@ -1,0 +1,265 @@
+"""The proof is itself put to the proof: whatever is wrong with a pruned network, `check` says so and names the layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import oracle
+import pytest
+import torch
+import zoo
+from torch import Tensor, nn
+
+import niwaki
+from niwaki.errors import SurgeryError
+from niwaki.surgery import reference_outputs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def chain() -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(54, 10),
+        nn.ReLU(),
+        nn.Linear(10, 4),
+    )
+    for key, buffer in model.named_buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(torch.rand_like(buffer) + 0.5 if "var" in key else torch.randn_like(buffer))
+    return model.double().eval()
+
+
+KEPT = {"0": (1, 2, 5), "3": (0, 3, 4), "6": (2, 3, 5, 9)}
+
+
+def plan() -> niwaki.Plan:
+    kept = niwaki.plan.Kept
+    return niwaki.Plan({"0": kept(8, KEPT["0"]), "3": kept(6, KEPT["3"]), "6": kept(10, KEPT["6"])})
+
+
+def masked_by_hand(model: nn.Sequential) -> nn.Sequential:
+    """The chain with the columns of dropped units zeroed where they are read; no code of niwaki is in it."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for channel in set(range(8)) - set(KEPT["0"]):
+            model[3].weight[:, channel] = 0
+        for channel in set(range(6)) - set(KEPT["3"]):
+            for place in range(9):
+                model[6].weight[:, channel * 9 + place] = 0
+        for unit in set(range(10)) - set(KEPT["6"]):
+            model[8].weight[:, unit] = 0
+    return model
+
+
+def cut_by_hand(model: nn.Sequential) -> nn.Sequential:
+    """The chain with smaller layers, made and filled by hand."""
+    a, b, c = (list(KEPT[name]) for name in ("0", "3", "6"))
+    columns = [channel * 9 + place for channel in b for place in range(9)]
+    small = (
+        nn.Sequential(
+            nn.Conv2d(3, 3, 3),
+            nn.BatchNorm2d(3),
+            nn.ReLU(),
+            nn.Conv2d(3, 3, 3),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(27, 4),
+            nn.ReLU(),
+            nn.Linear(4, 4),
+        )
+        .double()
+        .eval()
+    )
+    with torch.no_grad():
+        small[0].weight.copy_(model[0].weight[a])
+        small[0].bias.copy_(model[0].bias[a])
+        for key in ("weight", "bias", "running_mean", "running_var"):
+            getattr(small[1], key).copy_(getattr(model[1], key)[a])
+        small[3].weight.copy_(model[3].weight[b][:, a])
+        small[3].bias.copy_(model[3].bias[b])
+        small[6].weight.copy_(model[6].weight[c][:, columns])
+        small[6].bias.copy_(model[6].bias[c])
+        small[8].weight.copy_(model[8].weight[:, c])
+        small[8].bias.copy_(model[8].bias)
+    return small
+
+
+def traced(model: nn.Module) -> niwaki.Graph:
+    return niwaki.trace(model, torch.randn(3, 3, 7, 7, generator=torch.Generator().manual_seed(1)).double())
+
+
+def test_surgery_and_reference_are_what_a_hand_makes_of_it() -> None:
+    model = chain()
+    graph = traced(model)
+    pruned = niwaki.shrink(graph, plan())
+    by_hand = cut_by_hand(model)
+    assert {name: tensor.tolist() for name, tensor in pruned.state_dict().items() if "num_batches" not in name} == {
+        name: tensor.tolist() for name, tensor in by_hand.state_dict().items() if "num_batches" not in name
+    }
+    x = torch.randn(5, 3, 7, 7).double()
+    wanted = masked_by_hand(model)(x)
+    torch.testing.assert_close(pruned(x), wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(by_hand(x), wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(reference_outputs(graph, plan(), {}, graph.inputs)[0], masked_by_hand(model)(graph.inputs))
+    torch.testing.assert_close(oracle.masked(graph, plan(), {})(x), wanted, rtol=1e-12, atol=1e-12)
+    assert niwaki.check(graph, plan(), {}, pruned) < 1e-12
+
+
+def other_channel(small: nn.Sequential, model: nn.Sequential) -> None:
+    small[0].weight[1] = model[0].weight[7]
+
+
+def other_order(small: nn.Sequential, model: nn.Sequential) -> None:
+    small[3].weight.copy_(small[3].weight[[1, 0, 2]])
+
+
+def other_columns(small: nn.Sequential, model: nn.Sequential) -> None:
+    small[6].weight.copy_(model[6].weight[list(KEPT["6"])][:, :27])
+
+
+def a_weight_a_little_off(small: nn.Sequential, model: nn.Sequential) -> None:
+    small[3].weight[0, 1, 1, 1] += 1e-3
+
+
+def a_bias_forgotten(small: nn.Sequential, model: nn.Sequential) -> None:
+    small[3].bias.zero_()
+
+
+def other_statistics(small: nn.Sequential, model: nn.Sequential) -> None:
+    small[1].running_mean.copy_(model[1].running_mean[:3])
+
+
+def other_epsilon(small: nn.Sequential, model: nn.Sequential) -> None:
+    small[1].eps = 1e-2
+
+
+CORRUPTIONS: list[tuple[Callable[[nn.Sequential, nn.Sequential], None], str]] = [
+    (other_channel, "0"),
+    (other_order, "3"),
+    (other_columns, "6"),
+    (a_weight_a_little_off, "3"),
+    (a_bias_forgotten, "3"),
+    (other_statistics, "1"),
+    (other_epsilon, "1"),
+]
+
+
+@pytest.mark.parametrize(("corrupt", "layer"), CORRUPTIONS, ids=lambda case: getattr(case, "__name__", str(case)))
+def test_a_corrupted_network_is_refused_by_the_name_of_its_layer(corrupt: Callable[..., None], layer: str) -> None:
+    model = chain()
+    graph = traced(model)
+    pruned: Any = niwaki.shrink(graph, plan())
+    with torch.no_grad():
+        corrupt(pruned, model)
+    with pytest.raises(SurgeryError, match=f"the first layer that differs is {layer} ") as caught:
+        niwaki.check(graph, plan(), {}, pruned)
+    assert caught.value.layer == layer
+
+
+def test_a_forgotten_mixing_is_refused() -> None:
+    model = chain()
+    graph = traced(model)
+    mixings = niwaki.compensate(graph, plan(), "merge:threshold=-1").mixings
+    assert niwaki.check(graph, plan(), mixings, niwaki.shrink(graph, plan(), mixings)) < 1e-12
+    with pytest.raises(SurgeryError, match="the first layer that differs is 3 "):
+        niwaki.check(graph, plan(), mixings, niwaki.shrink(graph, plan()))
+
+
+def test_a_network_of_another_shape_is_refused() -> None:
+    graph = traced(chain())
+    with pytest.raises(SurgeryError, match="differs from the masked original by inf"):
+        niwaki.check(graph, plan(), {}, nn.Sequential(nn.Flatten(), nn.Linear(147, 3)).double())
+    with pytest.raises(SurgeryError, match="returns 2 tensors, the original 1"):
+        niwaki.check(graph, plan(), {}, Twice(chain()))
+
+
+class Twice(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.body(x), self.body(x)
+
+
+def test_one_that_does_not_run_is_refused_by_the_layer_that_raised() -> None:
+    graph = traced(chain())
+    pruned: Any = niwaki.shrink(graph, plan())
+    pruned[6] = nn.Linear(26, 4).double()
+    with pytest.raises(SurgeryError, match="does not run: 6 raised") as caught:
+        niwaki.check(graph, plan(), {}, pruned)
+    assert caught.value.layer == "6"
+
+
+class Mean(nn.Module):
+    """A mean over channels whose divisor is read from the shape: the pruned network divides by fewer."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(6, 12), nn.Linear(12, 6), nn.Linear(6, 3)
+        self.scale = nn.Parameter(torch.full((6,), scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.a(x))
+        h = h - h.sum(1, keepdim=True) / h.shape[1]
+        return self.out(x + self.scale * self.b(h))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-7, 0.0])
+def test_a_branch_that_starts_at_zero_hides_no_wrong_cut(scale: float) -> None:
+    """LayerScale, and residual branches whose last scale is zero: the outputs alone would show nothing."""
+    torch.manual_seed(0)
+    with pytest.raises(SurgeryError, match="differs from the masked original"):
+        niwaki.prune(Mean(scale), torch.randn(4, 6))
+
+
+@pytest.mark.parametrize("example", [torch.zeros(2, 3, 7, 7), torch.ones(2, 3, 7, 7)])
+def test_a_constant_example_hides_no_wrong_cut(example: Tensor) -> None:
+    model = chain()
+    graph = niwaki.trace(model, example.double())
+    pruned: Any = niwaki.shrink(graph, plan())
+    with torch.no_grad():
+        pruned[0].weight[0].mul_(1.1)
+    with pytest.raises(SurgeryError, match="layer that differs is 0 "):
+        niwaki.check(graph, plan(), {}, pruned)
+
+
+def test_a_model_without_values_cannot_be_checked() -> None:
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).to("meta")
+    x = torch.randn(2, 3, device="meta")
+    graph = niwaki.trace(model, x)
+    cut = niwaki.Plan({"0": niwaki.plan.Kept(8, (0, 1))})
+    pruned: Any = niwaki.shrink(graph, cut)
+    assert pruned[0].weight.shape == (2, 3)
+    with pytest.raises(SurgeryError, match="meta device"):
+        niwaki.check(graph, cut, {}, pruned)
+
+
+@pytest.mark.parametrize("name", ["LayerNormMlp", "GroupNormConv"])
+def test_statistics_over_kept_units_are_those_of_the_smaller_norm(name: str) -> None:
+    """Where a norm takes statistics over pruned channels, the reference takes them over those that are left: by hand."""
+    model = zoo.build(name, torch.float64)
+    x = zoo.inputs(model, 1)
+    graph = niwaki.trace(model, x)
+    plan = niwaki.select(graph, niwaki.score(graph, "l1"), 0.5, niwaki.Selection(only=("body.0",)))
+    first, norm = list(model.body)[:2]
+    if name == "LayerNormMlp":
+        kept = list(plan["body.0"].units)
+        wanted = nn.functional.layer_norm(first(x)[..., kept], (len(kept),), norm.weight[kept], norm.bias[kept])
+        found: Any = niwaki.shrink(graph, plan)
+    else:
+        groups, channels = (list(plan[group].units) for group in ("body.0", "body.0#2"))
+        kept = [4 * g + c for g in groups for c in channels]
+        wanted = nn.functional.group_norm(first(x)[:, kept], len(groups), norm.weight[kept], norm.bias[kept])
+        found = niwaki.shrink(graph, plan)
+    torch.testing.assert_close(found.body[1](found.body[0](x)), wanted)
+    assert niwaki.check(graph, plan, {}, found) < 1e-12

@@ -1,0 +1,228 @@
+"""Random networks: the smaller one computes what the masked one computes, and survives JSON and disk."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import oracle
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import niwaki
+from niwaki.compensation import Mixing
+from niwaki.plan import Kept, Plan
+from niwaki.surgery import reference_outputs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Residual(nn.Module):
+    def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + self.shortcut(x)
+
+
+class Dense(nn.Module):
+    """Its input and what it makes of it, one behind the other."""
+
+    def __init__(self, body: nn.Module, first: bool) -> None:
+        super().__init__()
+        self.body, self.first = body, first
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [self.body(x), x]
+        return torch.cat(parts if self.first else parts[::-1], 1)
+
+
+class Gate(nn.Module):
+    """The first half of the channels times the sigmoid of the second."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, 1)
+        return a * torch.sigmoid(b)
+
+
+class Shuffle(nn.Module):
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c = x.shape[:2]
+        return x.view(b, self.groups, c // self.groups, *x.shape[2:]).transpose(1, 2).reshape(b, c, *x.shape[2:])
+
+
+STAGES = ["conv", "grouped", "depthwise", "residual", "projection", "dense", "gate", "shuffle", "pool"]
+ACTIVATIONS = [nn.ReLU, nn.GELU, nn.LeakyReLU, nn.Hardswish, nn.Identity]
+
+
+@st.composite
+def convolutional(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
+    """A stack of random stages on images of 6 × 6, pooled or flattened into a linear layer."""
+    width = draw(st.sampled_from([2, 3]))
+    shape = (2, width, 6, 6)
+    layers: list[nn.Module] = []
+    width = _conv(draw, layers, width, draw(st.sampled_from([4, 6, 8])))
+    for _ in range(draw(st.integers(0, 4))):
+        stage = draw(
+            st.sampled_from(["conv", "grouped", "depthwise", "residual", "projection", "dense", "gate", "shuffle", "pool"])
+        )
+        out = draw(st.sampled_from([4, 6, 8]))
+        if stage == "conv":
+            width = _conv(draw, layers, width, out)
+        elif stage in ("grouped", "shuffle"):
+            groups = draw(st.sampled_from([g for g in (2, 3, 4) if width % g == 0] or [1]))
+            if stage == "shuffle":
+                layers.append(Shuffle(groups))
+            layers.append(nn.Conv2d(width, groups * 2, 1, groups=groups))
+            width = groups * 2
+        elif stage == "depthwise":
+            layers.append(nn.Conv2d(width, 2 * width, 3, padding=1, groups=width, bias=draw(st.booleans())))
+            width *= 2
+        elif stage in ("residual", "projection", "dense"):
+            body: list[nn.Module] = []
+            inner = _conv(draw, body, width, out)
+            last = width if stage == "residual" else out
+            body.append(nn.Conv2d(inner, last, 3, padding=1))
+            if stage == "dense":
+                layers.append(Dense(nn.Sequential(*body), draw(st.booleans())))
+                width += last
+            else:
+                shortcut = nn.Identity() if stage == "residual" else nn.Conv2d(width, last, 1, bias=False)
+                layers.append(Residual(nn.Sequential(*body), shortcut))
+                width = last
+        elif stage == "gate" and width % 2 == 0:
+            layers.append(Gate())
+            width //= 2
+        elif stage == "pool":
+            layers.append(draw(st.sampled_from([nn.MaxPool2d(3, 1, 1), nn.AvgPool2d(3, 1, 1)])))
+    if draw(st.booleans()):
+        layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, 3)]
+    else:
+        layers += [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(width, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 3)]
+    return nn.Sequential(*layers), shape
+
+
+def _conv(draw: st.DrawFn, layers: list[nn.Module], width: int, out: int) -> int:
+    layers.append(nn.Conv2d(width, out, 3, padding=1, bias=draw(st.booleans())))
+    if draw(st.booleans()):
+        layers.append(nn.BatchNorm2d(out, affine=draw(st.booleans())))
+    layers.append(draw(st.sampled_from(ACTIVATIONS))())
+    return out
+
+
+@st.composite
+def perceptrons(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
+    widths = draw(st.lists(st.integers(2, 9), min_size=2, max_size=4))
+    layers: list[nn.Module] = []
+    before = 5
+    for width in widths:
+        layers.append(nn.Linear(before, width, bias=draw(st.booleans())))
+        norm = draw(st.sampled_from([None, nn.BatchNorm1d, nn.LayerNorm]))
+        layers += [norm(width)] if norm else []
+        layers.append(draw(st.sampled_from(ACTIVATIONS))())
+        if draw(st.booleans()):
+            layers.append(Residual(nn.Sequential(nn.Linear(width, 6), nn.ReLU(), nn.Linear(6, width)), nn.Identity()))
+        before = width
+    return nn.Sequential(*layers, nn.Linear(before, 3)), (4, 5)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[niwaki.Graph, Plan, dict[str, Mixing]]:
+    """A traced network with telling weights, any plan for it, and any mixings where its groups can take them."""
+    torch.manual_seed(draw(st.integers(0, 2**16)))
+    model, shape = draw(st.one_of(convolutional(), perceptrons()))
+    for module in model.modules():
+        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)):
+            for key, tensor in (*module.named_parameters(), *module.named_buffers()):
+                if tensor.is_floating_point():
+                    tensor.data = torch.rand_like(tensor) + 0.5 if "var" in key else torch.randn_like(tensor)
+    model.double().eval()
+    graph = niwaki.trace(model, torch.randn(shape).double())
+    kept, mixings = {}, {}
+    for group in graph.groups:
+        units = sorted(draw(st.sets(st.integers(0, group.width - 1), min_size=1)))
+        kept[group.name] = Kept(group.width, tuple(units))
+        if len(units) < group.width and group.fold_obstacle is None and draw(st.booleans()):
+            mixings[group.name] = Mixing(torch.randn(group.width, len(units), dtype=torch.float64))
+    return graph, Plan(kept), mixings
+
+
+def shrunk(graph: niwaki.Graph, plan: Plan, mixings: dict[str, Mixing]) -> nn.Module | None:
+    """The smaller network; None where a shuffle's sizes cannot be told apart (2 groups of 2), which the check must see."""
+    pruned = niwaki.shrink(graph, plan, mixings)
+    if any(isinstance(module, Shuffle) for module in pruned.modules()):
+        try:
+            niwaki.check(graph, plan, mixings, pruned)
+        except niwaki.NiwakiError:
+            return None
+    return pruned
+
+
+@given(cases())
+def test_the_smaller_network_computes_what_the_masked_one_computes(case: tuple[niwaki.Graph, Plan, dict[str, Mixing]]) -> None:
+    graph, plan, mixings = case
+    pruned = shrunk(graph, plan, mixings)
+    assume(pruned is not None)
+    other = torch.randn(graph.inputs.shape, dtype=torch.float64)
+    wanted, found = reference_outputs(graph, plan, mixings, other), oracle.outputs(pruned, other)
+    assert oracle.distance(wanted, found) < 1e-10
+    if oracle.is_simple(graph, plan):
+        assert oracle.distance(oracle.outputs(oracle.masked(graph, plan, mixings), other), found) < 1e-10
+    assert {name: tuple(tensor.shape) for name, tensor in pruned.state_dict().items()} == graph.shapes_after(plan.kept)
+
+
+@given(cases())
+def test_single_precision_is_enough(case: tuple[niwaki.Graph, Plan, dict[str, Mixing]]) -> None:
+    graph, plan, mixings = case
+    graph = niwaki.trace(graph.model.float(), graph.inputs.float())
+    pruned = shrunk(graph, plan, mixings)
+    assume(pruned is not None)
+    wanted, found = reference_outputs(graph, plan, mixings, graph.inputs), oracle.outputs(pruned, graph.inputs)
+    assert oracle.distance(wanted, found) < 1e-5
+
+
+@given(cases())
+def test_a_plan_survives_json(case: tuple[niwaki.Graph, Plan, dict[str, Mixing]]) -> None:
+    plan = case[1]
+    again = Plan.from_json(plan.to_json())
+    assert again == plan
+    assert list(again) == list(plan)
+    assert again.kept == plan.kept
+
+
+WIDTH_AND_UNITS = st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), min_size=1)))
+
+
+@given(st.dictionaries(st.text(min_size=1), WIDTH_AND_UNITS))
+def test_any_name_survives_json(groups: dict[str, tuple[int, set[int]]]) -> None:
+    plan = Plan({name: Kept(width, tuple(sorted(units))) for name, (width, units) in groups.items()})
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+@pytest.mark.usefixtures("quick_latency")
+@given(st.one_of(convolutional(), perceptrons()), st.sampled_from([0.0, 0.25, 0.5, 0.75, "params=0.3"]), st.integers(0, 99))
+def test_pruned_saved_and_loaded_is_the_same_network(
+    made: tuple[nn.Module, tuple[int, ...]], budget: float | str, seed: int
+) -> None:
+    model, shape = made
+    torch.manual_seed(seed)
+    example = torch.randn(shape)
+    if not niwaki.trace(model, example).groups:
+        return
+    result = niwaki.prune(model, example, budget=budget, criterion="random", seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        niwaki.save(result, Path(folder) / "out")
+        loaded = niwaki.load(Path(folder) / "out", model=model, example_inputs=example)
+    assert loaded.state_dict().keys() == result.model.state_dict().keys()
+    for name, tensor in result.model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    other = torch.randn(shape)
+    assert oracle.distance(oracle.outputs(result.model, other), oracle.outputs(loaded, other)) == 0
