@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import copy
 import fnmatch
+import importlib
 import json
 import multiprocessing
 import os
@@ -129,10 +130,12 @@ def tensors(tree: Any) -> Iterator[Tensor]:
 def with_niwaki(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, Row]:
     """Prune; the row's part on time and what was left."""
     import niwaki
+    from niwaki.measure.latency import Latency
 
     # latencies, taken over seconds, are of no use in this table
-    sys.modules["niwaki.prune"].compare = lambda *_: (nothing_measured, nothing_measured)  # type: ignore[attr-defined]
-    nothing_measured = niwaki.Measurement(None, None, params=0, macs=0, latency_ms=0.0, bytes=0)
+    sys.modules["niwaki.measure.snapshot"].measure_latency = (  # type: ignore[attr-defined]
+        lambda models, _: [Latency(1.0, 0.0, 1) for _ in models]
+    )
     start = time.perf_counter()
     result = niwaki.prune(model, inputs, criterion="l2", budget=0.5, compensation="none")
     whole = time.perf_counter() - start
@@ -205,7 +208,7 @@ def kept_grid(full: Tensor, small: Tensor) -> list[Tensor]:
     if full.ndim != small.ndim or any(a < b for a, b in zip(full.shape, small.shape, strict=True)):
         raise ValueError("another shape than a cut leaves")
     corner = (0,) * small.ndim
-    lines = [small[corner[:a] + (slice(None),) + corner[a + 1 :]] for a in range(small.ndim)]
+    lines = [small[(*corner[:a], slice(None), *corner[a + 1 :])] for a in range(small.ndim)]
     places = torch.isin(full, torch.cat(lines)).nonzero()
     where: dict[float, list[int] | None] = {}
     for value, place in zip(full[places.unbind(1)].tolist(), places.tolist(), strict=True):
@@ -242,43 +245,77 @@ def masked_twin(original: nn.Module, pruned: nn.Module) -> nn.Module:
         values = torch.ones_like(tensor) if name.endswith("running_var") else torch.zeros_like(tensor)
         values[grid] = tensor[grid]
         tensor.copy_(values)
-    narrow_norms(twin, pruned, kept)
+    narrow(twin, pruned, kept)
     return twin
 
 
-def narrow_norms(twin: nn.Module, pruned: nn.Module, kept: dict[str, list[Tensor]]) -> None:
-    """Let normalisations over cut axes see only what is left."""
+def narrow(twin: nn.Module, pruned: nn.Module, kept: dict[str, list[Tensor]]) -> None:
+    """Let normalisations, and convolutions that standardise their weights, see only what is left."""
     others = dict(pruned.named_modules())
+    sizes = {name: tuple(tensor.shape) for name, tensor in state_of(twin).items()}
     for name, module in twin.named_modules():
         own = [key for key, _ in module.named_parameters(prefix=name, recurse=False) if key in kept]
         kind = type(module).__name__.lower()
-        if not own or "norm" not in kind or "running_var" in dict(module.named_buffers()):
+        if "stdconv" in kind and own:
+            module.forward = standardised(module, others[name], kept[f"{name}.weight"])  # type: ignore[method-assign]
+        if "norm" not in kind or "running_var" in dict(module.named_buffers()):
             continue
-        indices = next(axis for axis in kept[own[0]] if len(axis) > 1 or kept[own[0]] == [axis])
-        width = state_of(twin)[own[0]].numel()
+        if own:
+            axis = max(range(len(sizes[own[0]])), key=lambda a: sizes[own[0]][a])
+            indices, width = kept[own[0]][axis], sizes[own[0]][axis]
+        elif getattr(module, "normalized_shape", 0) != getattr(others[name], "normalized_shape", 0):
+            module.forward = NarrowedToLiving(others[name])  # type: ignore[method-assign]
+            continue
+        else:
+            continue
         if isinstance(module, nn.GroupNorm):
             counts = Counter((indices // (width // module.num_groups)).tolist())
-            if len(set(counts.values())) > 1 or (len(counts) < module.num_groups and len(counts) != others[name].num_groups):
+            if len(set(counts.values())) > 1 or len(counts) != others[name].num_groups:
                 raise ValueError(f"{name}: its groups were cut unevenly")
-        module.forward = Narrowed(others[name], indices, width)  # type: ignore[method-assign]
+        first = "2d" in kind or "group" in kind
+        module.forward = Narrowed(others[name], indices, indices, width, width, [1, -1] if first else [-1, 1])  # type: ignore[method-assign]
+
+
+def standardised(module: nn.Conv2d, other: nn.Conv2d, kept: list[Tensor]) -> Narrowed:
+    """A convolution on what is left of its input."""
+    outputs, inputs = kept[0], kept[1]
+    a_group = module.in_channels // module.groups
+    groups = (outputs // (module.out_channels // module.groups)).unique()
+    inputs = (groups[:, None] * a_group + inputs).flatten()
+    return Narrowed(other, inputs, outputs, module.in_channels, module.out_channels, [1])
 
 
 @dataclass
 class Narrowed:
-    """A normalisation that is run on some channels alone, its result spread out to full width."""
+    """A layer that is run on some channels alone, its result spread out to full width."""
 
     module: nn.Module
-    indices: Tensor
+    inputs: Tensor
+    outputs: Tensor
     width: int
+    out_width: int
+    order: list[int]  # axes that may be that of the channels
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         x = args[0]
-        last = x.ndim - 1
-        order = [1, last] if "2d" in type(self.module).__name__.lower() or "group" in type(self.module).__name__.lower() else [last, 1]
-        axis = next(a for a in order if x.shape[a] == self.width)
-        cut = [a.index_select(axis, self.indices) if isinstance(a, Tensor) and a.shape == x.shape else a for a in args]
+        axis = next(a % x.ndim for a in self.order if x.shape[a] == self.width)
+        cut = [a.index_select(axis, self.inputs) if isinstance(a, Tensor) and a.shape == x.shape else a for a in args]
         result = self.module(*cut, **kwargs)
-        return torch.zeros_like(x).index_copy(axis, self.indices, result)
+        shape = [self.out_width if a == axis else size for a, size in enumerate(result.shape)]
+        return result.new_zeros(shape).index_copy(axis, self.outputs, result)
+
+
+@dataclass
+class NarrowedToLiving:
+    """A normalisation without parameters: run on the channels that are not zero throughout, which is what is left."""
+
+    module: nn.Module
+
+    def __call__(self, x: Tensor) -> Tensor:
+        living = (x != 0).flatten(0, -2).any(0).nonzero().squeeze(1)
+        if (len(living),) != tuple(self.module.normalized_shape):
+            raise ValueError("a normalisation without parameters: what is cut of it cannot be told")
+        return torch.zeros_like(x).index_copy(-1, living, self.module(x.index_select(-1, living)))
 
 
 def difference(wanted: list[Tensor], found: list[Tensor]) -> float:
@@ -301,7 +338,7 @@ def difference(wanted: list[Tensor], found: list[Tensor]) -> float:
 
 
 # weights that are computed from the whole of a parameter: zeros in it are not the same as a smaller one
-COMPUTED = ("StdConv", "ScaledStd", "Parametrized", "WeightNorm", "EcaModule", "CecaModule")
+COMPUTED = ("Parametrized", "WeightNorm")
 
 
 def verify(case: Case, original: nn.Module, pruned: nn.Module, examples: Inputs) -> Row:
@@ -396,7 +433,10 @@ def work(case: Case, tool: str, pipe: Connection) -> None:
     except BaseException as error:
         row["error"] = first_line(error)
         row["failed_in"] = stage
-        row["trace_back"] = [f"{f.filename.split('site-packages/')[-1]}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)][-4:]
+        row["trace_back"] = [
+            f"{f.filename.split('site-packages/')[-1]}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)
+        ]
+        row["trace_back"] = row["trace_back"][-4:]
     if tool == "niwaki" and stage != "build":
         pipe.send(("explain", row))
         row.update(explained(original, examples))
@@ -420,7 +460,10 @@ def macs(original: nn.Module, pruned: nn.Module, examples: Inputs) -> Row:
     """Multiply-adds a sample before and after, counted by niwaki for both tools."""
     import niwaki
 
-    return {"macs": niwaki.count_macs(original, examples), "macs_after": niwaki.count_macs(pruned, examples)}
+    try:
+        return {"macs": niwaki.count_macs(original, examples), "macs_after": niwaki.count_macs(pruned, examples)}
+    except Exception as error:
+        return {"macs_error": first_line(error)}
 
 
 def explained(model: nn.Module, examples: Inputs) -> Row:
@@ -494,7 +537,8 @@ def finished(item: Running, limits: Mapping[str, float]) -> bool:
         return True
     if time.monotonic() > item.deadline:
         if item.stage != "explain":
-            item.row.update(ok=False, failed_in=item.stage, error=f"not done with {item.stage} after {limits[item.stage]:.0f} s")
+            error = f"not done with {item.stage} after {limits[item.stage]:.0f} s"
+            item.row.update(ok=False, failed_in=item.stage, error=error)
         return True
     return False
 
@@ -548,11 +592,16 @@ def summary(rows: list[Row]) -> str:
     line("handed back and runs, but wrong", lambda found: sum(is_wrong(row) for row in found))
     line("handed back, does not run", lambda found: sum(row.get("failed_in") == "verify" for row in found))
     line("nothing cut", lambda found: sum(row.get("params_after") == row.get("params", 0) for row in found))
-    line("refused or crashed", lambda found: sum(row.get("failed_in") == "prune" and "not done" not in row["error"] for row in found))
-    line("not done in time", lambda found: sum(row.get("failed_in") == "prune" and "not done" in row["error"] for row in found))
+    ended = {tool: [row["error"] for row in found if row.get("failed_in") == "prune"] for tool, found in by_tool.items()}
+    line("refused or crashed", lambda found: sum(not e.startswith("not done") for e in ended[tool_of(found)]))
+    line("not done in time", lambda found: sum(e.startswith("not done") for e in ended[tool_of(found)]))
     line(f"median time of trace and prune on the {len(both)} that both pass", median)
     line("slowest trace and prune", slowest)
     return "\n".join(lines)
+
+
+def tool_of(found: list[Row]) -> str:
+    return found[0]["tool"] if found else TOOLS[0]
 
 
 def is_wrong(row: Row) -> bool:
@@ -567,7 +616,8 @@ def render(rows: list[Row]) -> str:
     for row in rows:
         seconds = [f"{row[key]:.2f}" if key in row else "–" for key in ("trace_s", "prune_s")]
         sizes = [f"{row[key]:,}" if key in row else "–" for key in ("params", "params_after")]
-        cells = [row["model"], row["tool"], "yes" if row["ok"] else "no", *sizes, share_gone(row, "macs"), row.get("equal", "–")]
+        ok = "yes" if row["ok"] else "no"
+        cells = [row["model"], row["tool"], ok, *sizes, share_gone(row, "macs"), row.get("equal", "–")]
         error = row.get("error", "").replace("|", "\\|").replace("<", "&lt;")[:160]
         lines.append("| " + " | ".join([*cells, *seconds, error]) + " |")
     return "\n".join(lines)
@@ -602,7 +652,8 @@ def main() -> None:
         rows[:] = [old for old in rows if (old["model"], old["tool"]) != (row["model"], row["tool"])] + [row]
         write(options.out, rows)
         seconds = row.get("trace_s", 0) + row.get("prune_s", 0)
-        words = f"{share_gone(row, 'params'):>5} {seconds:6.2f} s  equal {row.get('equal', '–'):<13}{row.get('error', row.get('note', ''))[:130]}"
+        why = row.get("error", row.get("note", ""))[:130]
+        words = f"{share_gone(row, 'params'):>5} {seconds:6.2f} s  equal {row.get('equal', '–'):<13}{why}"
         print(f"{'ok ' if row['ok'] else 'NO '} {row['tool']:<14}{row['model']:<44}{words}", flush=True)
 
     run_all(todo, options.limit_seconds, options.jobs, done)
@@ -611,13 +662,8 @@ def main() -> None:
 
 def preload() -> None:
     """Import once, before the processes fork, what all of them need."""
-    import niwaki  # noqa: F401
-    import timm  # noqa: F401
-    import torch.utils.flop_counter
-    import torch_pruning  # noqa: F401
-    import torchvision  # noqa: F401
-    import transformers  # noqa: F401
-
+    for name in ("timm", "torchvision", "transformers", "torch_pruning", "torch.utils.flop_counter", "niwaki"):
+        importlib.import_module(name)
     torch.set_num_threads(1)
 
 

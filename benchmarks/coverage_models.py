@@ -91,24 +91,20 @@ TIMM_SIZED: dict[int, str] = {
         """,
 }
 # networks that are told more, to be small
+TIMM_SMALL = """
+    beit_base_patch16_224 beitv2_base_patch16_224 deit3_small_patch16_224 vit_small_patch16_dinov3
+    eva_large_patch14_196 gemma4_vit_167m naflexvit_base_patch16_gap naflexvit_base_patch16_map qwen3_vit_88m
+    vit_small_patch14_dinov2 vit_small_patch14_reg4_dinov2 vit_base_patch16_siglip_224
+    vit_base_patch16_siglip_gap_224 flexivit_small aimv2_large_patch14_224 beit3_base_patch16_224
+    vit_base_patch16_xp_224 vit_base_patch16_rpn_224 vit_base_patch16_clip_224 samvit_base_patch16
+    """
+TIMM_SHALLOW = """
+    cait_xxs24_224 deit_tiny_distilled_patch16_224 eva02_tiny_patch14_224 vit_pe_core_tiny_patch16_384
+    tnt_s_patch16_224 vit_tiny_patch16_224 vit_srelpos_small_patch16_224
+    """
 TIMM_TOLD: dict[str, dict[str, Any]] = {
-    **{
-        name: {"img_size": 64, **SMALL}
-        for name in """
-            beit_base_patch16_224 beitv2_base_patch16_224 deit3_small_patch16_224 vit_small_patch16_dinov3
-            eva_large_patch14_196 gemma4_vit_167m naflexvit_base_patch16_gap naflexvit_base_patch16_map qwen3_vit_88m
-            vit_small_patch14_dinov2 vit_small_patch14_reg4_dinov2 vit_base_patch16_siglip_224
-            vit_base_patch16_siglip_gap_224 flexivit_small aimv2_large_patch14_224 beit3_base_patch16_224
-            vit_base_patch16_xp_224 vit_base_patch16_rpn_224 vit_base_patch16_clip_224 samvit_base_patch16
-            """.split()
-    },
-    **{
-        name: {"img_size": 64, **SHALLOW}
-        for name in """
-            cait_xxs24_224 deit_tiny_distilled_patch16_224 eva02_tiny_patch14_224 vit_pe_core_tiny_patch16_384
-            tnt_s_patch16_224 vit_tiny_patch16_224 vit_srelpos_small_patch16_224
-            """.split()
-    },
+    **{name: {"img_size": 64, **SMALL} for name in TIMM_SMALL.split()},
+    **{name: {"img_size": 64, **SHALLOW} for name in TIMM_SHALLOW.split()},
     "convit_tiny": {"img_size": 64, "depth": 4, "local_up_to_layer": 2},
     "deepseek_vit_412m": {"img_size": 84, **SMALL},
     "davit_tiny": {"depths": (1, 1, 1, 1)},
@@ -137,22 +133,17 @@ def _timm(name: str, told: dict[str, Any]) -> nn.Module:
 
 # ---------------------------------------------------------------------------------------------- torchvision
 
-TORCHVISION: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(
-        """
-        alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s mnasnet0_5 mobilenet_v2
-        mobilenet_v3_small mobilenet_v3_large regnet_x_400mf regnet_y_400mf resnet18 resnet50 wide_resnet50_2
-        resnext50_32x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 squeezenet1_0 squeezenet1_1 swin_t swin_v2_t vgg11
-        """.split(),
-        {},
-    ),
-    "googlenet": {"aux_logits": False, "init_weights": False},
-    "inception_v3": {"aux_logits": False, "init_weights": False, "side": 96},
-}
+TORCHVISION = """
+    alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s mnasnet0_5 mobilenet_v2 mobilenet_v3_small
+    mobilenet_v3_large regnet_x_400mf regnet_y_400mf resnet18 resnet50 wide_resnet50_2 resnext50_32x4d
+    shufflenet_v2_x0_5 shufflenet_v2_x1_0 squeezenet1_0 squeezenet1_1 swin_t swin_v2_t vgg11
+    """
+NO_AUXILIARY = {"aux_logits": False, "init_weights": False}
 VIDEO = "r3d_18 mc3_18 r2plus1d_18 swin3d_t"
 SEGMENTATION = "deeplabv3_mobilenet_v3_large deeplabv3_resnet50 fcn_resnet50 lraspp_mobilenet_v3_large"
 FEW = {"min_size": 96, "max_size": 96}  # pixels, then boxes: torchvision's own numbers make a run take minutes
-TWO_STAGES = {**FEW, "rpn_pre_nms_top_n_test": 60, "rpn_post_nms_top_n_test": 20, "box_detections_per_img": 10, "box_score_thresh": 0.0}
+PROPOSALS = {"rpn_pre_nms_top_n_test": 60, "rpn_post_nms_top_n_test": 20}
+TWO_STAGES = {**FEW, **PROPOSALS, "box_detections_per_img": 10, "box_score_thresh": 0.0}
 ONE_STAGE = {**FEW, "topk_candidates": 60, "detections_per_img": 20}
 SSD = {"topk_candidates": 60, "detections_per_img": 20}
 TWO_STAGE_FINAL = ("*.cls_score", "*.bbox_pred", "*.cls_logits", "*.mask_fcn_logits")
@@ -169,9 +160,10 @@ DETECTION: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 def from_torchvision() -> Iterator[Case]:
     """Classification, segmentation, detection, video and optical flow."""
-    for name, told in TORCHVISION.items():
-        more = {key: value for key, value in told.items() if key != "side"}
-        yield Case(f"torchvision/{name}", partial(_torchvision, name, more), partial(image, told.get("side", 64)))
+    for name in TORCHVISION.split():
+        yield Case(f"torchvision/{name}", partial(_torchvision, name, {}), partial(image, 64))
+    yield Case("torchvision/googlenet", partial(_torchvision, "googlenet", NO_AUXILIARY), partial(image, 64))
+    yield Case("torchvision/inception_v3", partial(_torchvision, "inception_v3", NO_AUXILIARY), partial(image, 96))
     yield Case("torchvision/vit_b_16", _torchvision_vit, partial(image, 64))
     yield Case("torchvision/mvit_v2_s", _torchvision_mvit, partial(_video, 8))
     for name in VIDEO.split():
@@ -218,7 +210,8 @@ def _images(side: int, batch: int) -> Inputs:
 # ---------------------------------------------------------------------------------------------- transformers
 
 VOCABULARY, TOKENS = 211, 10
-WIDTHS = {"vocab_size": VOCABULARY, "hidden_size": 96, "intermediate_size": 152, "num_hidden_layers": 2, "num_attention_heads": 4}
+BODY = {"hidden_size": 96, "intermediate_size": 152, "num_hidden_layers": 2, "num_attention_heads": 4}
+WIDTHS = {"vocab_size": VOCABULARY, **BODY}
 PLACES = {"max_position_embeddings": 40}
 LABELS = {"num_labels": CLASSES}
 NO_CACHE = {"use_cache": False}
@@ -227,7 +220,7 @@ ENCODER = {**WIDTHS, **PLACES, **LABELS, **PAD}
 DECODER = {**WIDTHS, **PLACES, **NO_CACHE, **PAD}
 GROUPED = {**DECODER, "num_key_value_heads": 2}
 HEAD_DIM = {"head_dim": 20}
-VISION = {**{key: value for key, value in WIDTHS.items() if key != "vocab_size"}, "image_size": 64, "patch_size": 16, **LABELS}
+VISION = {**BODY, "image_size": 64, "patch_size": 16, **LABELS}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 56}
 
 # class name without `Config` → head class, configuration
@@ -365,7 +358,8 @@ def from_transformers() -> Iterator[Case]:
         yield _hugging(name, "ForImageClassification", told, _pixels)
     segformer = IMAGE_CLASSIFIERS["Segformer"] | {"decoder_hidden_size": 52}
     yield _hugging("Segformer", "ForSemanticSegmentation", segformer, _pixels)
-    yield _hugging("Yolos", "ForObjectDetection", {**VISION, "image_size": [64, 64], "num_detection_tokens": 7}, _pixels, "logits")
+    yolos = {**VISION, "image_size": [64, 64], "num_detection_tokens": 7}
+    yield _hugging("Yolos", "ForObjectDetection", yolos, _pixels, "logits")
     yield Case("transformers/DetrForObjectDetection", _detr, _pixels)
     text = {**WIDTHS, **PLACES, "bos_token_id": 1, "eos_token_id": 2, "projection_dim": 36}
     vision = {key: value for key, value in VISION.items() if key != "num_labels"} | {"projection_dim": 36}
@@ -419,7 +413,8 @@ def _detr() -> nn.Module:
         "d_model": 96, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
         "encoder_ffn_dim": 152, "decoder_ffn_dim": 168, "num_queries": 7,
     }  # fmt: skip
-    config = library.DetrConfig(use_timm_backbone=False, use_pretrained_backbone=False, backbone_config=backbone, **told, **LABELS)
+    own = {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone_config": backbone}
+    config = library.DetrConfig(**own, **told, **LABELS)
     return Only(library.DetrForObjectDetection(config), "logits")
 
 

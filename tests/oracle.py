@@ -63,7 +63,7 @@ def runs(model: nn.Module, inputs: Any) -> bool:
     """Whether the model can be called at all."""
     try:
         outputs(model, inputs)
-    except RuntimeError:
+    except (RuntimeError, AssertionError):
         return False
     return True
 

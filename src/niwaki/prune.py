@@ -20,7 +20,7 @@ from niwaki.plan import Plan
 from niwaki.records import Record
 from niwaki.selection import Budget, Selection, select
 from niwaki.selection.select import Rounding, Scope
-from niwaki.surgery import blame, check, shrink
+from niwaki.surgery import Blame, check, shrink
 
 Batch = tuple[Tensor, Tensor]
 Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -176,6 +176,7 @@ def _cut(
 ) -> _Cut:
     """Select, compensate, shrink and check; a group whose cut cannot be proved is left whole, and the others go on."""
     left_whole: dict[str, str] = {}
+    blame = Blame(graph)
     while True:
         with clock.stage("select"):
             try:
@@ -188,7 +189,7 @@ def _cut(
         try:
             smaller, difference = _proved(graph, plan, compensated.mixings, clock)
         except SurgeryError as error:
-            suspects = blame(graph, plan, error)
+            suspects = blame(plan, error)
             if not set(plan) - set(suspects) or not suspects:
                 raise
             left_whole.update(dict.fromkeys(suspects, f"left whole: {error}"))

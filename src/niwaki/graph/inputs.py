@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -76,6 +77,8 @@ def preserved_mode(model: nn.Module, training: bool) -> Iterator[nn.Module]:
 def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
     """Give every submodule its attributes and buffers back at the end: a forward may count its calls or keep what it saw."""
     found = [(module, dict(vars(module))) for module in model.modules()]
+    # what a module keeps in a container of its own: a cache by device or by size
+    kept = [(value, copy.copy(value)) for _, known in found for value in known.values() if type(value) in (dict, list)]
     members = [(table, dict(table)) for _, known in found for table in (known["_parameters"], known["_buffers"])]
     values = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
@@ -84,6 +87,9 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
         for module, known in found:
             vars(module).clear()
             vars(module).update(known)
+        for container, content in kept:
+            container.clear()
+            container.update(content) if isinstance(container, dict) else container.extend(content)
         for table, entries in members:
             table.clear()
             table.update(entries)

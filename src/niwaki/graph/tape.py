@@ -241,13 +241,20 @@ class _LayerStack:
 @contextmanager
 def _plain_operators() -> Iterator[None]:
     """Keep torch from fusing what hides channels: a whole encoder layer, or a recurrent layer, as one operator."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    switches: tuple[tuple[Callable[[], bool], Callable[[bool], None]], ...] = (
+        (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
+        # not torch.backends.*.flags: that sets other switches too, and warns of hardware that is not there
+        (torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
+        (torch._C._get_cudnn_enabled, torch._C._set_cudnn_enabled),
+    )
+    before = [get() for get, _ in switches]
     try:
-        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
-            yield
+        for _, switch in switches:
+            switch(False)
+        yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
+        for (_, switch), value in zip(switches, before, strict=True):
+            switch(value)
 
 
 LARGE = 2**30  # bytes of parameters from which a run on fake tensors is quicker than a real one

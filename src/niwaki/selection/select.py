@@ -115,6 +115,11 @@ def _floor(group: Group, selection: Selection) -> int:
     return min(group.width, least)
 
 
+def _rest(selection: Selection) -> str:
+    multiples = f", and multiples of {selection.multiple}," if selection.multiple > 1 else ""
+    return f"at least {selection.min_units} units{multiples}"
+
+
 def _rounded(group: Group, count: float, selection: Selection) -> int:
     """A wished count made a whole one that is allowed."""
     whole = round(count) if selection.rounding == "round" else math.floor(count + 1e-9)  # 10·(1 - 0.8) is a little below 2
@@ -138,7 +143,7 @@ def _global(groups: list[Group], scores: Mapping[str, Tensor], share: float, sel
     wanted, possible = round(total * share), sum(len(values) for values in free.values())
     if wanted > possible:
         raise BudgetError(
-            f"cannot remove {wanted} of {total} channels with at least {selection.min_units} left in each of {len(groups)} "
+            f"cannot remove {wanted} of {total} channels with {_rest(selection)} left in each of {len(groups)} "
             f"groups; at most {possible} can go (a share of {math.floor(1000 * possible / total) / 1000})"
         )
     order = torch.cat(list(free.values())).argsort(stable=True)[:wanted]
@@ -165,13 +170,15 @@ def _params_counts(
     if removed(choose(groups, scores, most, selection)) < amount:
         reachable = removed(choose(groups, scores, most, selection))
         raise BudgetError(
-            f"cannot remove {amount:.1%} of the parameters; with at least {selection.min_units} units left in each of "
+            f"cannot remove {amount:.1%} of the parameters; with {_rest(selection)} left in each of "
             f"{len(groups)} groups at most {reachable:.1%} can go"
         )
     if amount == 0:
         return choose(groups, scores, 0.0, selection)
-    # the share removed is a step function that never falls: halve until the step is found
-    while high - low > 0.25 / total:
+    # the share removed is a step function that never falls: halve until the step is found; the steps of two groups of m and
+    # n units are never nearer to one another than 1/(2·m·n)
+    finest = 0.25 / max(total, *(group.width**2 for group in groups))
+    while high - low > finest:
         middle = (low + high) / 2
         low, high = (low, middle) if removed(choose(groups, scores, middle, selection)) >= amount else (middle, high)
     return choose(groups, scores, high, selection)

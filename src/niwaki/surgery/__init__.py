@@ -1,8 +1,8 @@
 """Surgery: model + plan + mixings → the smaller module, checked against the full-size one with the same units masked."""
 
-from niwaki.surgery.blame import blame
+from niwaki.surgery.blame import Blame
 from niwaki.surgery.check import check
 from niwaki.surgery.reference import reference_outputs
 from niwaki.surgery.shrink import shrink
 
-__all__ = ["blame", "check", "reference_outputs", "shrink"]
+__all__ = ["Blame", "check", "reference_outputs", "shrink"]

@@ -24,8 +24,8 @@ def follow_sizes(model: nn.Module, graph: Graph, plan: Plan, *, wide: bool = Fal
     """Set the size attributes of all modules of the smaller model.
 
     Args:
-        wide: guess also from the operators of the modules inside a module, and from the tensors that it holds: for code
-            that passes its sizes on, or compares them with what it is given.
+        wide: guess also from the operators of the modules inside a module and of the one around it, and from the tensors
+            that it holds: for code that passes its sizes on, or compares them with what it is given.
     """
     changes = _changes(graph, plan)
     tensors = _tensor_changes(graph, plan) if wide else {}
@@ -39,7 +39,9 @@ def follow_sizes(model: nn.Module, graph: Graph, plan: Plan, *, wide: bool = Fal
         if not own:
             known = list(calls.values())
             if wide:
-                known += [pairs for layer, table in changes.items() if _within(layer, name) for pairs in table.values()]
+                # and its parent's, which may call a method of it that is not its forward
+                near = [layer for layer in changes if _within(layer, name) or layer == name.rpartition(".")[0]]
+                known += [pairs for layer in near for pairs in changes[layer].values()]
                 known += [pairs for tensor, pairs in tensors.items() if _within(tensor, name)]
             _follow_by_value(module, known)
 

@@ -118,8 +118,11 @@ def attention(state: Inference, op: Op) -> Kind | None:
         # the operator divides by the square root of this width, so that a narrower one is another function
         state.freeze(q[-1], reason=f"sets the scale of {state.where}")
     state.reads_channels(0, len(q) - 1, q[-1])
-    for ref in op.tensors[3:]:
-        state.freeze(*state.terms(ref))
+    mask = op.arg(3, "attn_bias") if isinstance(op.arg(3, "attn_bias"), Ref) else op.kwargs.get("attn_mask")
+    if mask is not None:  # broadcast over batch and heads
+        for term, other in zip(reversed([*q[:-1], k[-2]]), reversed(state.terms(mask)), strict=False):
+            if term.size == other.size:
+                state.unify(term, other)
     state.give(op.result, [*q[:-1], v[-1]])
     for out in op.outputs[1:]:
         if out is not None:

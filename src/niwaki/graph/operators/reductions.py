@@ -72,8 +72,8 @@ def triangle(state: Inference, op: Op) -> Kind:
 def along(state: Inference, op: Op, *, kind: Kind, position: int = 1) -> Kind:
     """Softmax, sorting, cumulative sums, flips: positions along the axis are told apart or compared."""
     axes = state.terms(op.args[0])
-    dims = [op.arg(position, "dim", -1) % len(axes)] if op.name == "aten.topk" else _dims(op, len(axes))
-    state.freeze(*(axes[dim] for dim in dims), reason=f"compared along by {state.where}")
+    dims = op.arg(position, "dim", -1)
+    state.freeze(*(axes[dim] for dim in ([dims] if isinstance(dims, int) else dims)), reason=f"compared along by {state.where}")
     for out in op.outputs:
         if out is not None:
             shape = state.shape(out)
@@ -127,9 +127,12 @@ def _spatial_rules() -> dict[str, Rule]:
 RULES: dict[str, Rule] = {
     "sum": total,
     "mean": _MEAN,
-    **dict.fromkeys(("amax", "max", "amin", "min"), _MAX),
-    **dict.fromkeys(("argmax", "argmin", "var", "std", "var_mean", "prod", "any", "all", "logsumexp"), _REDUCE),
-    **dict.fromkeys(("_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "flip"), _ALONG),
+    **dict.fromkeys(("amax", "max", "amin", "min", "argmax", "argmin"), _MAX),
+    **dict.fromkeys(("var", "std", "var_mean", "std_mean", "prod", "any", "all", "logsumexp", "aminmax"), _REDUCE),
+    "linalg_vector_norm": norm,
+    **dict.fromkeys(("_softmax", "_safe_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "flip"), _ALONG),
+    "topk": partial(along, kind=Kind.OTHER, position=2),
+    **dict.fromkeys(("tril", "triu"), triangle),
     "roll": roll,
     **_spatial_rules(),
 }
