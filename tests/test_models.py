@@ -25,6 +25,7 @@ PARAMETERS = {
     "resnet56:shortcut=projection": 853_018 + 16 * 32 + 64 + 32 * 64 + 128,
     "resnet110": 1_727_962,
     "wide-resnet-40-4": 8_949_210,
+    "digits-cnn": 90_090,
 }
 
 
