@@ -258,7 +258,7 @@ def narrow(twin: nn.Module, pruned: nn.Module, kept: dict[str, list[Tensor]]) ->
         kind = type(module).__name__.lower()
         if "stdconv" in kind and own:
             module.forward = standardised(module, others[name], kept[f"{name}.weight"])  # type: ignore[method-assign]
-        if "norm" not in kind or "running_var" in dict(module.named_buffers()):
+        if not ("norm" in kind or kind.endswith("grn")) or "running_var" in dict(module.named_buffers()):
             continue
         if own:
             axis = max(range(len(sizes[own[0]])), key=lambda a: sizes[own[0]][a])
@@ -592,16 +592,18 @@ def summary(rows: list[Row]) -> str:
     line("handed back and runs, but wrong", lambda found: sum(is_wrong(row) for row in found))
     line("handed back, does not run", lambda found: sum(row.get("failed_in") == "verify" for row in found))
     line("nothing cut", lambda found: sum(row.get("params_after") == row.get("params", 0) for row in found))
-    ended = {tool: [row["error"] for row in found if row.get("failed_in") == "prune"] for tool, found in by_tool.items()}
-    line("refused or crashed", lambda found: sum(not e.startswith("not done") for e in ended[tool_of(found)]))
-    line("not done in time", lambda found: sum(e.startswith("not done") for e in ended[tool_of(found)]))
+    line("refused or crashed", lambda found: sum(ended(row) == "refused" for row in found))
+    line("not done in time", lambda found: sum(ended(row) == "too slow" for row in found))
     line(f"median time of trace and prune on the {len(both)} that both pass", median)
     line("slowest trace and prune", slowest)
     return "\n".join(lines)
 
 
-def tool_of(found: list[Row]) -> str:
-    return found[0]["tool"] if found else TOOLS[0]
+def ended(row: Row) -> str:
+    """How the pruning ended."""
+    if row.get("failed_in") != "prune":
+        return "handed back"
+    return "too slow" if row["error"].startswith("not done") else "refused"
 
 
 def is_wrong(row: Row) -> bool:

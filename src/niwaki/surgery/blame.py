@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from niwaki.errors import SurgeryError
 from niwaki.graph import Graph
 from niwaki.graph.terms import Var, leaves
 from niwaki.plan import Plan
 
-Kind = tuple[type, str, int]  # module class, operator, how often it was called before in its module
+# class of the module around a layer of torch's own (of any other layer: its own), the layer's name in it, the operator, and
+# how often it was called before in that layer
+Kind = tuple[type, str, str, int]
 
 
 class Blame:
@@ -25,20 +28,17 @@ class Blame:
 
         * groups whose size reached the failing operator as a number, then those among its axes; where it belongs to a
           class of the user's, or failed before in another module, those of all modules of that class at once;
-        * groups on whose size the failing layer's code depends, then the code of the layers inside it;
-        * groups with a part in the failing layer's tensors.
+        * groups on whose size the failing layer's code depends, then the code of the layers inside it, then those with
+          a part in its tensors; the same for the layer around it, and so on outwards.
         """
-        graph, layer = self._graph, error.layer
+        graph = self._graph
         finders: list[Callable[[], Iterable[str]]] = []
         if error.position is not None and error.position < len(graph.inference.tape.ops):
             operators = self._operators(error.position)
             finders += [lambda: _sized(graph, operators), lambda: _touched(graph, operators)]
-        if layer is not None:
-            finders += [
-                lambda: graph.sized_by(layer, inside=False),
-                lambda: graph.sized_by(layer, inside=True),
-                lambda: (name for name in plan if any(graph.layer_holds(layer, p.tensor) for p in graph[name].slices)),
-            ]
+        for layer in _outwards(error.layer):
+            finders += [partial(graph.sized_by, layer, inside=False), partial(graph.sized_by, layer, inside=True)]
+            finders += [partial(_holding, graph, layer)]
         for find in finders:
             found = set(find())
             suspects = [name for name in plan.kept if name in found]
@@ -50,18 +50,40 @@ class Blame:
         """The failing operator, and its twins where one of them failed before."""
         kinds = list(_kinds(self._graph))
         kind = kinds[position]
-        # a layer of torch's own fails for its surroundings, which may differ; a class of the user's for its own code
-        again = kind in self._failed or not kind[0].__module__.startswith("torch.nn.")
+        # nn.Sequential says nothing of what its layers have in common; a class of the user's fails everywhere alike
+        again = kind in self._failed or not _is_torchs(kind[0])
         self._failed.add(kind)
         return {place for place, other in enumerate(kinds) if other == kind} if again else {position}
+
+
+def _outwards(layer: str | None) -> Iterator[str]:
+    """A layer, the one around it, and so on up to the model."""
+    while layer:
+        yield layer
+        layer = layer.rpartition(".")[0]
+    if layer is not None:
+        yield layer
+
+
+def _holding(graph: Graph, layer: str) -> list[str]:
+    """Groups with a part in a layer's tensors."""
+    return [group.name for group in graph.groups if any(graph.layer_holds(layer, piece.tensor) for piece in group.slices)]
 
 
 def _kinds(graph: Graph) -> Iterator[Kind]:
     modules = dict(graph.model.named_modules())
     calls: Counter[tuple[str, str]] = Counter()
     for op in graph.inference.tape.ops:
-        yield (type(modules[op.layer]), op.name, calls[op.layer, op.name])
+        owner, name = modules[op.layer], ""
+        if _is_torchs(type(owner)):
+            around, _, name = op.layer.rpartition(".")
+            owner = modules[around]
+        yield (type(owner), name, op.name, calls[op.layer, op.name])
         calls[op.layer, op.name] += 1
+
+
+def _is_torchs(cls: type) -> bool:
+    return cls.__module__.startswith("torch.nn.")
 
 
 def _sized(graph: Graph, operators: set[int]) -> list[str]:

@@ -111,7 +111,9 @@ def _telling(inputs: Inputs) -> Inputs:
 
 def _run(model: nn.Module, inputs: Inputs, watch: AbstractContextManager[Any] | None = None) -> list[Tensor]:
     inputs = copied(inputs)
-    with torch.no_grad(), preserved_state(model), preserved_mode(model, training=False), preserved_rng():
+    # a model in evaluation mode is run as it is: setting the mode again might clear what is wrong with it
+    mode = preserved_mode(model, training=False) if any(part.training for part in model.modules()) else nullcontext()
+    with torch.no_grad(), preserved_state(model), mode, preserved_rng():
         torch.manual_seed(0)
         try:
             with watch or nullcontext():

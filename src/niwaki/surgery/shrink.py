@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from niwaki.compensation import Mixing
 from niwaki.errors import SurgeryError
-from niwaki.graph import Graph, Role, named_state
+from niwaki.graph import Graph, Role, named_state, preserved_mode
 from niwaki.graph.terms import Term, Var, transform
 from niwaki.plan import Plan
 from niwaki.surgery.sizes import follow_sizes
@@ -31,6 +31,8 @@ def shrink(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None
         SurgeryError: the model cannot be copied.
     """
     model = _copied(graph.model)
+    with preserved_mode(model, training=False):
+        pass  # as for the trace: modules that keep full-size tensors for evaluation drop them when the mode is set
     fill(model, graph, plan, mixings or {})
     follow_sizes(model, graph, plan, wide=wide_sizes)
     return model
