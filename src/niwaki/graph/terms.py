@@ -272,6 +272,20 @@ def _cut_concat(term: Concat, sizes: list[int], reason: str) -> list[Term]:
     return out
 
 
+def crossed(term: Term) -> Iterator[tuple[Var, Var]]:
+    """Pairs of variables, outer one first, that are different factors of one product: rows and columns of one axis."""
+    term = resolve(term)
+    if isinstance(term, Var):
+        return
+    children = term.factors if isinstance(term, Product) else term.parts
+    for child in children:
+        yield from crossed(child)
+    if isinstance(term, Product):
+        for place, outer in enumerate(children):
+            for inner in children[place + 1 :]:
+                yield from ((a, b) for a in leaves(outer) for b in leaves(inner))
+
+
 def positions(term: Term, var: Var) -> Tensor:
     """Which unit of `var` each position of the axis belongs to: int64 (term.size,), -1 where to none."""
     term = resolve(term)

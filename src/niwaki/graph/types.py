@@ -14,7 +14,7 @@ from niwaki.errors import UnknownNameError
 from niwaki.graph.inference import Inference
 from niwaki.graph.inputs import Inputs
 from niwaki.graph.tape import named_state
-from niwaki.graph.terms import Var, keep_mask, leaves
+from niwaki.graph.terms import Var, crossed, keep_mask, leaves
 
 
 class Role(enum.Enum):
@@ -151,6 +151,22 @@ class Graph:
             if group.name == name:
                 return group
         raise UnknownNameError("group", name, (group.name for group in self.groups))
+
+    @cached_property
+    def crossing(self) -> Mapping[str, set[str]]:
+        """Group → groups that it shares an axis with as rows and columns (heads and head dimensions).
+
+        Half of both gone is three quarters of that axis gone.
+        """
+        names = {var: name for name, var in self.variables.items()}
+        pairs: dict[str, set[str]] = {name: set() for name in self.variables}
+        for terms in self.inference.parameters.values():
+            for term in terms:
+                for a, b in crossed(term):
+                    if a in names and b in names:
+                        pairs[names[a]].add(names[b])
+                        pairs[names[b]].add(names[a])
+        return pairs
 
     def layer_holds(self, layer: str, tensor: str) -> bool:
         """Whether a layer, or one inside it, is the owner of a tensor; the model itself owns only its bare parameters."""
