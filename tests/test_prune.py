@@ -189,14 +189,14 @@ def test_attributes_follow() -> None:
     depthwise = pruned("DepthwiseBlock").body
     assert (depthwise[1].groups, depthwise[1].in_channels, depthwise[1].out_channels) == (4, 4, 4)
     grouped = pruned("GroupedConv").body
-    assert (grouped[2].groups, grouped[2].in_channels, grouped[2].weight.shape[1]) == (2, 4, 2)
+    assert (grouped[2].groups, grouped[2].in_channels, grouped[2].weight.shape[1]) == (2, 6, 3)
     transposed = pruned("ConvTranspose").body
     assert (transposed[2].in_channels, transposed[2].out_channels) == tuple(transposed[2].weight.shape[:2])
     assert (transposed[2].stride, transposed[2].output_padding) == ((2, 2), (1, 1))
     norm = pruned("LayerNormMlp").body
     assert norm[1].normalized_shape == (4,)
     groups = pruned("GroupNormConv").body
-    assert (groups[1].num_groups, groups[1].num_channels, groups[4].num_groups, groups[4].num_channels) == (2, 4, 4, 4)
+    assert (groups[1].num_groups, groups[1].num_channels, groups[4].num_groups, groups[4].num_channels) == (2, 8, 4, 4)
     assert pruned("SharedEmbedding").embed.embedding_dim == 4
     assert pruned("PReluChannels").body[1].num_parameters == 4
     assert pruned("UnflattenModule").body[2].unflattened_size == (3, 3, 3)

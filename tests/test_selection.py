@@ -274,3 +274,15 @@ def test_a_plan_prints_what_it_keeps() -> None:
     plan = Plan({"conv1": Kept(8, (0, 2)), "fc": Kept(4, (0, 1, 2, 3))})
     assert str(plan).split() == ["conv1", "2", "of", "8", "fc", "4", "of", "4"]
     assert plan.kept == {"conv1": (0, 2)}
+
+
+def test_half_of_crossing_groups_is_a_half() -> None:
+    """Convolution groups and the channels in a group are rows and columns of one axis: half of both would be 3/4 gone."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, groups=4), nn.ReLU(), nn.Conv2d(16, 4, 1))
+    graph = niwaki.trace(model, torch.randn(1, 3, 6, 6))
+    assert graph.crossing == {"0": {"0#2", "2"}, "0#2": {"0"}, "2": {"0"}}
+    plan = niwaki.select(graph, niwaki.score(graph, "l1"), 0.5)
+    smaller = niwaki.shrink(graph, plan)
+    assert smaller[2].out_channels == 8
+    named = niwaki.select(graph, niwaki.score(graph, "l1"), 0.5, niwaki.Selection(only=("0#2",)))
+    assert list(named) == ["0#2"]
