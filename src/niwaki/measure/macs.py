@@ -44,6 +44,7 @@ def _count_fake(model: nn.Module, inputs: Inputs) -> int:
     mode = FakeTensorMode()
     with FakeCopyMode(mode):
         shadow, arguments = copy.deepcopy((model, as_arguments(inputs)))
+    shadow.requires_grad_(False)  # torch's counter stumbles over a parameter that is handed to a module as an input
     with mode:
         args, kwargs = arguments
         return _count(shadow, args or kwargs)
