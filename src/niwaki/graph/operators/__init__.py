@@ -6,11 +6,11 @@ pass through. A rule that meets a form it does not know returns None, and the op
 """
 
 from niwaki.graph.inference import Rule
-from niwaki.graph.operators import elementwise, normalisation, products, reductions, shapes
+from niwaki.graph.operators import elementwise, indexing, normalisation, products, reductions, shapes
 
 RULES: dict[str, Rule] = {
     f"aten.{name}": rule
-    for module in (elementwise, products, normalisation, reductions, shapes)
+    for module in (elementwise, products, normalisation, reductions, shapes, indexing)
     for name, rule in module.RULES.items()
 }
 

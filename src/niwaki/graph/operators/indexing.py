@@ -1,0 +1,137 @@
+"""Operators that pick or write positions by index or by value: what they look into keeps its size, all else goes on."""
+
+from __future__ import annotations
+
+import torch
+
+from niwaki.graph.inference import Inference, Kind, Rule
+from niwaki.graph.tape import Op, Ref
+from niwaki.graph.terms import Term
+
+
+def index(state: Inference, op: Op) -> Kind:
+    """x[indices, …]: indexed axes keep their size and make way for the indices' own; all others go on.
+
+    The new axes stand where the first indexed one stood, or in front where the indexed ones are not neighbours. A mask of
+    truth values takes as many axes as it has, and makes one.
+    """
+    axes = list(state.terms(op.args[0]))
+    places: list[int] = []
+    axis = new = 0
+    for ref in op.args[1]:
+        if ref is None:
+            axis += 1
+            continue
+        mask = state.tape.dtypes[ref.index] in (torch.bool, torch.uint8)
+        rank = len(state.shape(ref)) if mask else 1
+        new = max(new, 1 if mask else len(state.shape(ref)))
+        places += range(axis, axis + rank)
+        axis += rank
+        state.freeze(*state.terms(ref))
+    state.freeze(*(axes[place] for place in places), reason=f"looked up by index by {state.where}")
+    rest = [term for place, term in enumerate(axes) if place not in places]
+    adjacent = places == list(range(places[0], places[-1] + 1))
+    front = places[0] if adjacent else 0
+    shape = state.shape(op.result)
+    made = state.fresh(shape[front : front + new], f"looked up by index by {state.where}")
+    state.give(op.result, [*rest[:front], *made, *rest[front:]])
+    return Kind.VIEW
+
+
+def index_put(state: Inference, op: Op) -> Kind:
+    """x[indices] = values: indexed axes keep their size; the values' last axes are the axes that are not indexed."""
+    axes, indexed = state.terms(op.args[0]), [place for place, ref in enumerate(op.args[1]) if ref is not None]
+    masks = any(state.tape.dtypes[ref.index] is torch.bool for ref in op.args[1] if ref is not None)
+    for ref in op.args[1]:
+        if ref is not None:
+            state.freeze(*state.terms(ref))
+    if masks:
+        state.freeze(*axes, *state.terms(op.args[2]))
+    else:
+        state.freeze(*(axes[place] for place in indexed), reason=f"looked up by index by {state.where}")
+        rest = [term for place, term in enumerate(axes) if place not in indexed]
+        _line_up(state, rest, state.terms(op.args[2]))
+    state.give(op.result, axes)
+    return Kind.OTHER
+
+
+def _line_up(state: Inference, axes: list[Term], values: list[Term]) -> None:
+    """Unify from the last axis backwards, as in broadcasting; what is left over is frozen."""
+    for axis, value in zip(reversed(axes), reversed(values), strict=False):
+        if axis.size == value.size:
+            state.unify(axis, value)
+    state.freeze(*values[: max(0, len(values) - len(axes))])
+
+
+def gather(state: Inference, op: Op) -> Kind:
+    """gather(x, dim, indices): positions of one axis are picked apart for every position of the others."""
+    axes, indices = state.terms(op.args[0]), state.terms(op.args[2])
+    dim = op.args[1] % max(len(axes), 1)
+    state.freeze(axes[dim], indices[dim], reason=f"looked up by index by {state.where}")
+    out = []
+    for place, (term, index_term) in enumerate(zip(axes, indices, strict=True)):
+        if place != dim and term.size == index_term.size:
+            state.unify(term, index_term)
+        elif place != dim:
+            state.freeze(term, index_term)
+        out.append(index_term)
+    state.give(op.result, out)
+    return Kind.OTHER
+
+
+def scatter(state: Inference, op: Op) -> Kind:
+    """scatter(x, dim, indices, source): the written axis keeps its size, and so does whatever the indices span."""
+    axes = state.terms(op.args[0])
+    for ref in op.tensors[1:]:
+        state.freeze(*state.terms(ref))
+    dim = op.args[1] % max(len(axes), 1)
+    index_shape = state.shape(op.args[2])
+    for place, term in enumerate(axes):
+        if place == dim or index_shape[place] != 1:
+            state.freeze(term, reason=f"written by index by {state.where}")
+    state.give(op.result, axes)
+    return Kind.OTHER
+
+
+def index_add(state: Inference, op: Op) -> Kind:
+    """index_add(x, dim, indices, source): rows of one axis are added to; all other axes are the same."""
+    axes, source = state.terms(op.args[0]), state.terms(op.args[3])
+    dim = op.args[1] % max(len(axes), 1)
+    state.freeze(axes[dim], source[dim], *state.terms(op.args[2]), reason=f"written by index by {state.where}")
+    for place, (term, other) in enumerate(zip(axes, source, strict=True)):
+        if place != dim:
+            state.unify(term, other)
+    state.give(op.result, axes)
+    return Kind.OTHER
+
+
+def nonzero(state: Inference, op: Op) -> Kind:
+    """Positions of what is not zero: how many there are depends on values."""
+    state.freeze(*state.terms(op.args[0]), reason=f"told apart by {state.where}")
+    state.give(op.result, state.fresh(state.shape(op.result), f"made by {state.where}"))
+    return Kind.OTHER
+
+
+def index_select(state: Inference, op: Op) -> Kind:
+    """index_select(x, dim, indices)."""
+    axes = list(state.terms(op.args[0]))
+    assert isinstance(op.args[2], Ref)
+    return _look_up(state, op, axes, op.args[1] % len(axes), state.terms(op.args[2]))
+
+
+def _look_up(state: Inference, op: Op, axes: list[Term], dim: int, positions: list[Term]) -> Kind:
+    state.freeze(axes[dim], *positions, reason=f"looked up by index by {state.where}")
+    state.give(op.result, [*axes[:dim], *positions, *axes[dim + 1 :]])
+    return Kind.VIEW
+
+
+RULES: dict[str, Rule] = {
+    "index": index,
+    **dict.fromkeys(("index_put", "_unsafe_index_put"), index_put),
+    "_unsafe_index": index,
+    "gather": gather,
+    **dict.fromkeys(("scatter", "scatter_add"), scatter),
+    "index_add": index_add,
+    "nonzero": nonzero,
+    "index_select": index_select,
+}
