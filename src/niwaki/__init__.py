@@ -8,6 +8,7 @@ from niwaki.checkpoint import load, load_weights, read_weights, save
 from niwaki.compensation import Compensation, Mixing, compensate
 from niwaki.criteria import Criterion, score
 from niwaki.errors import NiwakiError
+from niwaki.evidence import Calibration, Evidence
 from niwaki.graph import Graph, Group, trace
 from niwaki.measure import count_bytes, count_macs, count_params, evaluate, measure_latency
 from niwaki.plan import Plan
@@ -19,8 +20,10 @@ from niwaki.surgery import check, shrink
 
 __all__ = [
     "Budget",
+    "Calibration",
     "Compensation",
     "Criterion",
+    "Evidence",
     "Graph",
     "Group",
     "Measurement",

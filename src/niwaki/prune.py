@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from niwaki.compensation import COMPENSATIONS, Compensated, Compensation, Mixing, compensate
 from niwaki.criteria import CRITERIA, Criterion, score
 from niwaki.errors import BudgetError, SettingError, SurgeryError
+from niwaki.evidence import Calibration
 from niwaki.graph import Graph, Inputs, copied, preserved_state, trace
 from niwaki.measure import compare
 from niwaki.plan import Plan
@@ -98,6 +100,7 @@ def prune(
     budget: Budget | float | str = 0.5,
     compensation: Compensation | str = "merge",
     data: Data | None = None,
+    calibration: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]] | None = None,
     scope: Scope = "local",
     only: str | Sequence[str] = (),
     skip: str | Sequence[str] = (),
@@ -118,6 +121,9 @@ def prune(
             `"merge:threshold=0.45"`, or a `Compensation`. Where it cannot be applied the result's notes say why.
         data: (inputs, class numbers) batches for accuracy and loss before and after: an iterable that can be gone through
             twice, or a function that gives one. Nothing is chosen on it.
+        calibration: batches of unlabelled model inputs for criteria and compensations that look at activations: an iterable
+            that can be gone through twice, a function that gives one, or a `Calibration` (which may hold class numbers).
+            Not the inputs that the network will be judged on.
         scope, only, skip, min_units, rounding, multiple: see `niwaki.Selection`.
         seed: of the criterion's chance.
         settings: more entries for the record's settings.
@@ -133,12 +139,14 @@ def prune(
     repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
     selection = Selection(scope, _patterns(only), _patterns(skip), min_units, rounding, multiple)
     batches = _again(data)
+    evidence = None if calibration is None else Calibration.of(calibration)
     clock = _Clock()
     with clock.stage("trace"):
         graph = trace(model, example_inputs)
     with clock.stage("score"):
-        scores = score(graph, chosen, seed=seed)
-    cut = _cut(graph, scores, budget, selection, repair, clock)
+        scores = score(graph, chosen, calibration=evidence, seed=seed)
+    repairing = partial(compensate, graph, compensation=repair, calibration=evidence, seed=seed)
+    cut = _cut(graph, scores, budget, selection, repairing, clock)
     with clock.stage("measure"), preserved_state(model), preserved_state(cut.model):
         before, after = compare(model, cut.model, copied(example_inputs), batches)
     described = {
@@ -172,7 +180,7 @@ def _cut(
     scores: Mapping[str, Tensor],
     budget: Budget,
     selection: Selection,
-    repair: Compensation,
+    repair: Callable[[Plan], Compensated],
     clock: _Clock,
 ) -> _Cut:
     """Select, compensate, shrink and check; a group whose cut cannot be proved is left whole, and the others go on."""
@@ -186,7 +194,7 @@ def _cut(
                 reasons = "".join(f"; {name} is {reason}" for name, reason in left_whole.items())
                 raise BudgetError(f"{error}{reasons}") from error
         with clock.stage("compensate"):
-            compensated = compensate(graph, plan, repair)
+            compensated = repair(plan)
         try:
             smaller, difference = _proved(graph, plan, compensated.mixings, clock)
         except SurgeryError as error:

@@ -44,7 +44,7 @@ def divided_by_mean(values: list[float]) -> Tensor:
 @pytest.mark.parametrize("name", BY_HAND)
 def test_the_value_is_that_of_the_definition(name: str) -> None:
     graph = niwaki.trace(tiny(), torch.randn(2, 2))
-    raw = CRITERIA.build(name).score(graph["0"], graph.state, torch.Generator())
+    raw = CRITERIA.build(name).score(graph["0"], niwaki.Evidence(graph))
     assert raw.double().tolist() == pytest.approx(BY_HAND[name], rel=1e-12)
     assert niwaki.score(graph, name)["0"].tolist() == pytest.approx(divided_by_mean(BY_HAND[name]).tolist(), rel=1e-12)
 
@@ -74,7 +74,7 @@ def test_chance_differs_between_groups_and_seeds() -> None:
 def test_a_convolution_is_scored_over_its_whole_filter() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 2, bias=False), nn.ReLU(), nn.Conv2d(3, 2, 1))
     graph = niwaki.trace(model, torch.randn(1, 2, 5, 5))
-    raw = CRITERIA.build("l1").score(graph["0"], graph.state, torch.Generator())
+    raw = CRITERIA.build("l1").score(graph["0"], niwaki.Evidence(graph))
     assert raw.tolist() == pytest.approx([model[0].weight[i].abs().sum().item() for i in range(3)], rel=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_a_residual_stream_is_scored_over_all_who_write_it() -> None:
         (state["stem.weight"][i].abs().sum() + state["stem.bias"][i].abs() + state["block.conv2.weight"][i].abs().sum()).item()
         for i in range(8)
     ]
-    raw = CRITERIA.build("l1").score(graph["stem"], graph.state, torch.Generator())
+    raw = CRITERIA.build("l1").score(graph["stem"], niwaki.Evidence(graph))
     assert raw.tolist() == pytest.approx(by_hand)
 
 
@@ -109,7 +109,7 @@ def test_one_finite_score_a_unit_the_same_by_seed(model: str, name: str) -> None
 class Constant(Criterion):
     """All units are worth nothing: there is no mean to divide by."""
 
-    def score(self, group: niwaki.Group, state: object, generator: torch.Generator) -> Tensor:
+    def score(self, group: niwaki.Group, evidence: niwaki.Evidence) -> Tensor:
         return torch.zeros(group.width)
 
 

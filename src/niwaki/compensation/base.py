@@ -6,12 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from niwaki.compensation.mixing import Mixing
+from niwaki.evidence import Calibration, Evidence
 from niwaki.graph import Graph, Group
 from niwaki.methods import Registry
 from niwaki.plan import Plan
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """Mixings by group name, for groups that have one; notes say for every pruned group what was done or why nothing."""
+
+    mixings: Mapping[str, Mixing]
+    notes: Mapping[str, str]
 
 
 class Compensation(ABC):
@@ -29,31 +39,36 @@ class Compensation(ABC):
             the mixing, or None where this group can only be pruned plainly; the sentence then says why.
         """
 
+    def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
+        """The mixings of all groups that lose units; to be overridden where one group's depends on another's."""
+        mixings, notes = {}, {}
+        for name, units in plan.kept.items():
+            mixing, notes[name] = self.mix(evidence.graph[name], units, evidence.state)
+            if mixing is not None:
+                mixings[name] = mixing
+        return Compensated(mixings, notes)
+
 
 COMPENSATIONS: Registry[Compensation] = Registry("compensation")
 
 
-@dataclass(frozen=True)
-class Compensated:
-    """Mixings by group name, for groups that have one; notes say for every pruned group what was done or why nothing."""
-
-    mixings: Mapping[str, Mixing]
-    notes: Mapping[str, str]
-
-
-def compensate(graph: Graph, plan: Plan, compensation: Compensation | str) -> Compensated:
+def compensate(
+    graph: Graph,
+    plan: Plan,
+    compensation: Compensation | str,
+    *,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+) -> Compensated:
     """Find the mixing of every group that loses units.
 
     Args:
         compensation: a compensation, or its notation: `"none"`, `"merge"`, `"merge:threshold=0.45"`.
+        calibration: unlabelled inputs, for compensations that learn from activations.
 
     Raises:
         UnknownNameError: no such compensation or setting.
+        SettingError: the compensation needs inputs and there are none.
     """
     method = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
-    mixings, notes = {}, {}
-    for name, units in plan.kept.items():
-        mixing, notes[name] = method.mix(graph[name], units, graph.state)
-        if mixing is not None:
-            mixings[name] = mixing
-    return Compensated(mixings, notes)
+    return method.apply(Evidence(graph, calibration, torch.Generator().manual_seed(seed)), plan)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from niwaki.evidence import Calibration, Evidence
 from niwaki.graph import Graph, Group
 from niwaki.methods import Registry
 
@@ -24,23 +24,25 @@ class Criterion(ABC):
     comparable: ClassVar[bool] = False
 
     @abstractmethod
-    def score(self, group: Group, state: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        """Scores (width,), float64 on the CPU, high for units that should stay.
+    def score(self, group: Group, evidence: Evidence) -> Tensor:
+        """Scores (width,), float64 on the CPU, high for units that should stay."""
 
-        Args:
-            state: the model's parameters and buffers by name, as they were before any pruning.
-            generator: the only source of chance.
-        """
+    def scores(self, evidence: Evidence) -> dict[str, Tensor]:
+        """Scores of all groups by name; for criteria that look at the network as a whole, to be overridden."""
+        return {group.name: self.score(group, evidence) for group in evidence.graph.groups}
 
 
 CRITERIA: Registry[Criterion] = Registry("criterion")
 
 
-def score(graph: Graph, criterion: Criterion | str, *, seed: int = 0) -> dict[str, Tensor]:
+def score(
+    graph: Graph, criterion: Criterion | str, *, calibration: Calibration | None = None, seed: int = 0
+) -> dict[str, Tensor]:
     """Score every group of a graph.
 
     Args:
         criterion: a criterion, or its notation: `"l2"`, `"random"`.
+        calibration: inputs, for criteria that look at activations.
 
     Returns:
         group name → scores (width,), float64 on the CPU; for criteria that are not comparable between groups, divided by
@@ -48,12 +50,12 @@ def score(graph: Graph, criterion: Criterion | str, *, seed: int = 0) -> dict[st
 
     Raises:
         UnknownNameError: no such criterion or setting.
+        SettingError: the criterion needs inputs and there are none.
     """
     method = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
-    generator = torch.Generator().manual_seed(seed)
     scores = {}
-    for group in graph.groups:
-        values = method.score(group, graph.state, generator).double().cpu()
+    for name, given in method.scores(Evidence(graph, calibration, torch.Generator().manual_seed(seed))).items():
+        values = given.double().cpu()
         mean = values.mean()
-        scores[group.name] = values if method.comparable or not mean > 0 else values / mean
+        scores[name] = values if method.comparable or not mean > 0 else values / mean
     return scores

@@ -5,13 +5,13 @@ Source: He et al., Filter Pruning via Geometric Median, CVPR 2019, eq. 6; `l2-GM
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from niwaki.criteria.base import CRITERIA, Criterion
+from niwaki.evidence import Evidence
 from niwaki.graph import Group
 
 
@@ -20,6 +20,6 @@ from niwaki.graph import Group
 class GeometricMedian(Criterion):
     """Sum of Euclidean distances from a unit's weights to those of all units of its group."""
 
-    def score(self, group: Group, state: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        rows = group.rows(state).double()
+    def score(self, group: Group, evidence: Evidence) -> Tensor:
+        rows = group.rows(evidence.state).double()
         return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sum(1)

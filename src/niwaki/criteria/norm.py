@@ -6,13 +6,13 @@ both, with a Linear's bias as one more weight of the row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from niwaki.criteria.base import CRITERIA, Criterion
+from niwaki.evidence import Evidence
 from niwaki.graph import Group
 
 
@@ -21,8 +21,8 @@ from niwaki.graph import Group
 class L1(Criterion):
     """Sum of the absolute weights of a unit."""
 
-    def score(self, group: Group, state: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        return group.rows(state).double().abs().sum(1)
+    def score(self, group: Group, evidence: Evidence) -> Tensor:
+        return group.rows(evidence.state).double().abs().sum(1)
 
 
 @CRITERIA.register("l2")
@@ -30,6 +30,6 @@ class L1(Criterion):
 class L2(Criterion):
     """Euclidean norm of a unit's weights."""
 
-    def score(self, group: Group, state: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        norms: Tensor = torch.linalg.vector_norm(group.rows(state).double(), dim=1)
+    def score(self, group: Group, evidence: Evidence) -> Tensor:
+        norms: Tensor = torch.linalg.vector_norm(group.rows(evidence.state).double(), dim=1)
         return norms

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from niwaki.criteria.base import CRITERIA, Criterion
+from niwaki.evidence import Evidence
 from niwaki.graph import Group
 
 
@@ -20,5 +20,5 @@ class Random(Criterion):
 
     comparable: ClassVar[bool] = True
 
-    def score(self, group: Group, state: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        return torch.rand(group.width, generator=generator, dtype=torch.float64)
+    def score(self, group: Group, evidence: Evidence) -> Tensor:
+        return torch.rand(group.width, generator=evidence.generator, dtype=torch.float64)

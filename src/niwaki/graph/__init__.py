@@ -1,7 +1,7 @@
 """The channel graph: which indices of which tensors belong together. Only this package knows layers and operators."""
 
 from niwaki.graph.inputs import Inputs, as_arguments, batch_size, call, copied, preserved_mode, preserved_rng, preserved_state
-from niwaki.graph.tape import Op, Ref, Tape, named_state, play, record, tensors_in
+from niwaki.graph.tape import Op, Ref, Tape, named_state, play, record, run, tensors_in
 from niwaki.graph.trace import trace
 from niwaki.graph.types import Frozen, Graph, Group, Normaliser, Role, Slice, Writer
 
@@ -27,6 +27,7 @@ __all__ = [
     "preserved_rng",
     "preserved_state",
     "record",
+    "run",
     "tensors_in",
     "trace",
 ]

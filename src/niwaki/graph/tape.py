@@ -239,14 +239,18 @@ class _LayerStack:
 
 
 @contextmanager
-def _plain_operators() -> Iterator[None]:
-    """Keep torch from fusing what hides channels: a whole encoder layer, or a recurrent layer, as one operator."""
+def _plain_operators(*, fast: bool = False) -> Iterator[None]:
+    """Keep torch from fusing what hides channels: a whole encoder layer, or a recurrent layer, as one operator.
+
+    Args:
+        fast: leave the quick kernels on; they change no operator but recurrent layers.
+    """
     switches: tuple[tuple[Callable[[], bool], Callable[[bool], None]], ...] = (
         (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
         # not torch.backends.*.flags: that sets other switches too, and warns of hardware that is not there
         (torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
         (torch._C._get_cudnn_enabled, torch._C._set_cudnn_enabled),
-    )
+    )[: 1 if fast else None]
     before = [get() for get, _ in switches]
     try:
         for _, switch in switches:
@@ -351,6 +355,72 @@ def play(tape: Tape, state: Mapping[str, Tensor], inputs: Inputs, step: Step) ->
                 if used is not None and last_use[used] == position and used not in wanted:
                     values.pop(used, None)
     return [values[ref] for ref in tape.outputs]
+
+
+class _Stepper(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+    """Lets a step run each operator of a model in the place of the dispatcher, and holds it to the tape."""
+
+    def __init__(self, tape: Tape, step: Step) -> None:
+        super().__init__()
+        self._ops, self._step = tape.ops, step
+        self.done = 0
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        expected = self._ops[self.done] if self.done < len(self._ops) else None
+        if expected is None or expected.func is not func or func.namespace == "prim":
+            result = func(*args, **(kwargs or {}))
+            outputs = result if isinstance(result, (tuple, list)) else (result,)
+            if func.namespace != "prim" and any(isinstance(item, Tensor) for item in outputs):
+                was = f"{expected.name} in {expected.layer or 'the model'}" if expected else "its end"
+                raise TraceError(
+                    f"on these inputs the model takes another path than on the example inputs: {func.overloadpacket} where "
+                    f"{was} was recorded; use example inputs of the same kind"
+                )
+            return result
+        result = self._step(self.done, expected, args, kwargs or {})
+        self.done += 1
+        return result
+
+
+def run(model: nn.Module, tape: Tape, inputs: Inputs, step: Step) -> list[Tensor]:
+    """Run the model itself on inputs of any batch size, letting the caller step in at every operator of its tape.
+
+    As `play`, but sizes that the model's code takes from its inputs are those of these inputs. The model is left as it was.
+
+    Args:
+        tape: of this model. Its shapes are of the example inputs; batch sizes here may differ.
+        step: (position, operator, args, kwargs) → what the operator returns; it normally calls `op.func`.
+
+    Returns:
+        The model's output tensors.
+
+    Raises:
+        TraceError: the model takes another path on these inputs, or raises.
+    """
+    stepper = _Stepper(tape, step)
+    layers = _LayerStack(model)
+    args, kwargs = as_arguments(copied(inputs))
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    try:
+        with ExitStack() as stack:
+            for context in (
+                torch.no_grad(),
+                preserved_state(model),
+                preserved_mode(model, training=False),
+                preserved_rng(),
+                _plain_operators(fast=not recurrent),
+                layers.watch(),
+                stepper,
+            ):
+                stack.enter_context(context)
+            output = model(*args, **kwargs)
+    except TraceError:
+        raise
+    except Exception as error:
+        raise TraceError(f"{layers.describe()} raised: {error}", layers.current, stepper.done) from error
+    return list(tensors_in(output))
 
 
 def _written(tape: Tape) -> set[Ref]:
