@@ -22,7 +22,7 @@ class Calibration:
 
     Attributes:
         batches: gives them afresh, as (inputs, class numbers); None in the place of the class numbers where there are none.
-            Batches may be of any size, of one sample only where the example inputs are (some code has a path of its own for it).
+            Batches may be of any size (of one sample only where the example inputs are; some code then runs differently).
     """
 
     batches: Callable[[], Iterable[Batch]]
