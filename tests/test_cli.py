@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 import niwaki
 from niwaki.cli import main
+from niwaki.cli.setup import Words, set_up
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -98,6 +100,20 @@ def test_only_skip_scope_and_settings(run: Run, weights: Path, tmp_path: Path) -
     assert list(json.loads((out / "plan.json").read_text())["groups"]) == ["conv1", "conv3"]
 
 
+def test_calibration_inputs_are_drawn_from_the_training_split_by_the_seed() -> None:
+    drawn = [
+        set_up(Words("digits-cnn", data="digits", seed=seed, calibration=50, batch_size=20)).calibration for seed in (1, 1, 2)
+    ]
+    batches = [list(calibration.batches()) for calibration in drawn if calibration is not None]
+    assert [[len(inputs) for inputs, _ in found] for found in batches] == [[20, 20, 10]] * 3
+    first, again, other = (torch.cat([inputs for inputs, _ in found if isinstance(inputs, Tensor)]) for found in batches)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    train = torch.cat([images for images, _ in niwaki.data.load("digits").split("train").batches(200)])
+    assert all(bool((train == image).flatten(1).all(1).any()) for image in first)
+    assert all(labels is not None for _, labels in batches[0])
+
+
 def test_inspect_lists_groups_and_reasons(run: Run) -> None:
     code, text, _ = run("inspect", "lenet-300-100")
     assert code == 0
@@ -125,6 +141,9 @@ def test_inspect_lists_groups_and_reasons(run: Run) -> None:
         (("reproduce", "neuron-mergin"), "'neuron-merging'"),
         (("reproduce", "neuron-merging", "--only", "lenet"), "'lenet-300-100'"),
         (("prune", "nowhere.nets:build"), "nowhere"),
+        (("prune", "digits-cnn", "--calibration", 64), "training split of --data"),
+        (("prune", "digits-cnn", "--calibration", 64, "--data", "digits", "--split", "train"), "on another"),
+        (("prune", "digits-cnn", "--calibration", 99999, "--data", "digits"), "99999"),
     ],
 )
 def test_bad_input_is_one_line_with_the_thing_and_the_fix(run: Run, words: tuple[object, ...], said: str) -> None:

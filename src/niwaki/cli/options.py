@@ -15,6 +15,9 @@ DataRoot = Annotated[Path | None, typer.Option(help="folder that holds the data 
 Split = Annotated[str, typer.Option(help="what accuracy is measured on: test, validation or train")]
 BatchSize = Annotated[int, typer.Option(help="images a batch in evaluation", min=1)]
 Limit = Annotated[int | None, typer.Option(help="at most so many images in evaluation", min=1)]
+Calibration = Annotated[
+    int | None, typer.Option(help="training inputs for methods that look at activations, drawn by the seed", min=1)
+]
 InputShape = Annotated[str | None, typer.Option(help="one input without the batch axis: 3,224,224")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]

@@ -33,6 +33,7 @@ def prune(
     min_units: Annotated[int, typer.Option(help="units that stay in every group at least")] = 1,
     rounding: Annotated[Rounding, typer.Option(help="of kept counts")] = "round",
     multiple: Annotated[int, typer.Option(help="round kept counts to a multiple of this")] = 1,
+    calibration: options.Calibration = None,
     split: options.Split = "test",
     batch_size: options.BatchSize = 200,
     limit: options.Limit = None,
@@ -66,7 +67,7 @@ def prune(
         raise SettingError(f"{model} is pruned already; prune its original harder, or load it with niwaki.load and prune that")
     if out is not None:
         check_output(out, overwrite)
-    setup = set_up(Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed))
+    setup = set_up(Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed, calibration))
     result = niwaki.prune(
         setup.model,
         setup.inputs,
@@ -74,6 +75,7 @@ def prune(
         budget=share,
         compensation=compensation,
         data=setup.batches,
+        calibration=setup.calibration,
         scope=scope,
         only=only or (),
         skip=skip or (),

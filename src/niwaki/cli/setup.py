@@ -15,6 +15,7 @@ from niwaki import data as data_sets
 from niwaki.cli.console import messages
 from niwaki.data import Dataset
 from niwaki.errors import SettingError
+from niwaki.evidence import Calibration
 from niwaki.graph import Inputs
 from niwaki.records import Record
 
@@ -33,6 +34,7 @@ class Words:
     input_shape: str | None = None
     device: str = "cpu"
     seed: int = 0
+    calibration: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Setup:
 
     Attributes:
         batches: fresh batches of the chosen split, None without data.
+        calibration: some training inputs with their class numbers, where the user asked for them.
         settings: what the record says of all this.
         record: of the pruned network, where the model is a folder that niwaki wrote.
     """
@@ -50,6 +53,7 @@ class Setup:
     batches: Callable[[], Iterable[tuple[Tensor, Tensor]]] | None
     settings: dict[str, Any]
     record: Record | None = None
+    calibration: Calibration | None = None
 
 
 def set_up(words: Words) -> Setup:
@@ -77,11 +81,13 @@ def set_up(words: Words) -> Setup:
         "data": words.data,
         "split": words.split if dataset else None,
         "limit": words.limit,
+        "calibration": words.calibration,
         "device": str(device),
     }
     inputs = _inputs(words, dataset, model, device)
     settings["input_shape"] = list(inputs.shape[1:])
-    return Setup(model, inputs, _batches(words, dataset, device), settings, record)
+    calibration = _calibration(words, dataset, device)
+    return Setup(model, inputs, _batches(words, dataset, device), settings, record, calibration)
 
 
 def is_artefact(model: str) -> bool:
@@ -125,3 +131,19 @@ def _batches(
         return None
     split = dataset.split(words.split).to(device)
     return lambda: split.batches(words.batch_size, limit=words.limit)
+
+
+def _calibration(words: Words, dataset: Dataset | None, device: torch.device) -> Calibration | None:
+    """A random subset of the training split, the same for the same seed; never of the split that accuracy is measured on."""
+    if words.calibration is None:
+        return None
+    if dataset is None:
+        raise SettingError("--calibration takes its inputs from the training split of --data; name a data set")
+    if words.split == "train":
+        raise SettingError("--calibration draws from the training split, so that accuracy is measured on another: --split test")
+    train = dataset.split("train")
+    if words.calibration > len(train):
+        raise SettingError(f"--calibration {words.calibration}: the training split of {words.data} has {len(train)} inputs")
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(words.seed))
+    chosen = train.take(order[: words.calibration]).to(device)
+    return Calibration.labelled(lambda: chosen.batches(words.batch_size))
