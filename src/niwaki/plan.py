@@ -31,11 +31,20 @@ class Kept:
             raise SettingError("kept units must be ascending, without repeats, and at least one")
 
 
+Size = int | tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Plan(Mapping[str, Kept]):
-    """Group name → kept units, for every group that takes part."""
+    """Group name → kept units, for every group that takes part.
+
+    Attributes:
+        sizes: module → attribute → the size that the user's code keeps there in the smaller model (`num_heads`; an
+            attribute of an object that the module holds is written `config.num_heads`). None: not looked for yet.
+    """
 
     groups: Mapping[str, Kept] = field(default_factory=dict)
+    sizes: Mapping[str, Mapping[str, Size]] | None = None
 
     def __getitem__(self, name: str) -> Kept:
         return self.groups[name]
@@ -57,7 +66,8 @@ class Plan(Mapping[str, Kept]):
             f"    {json.dumps(name)}: {json.dumps({'width': kept.width, 'kept': list(kept.units)})}"
             for name, kept in self.groups.items()
         )
-        return f'{{\n  "schema": {SCHEMA},\n  "groups": {{\n{lines}\n  }}\n}}\n'
+        sizes = "" if self.sizes is None else f',\n  "sizes": {json.dumps(self.sizes)}'
+        return f'{{\n  "schema": {SCHEMA},\n  "groups": {{\n{lines}\n  }}{sizes}\n}}\n'
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -76,7 +86,7 @@ class Plan(Mapping[str, Kept]):
         groups = data.get("groups")
         if not isinstance(groups, dict):
             raise SettingError("the plan has no table 'groups'")
-        return cls({name: _read_kept(name, entry) for name, entry in groups.items()})
+        return cls({name: _read_kept(name, entry) for name, entry in groups.items()}, _read_sizes(data.get("sizes")))
 
     def __str__(self) -> str:
         name_width = max((len(name) for name in self.groups), default=0)
@@ -92,3 +102,21 @@ def _read_kept(name: str, entry: Any) -> Kept:
         return Kept(entry["width"], tuple(entry["kept"]))
     except SettingError as error:
         raise SettingError(f"group {name!r} of the plan: {error}") from error
+
+
+def _read_sizes(data: Any) -> dict[str, dict[str, Size]] | None:
+    if data is None:
+        return None
+    if not isinstance(data, dict) or not all(isinstance(table, dict) for table in data.values()):
+        raise SettingError("'sizes' of the plan is a table: module → attribute → size")
+    return {
+        module: {name: _read_size(f"{module}.{name}", value) for name, value in table.items()} for module, table in data.items()
+    }
+
+
+def _read_size(name: str, value: Any) -> Size:
+    if type(value) is int:
+        return value
+    if isinstance(value, list) and all(type(item) is int for item in value):
+        return tuple(value)
+    raise SettingError(f"the size {name!r} of the plan is a whole number or a list of them; got {value!r}")

@@ -22,7 +22,7 @@ from niwaki.plan import Plan
 from niwaki.records import Record
 from niwaki.selection import Budget, Selection, select
 from niwaki.selection.select import Rounding, Scope
-from niwaki.surgery import Blame, check, shrink
+from niwaki.surgery import Blame, check, kept_sizes, shrink
 
 Batch = tuple[Tensor, Tensor]
 Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -196,7 +196,7 @@ def _cut(
         with clock.stage("compensate"):
             compensated = repair(plan)
         try:
-            smaller, difference = _proved(graph, plan, compensated.mixings, clock)
+            smaller, plan, difference = _proved(graph, plan, compensated.mixings, clock)
         except SurgeryError as error:
             suspects = blame(plan, error)
             if not set(plan) - set(suspects) or not suspects:
@@ -206,15 +206,17 @@ def _cut(
             return _Cut(smaller, plan, compensated, difference, left_whole)
 
 
-def _proved(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], clock: _Clock) -> tuple[nn.Module, float]:
-    """The smaller model and how far it is from its reference; sizes that its code keeps are looked for near, then wide."""
+def _proved(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], clock: _Clock) -> tuple[nn.Module, Plan, float]:
+    """The smaller model, its plan with the sizes that its code keeps (looked for near, then wide), and how far it is from
+    its reference."""
     failures = []
     for wide in (False, True):
         try:
             with clock.stage("shrink"):
-                smaller = shrink(graph, plan, mixings, wide_sizes=wide)
+                sized = dataclasses.replace(plan, sizes=kept_sizes(graph, plan, wide=wide))
+                smaller = shrink(graph, sized, mixings)
             with clock.stage("check"):
-                return smaller, check(graph, plan, mixings, smaller)
+                return smaller, sized, check(graph, plan, mixings, smaller)
         except SurgeryError as error:
             failures.append(error)
     # where the two guesses fail differently, the one that got further is nearer to the cause

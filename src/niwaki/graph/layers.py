@@ -23,6 +23,11 @@ def sizes(module: nn.Module, numbers: Mapping[str, int]) -> dict[str, Any]:
     return {}
 
 
+def knows_sizes(module: nn.Module) -> bool:
+    """Whether a module is one of torch's own layers whose size attributes `sizes` states."""
+    return any(isinstance(module, kind) for kind, _ in _RULES)
+
+
 def _linear(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
     outputs, inputs = module.weight.shape
     return {"in_features": inputs, "out_features": outputs}

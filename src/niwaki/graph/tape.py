@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from niwaki.errors import TraceError
+from niwaki.graph.attributes import noted_reads
 from niwaki.graph.inputs import Inputs, as_arguments, copied, preserved_mode, preserved_rng, preserved_state
 
 
@@ -77,6 +78,7 @@ class Tape:
         constants: value → tensor, for tensors that are none of the above and no operator made.
         fake: whether the run was on fake tensors.
         by_value: whether the model's code looked at a tensor's values, so that others might take another path.
+        attributes: module → attributes with integers that its code read; not of torch's own layers.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -88,6 +90,7 @@ class Tape:
     constants: dict[Ref, Tensor] = field(default_factory=dict)
     fake: bool = True
     by_value: bool = False
+    attributes: dict[str, set[str]] = field(default_factory=dict)
 
 
 def refs_in(tree: Any) -> Iterator[Ref]:
@@ -307,6 +310,7 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
                 stack.enter_context(mode)
             recorder.tape.inputs = [recorder.ref(tensor) for tensor in tensors_in((args, kwargs))]
             stack.enter_context(layers.watch())
+            recorder.tape.attributes = stack.enter_context(noted_reads(model))
             with recorder:
                 output = model(*args, **kwargs)
     except Exception as error:

@@ -4,5 +4,6 @@ from niwaki.surgery.blame import Blame
 from niwaki.surgery.check import check
 from niwaki.surgery.reference import reference_outputs
 from niwaki.surgery.shrink import shrink
+from niwaki.surgery.sizes import kept_sizes
 
-__all__ = ["Blame", "check", "reference_outputs", "shrink"]
+__all__ = ["Blame", "check", "kept_sizes", "reference_outputs", "shrink"]

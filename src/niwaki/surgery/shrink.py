@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +15,18 @@ from niwaki.errors import SurgeryError
 from niwaki.graph import Graph, Role, named_state, preserved_mode
 from niwaki.graph.terms import Term, Var, transform
 from niwaki.plan import Plan
-from niwaki.surgery.sizes import follow_sizes
+from niwaki.surgery.sizes import follow_sizes, kept_sizes
 
 
-def shrink(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None, *, wide_sizes: bool = False) -> nn.Module:
+def shrink(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None) -> nn.Module:
     """A smaller copy of the graph's model; the model itself is not touched.
 
     Class, dtype, device, requires_grad, hooks, shared parameters and train/eval modes are those of the original. The
     result is not checked here: `niwaki.check` does that.
 
     Args:
+        plan: where it says nothing of the sizes that the user's modules keep, these are looked for (`kept_sizes`).
         mixings: group name → mixing, folded into that group's consumers; plain selection where a group has none.
-        wide_sizes: how far to look for integers that modules of the user's keep about their sizes (`follow_sizes`).
 
     Raises:
         SurgeryError: the model cannot be copied.
@@ -34,7 +35,7 @@ def shrink(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None
     with preserved_mode(model, training=False):
         pass  # as for the trace: modules that keep full-size tensors for evaluation drop them when the mode is set
     fill(model, graph, plan, mixings or {})
-    follow_sizes(model, graph, plan, wide=wide_sizes)
+    follow_sizes(model, graph, plan if plan.sizes is not None else replace(plan, sizes=kept_sizes(graph, plan)))
     return model
 
 

@@ -1,49 +1,86 @@
 """Integers that a model keeps about its own sizes, and that must follow when its tensors shrink.
 
 torch's own layers say what they keep (niwaki.graph.layers). Of any other module the trace says which integers reached
-operators as the size of channels; attributes of the calling module that hold the same integers are taken to be their
-source. That is a guess, and it is proved or refused by running the result against the reference.
+operators as the size of channels; attributes that the calling module read and that hold the same integers are taken to be
+their source. That is a guess, and it is proved or refused by running the result against the reference. What is found is
+part of the plan, so that a saved network gets the sizes that were proved.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 
+from niwaki.errors import SurgeryError
 from niwaki.graph import Graph
-from niwaki.graph.layers import sizes
+from niwaki.graph.layers import knows_sizes, sizes
 from niwaki.graph.terms import keep_mask
-from niwaki.plan import Plan
+from niwaki.plan import Plan, Size
 
 Change = tuple[int, int]  # old and new size
 
 
-def follow_sizes(model: nn.Module, graph: Graph, plan: Plan, *, wide: bool = False) -> None:
-    """Set the size attributes of all modules of the smaller model.
+def kept_sizes(graph: Graph, plan: Plan, *, wide: bool = False) -> dict[str, dict[str, Size]]:
+    """Module → attribute → size in the smaller model, for modules that are not layers of torch's own.
 
     Args:
         wide: guess also from the operators of the modules inside a module and of the one around it, and from the tensors
             that it holds: for code that passes its sizes on, or compares them with what it is given.
     """
     changes = _changes(graph, plan)
-    tensors = _tensor_changes(graph, plan) if wide else {}
+    tensors = _tensor_changes(graph, plan)
+    found = {}
+    for name, module in graph.model.named_modules():
+        if knows_sizes(module):
+            continue
+        own = [pairs for tensor, pairs in tensors.items() if graph.layer_holds(name, tensor) and _owner(tensor) == name]
+        known = list(changes.get(name, {}).values())
+        if wide:
+            # and its parent's, which may call a method of it that is not its forward
+            near = [layer for layer in changes if _within(layer, name) or layer == name.rpartition(".")[0]]
+            known += [pairs for layer in near for pairs in changes[layer].values()]
+            known += [pairs for tensor, pairs in tensors.items() if _within(tensor, name)]
+        read = graph.inference.tape.attributes.get(name, set())
+        renewed = {**_renewed_by_value(module, own, None), **_renewed_by_value(module, known, read)}
+        if renewed:
+            found[name] = renewed
+    return found
+
+
+def follow_sizes(model: nn.Module, graph: Graph, plan: Plan) -> None:
+    """Set the size attributes of all modules of the smaller model: torch's own by their tensors, others by the plan.
+
+    Raises:
+        SurgeryError: the plan sets what is not a size attribute of the model.
+    """
+    changes = _changes(graph, plan)
     for name, module in model.named_modules():
-        calls = changes.get(name, {})
-        roles = {role: new for (_, role), pairs in calls.items() for _, new in pairs}
-        own = sizes(module, roles)
-        for attribute, value in own.items():
+        roles = {role: new for (_, role), pairs in changes.get(name, {}).items() for _, new in pairs}
+        for attribute, value in sizes(module, roles).items():
             if getattr(module, attribute) != value:
                 setattr(module, attribute, value)
-        if not own:
-            known = list(calls.values())
-            if wide:
-                # and its parent's, which may call a method of it that is not its forward
-                near = [layer for layer in changes if _within(layer, name) or layer == name.rpartition(".")[0]]
-                known += [pairs for layer in near for pairs in changes[layer].values()]
-                known += [pairs for tensor, pairs in tensors.items() if _within(tensor, name)]
-            _follow_by_value(module, known)
+    modules = dict(model.named_modules())
+    for name, table in (plan.sizes or {}).items():
+        for attribute, size in table.items():
+            _set(modules.get(name), name, attribute, size)
+
+
+def _set(module: nn.Module | None, name: str, path: str, size: Size) -> None:
+    """Give an integer, or a sequence of integers, that is there already its new value; nothing else can be set."""
+    owner: Any = module
+    *way, attribute = path.split(".")
+    for step in way:
+        owner = vars(owner).get(step) if hasattr(owner, "__dict__") else None
+    old = vars(owner).get(attribute) if hasattr(owner, "__dict__") else None
+    if type(old) is int and type(size) is int:
+        setattr(owner, attribute, size)
+    elif isinstance(old, (list, tuple)) and isinstance(size, tuple) and len(old) == len(size):
+        setattr(owner, attribute, size if isinstance(old, tuple) else list(size))
+    else:
+        raise SurgeryError(f"the plan sets {name}.{path} to {size}, which is no size that the model keeps", name)
 
 
 def _changes(graph: Graph, plan: Plan) -> dict[str, dict[tuple[int, str], list[Change]]]:
@@ -69,20 +106,30 @@ def _within(name: str, module: str) -> bool:
     return not module or name == module or name.startswith(f"{module}.")
 
 
-def _follow_by_value(module: nn.Module, calls: list[list[Change]]) -> None:
-    """Change attributes that equal a changed size, or a sequence that equals neighbouring sizes of one call."""
+def _owner(tensor: str) -> str:
+    return tensor.rpartition(".")[0]
+
+
+def _renewed_by_value(module: nn.Module, calls: list[list[Change]], among: Collection[str] | None) -> dict[str, Size]:
+    """Attributes that equal a changed size, or a sequence that equals neighbouring sizes of one call, with their new value.
+
+    Args:
+        among: attributes that the model's code reads. None: all, but then no equal size may have stayed as it was.
+    """
     renamed: dict[int, set[int]] = defaultdict(set)
     for pairs in calls:
         for old, new in pairs:
-            if old != new:
+            if old != new or among is None:
                 renamed[old].add(new)
     single = {old: next(iter(new)) for old, new in renamed.items() if len(new) == 1}
-    for attribute, value in list(vars(module).items()):
-        if attribute.startswith("_") or attribute == "training":
+    found = {}
+    for attribute, value in vars(module).items():
+        if attribute.startswith("_") or attribute == "training" or (among is not None and attribute not in among):
             continue
         new = _renewed(value, calls, single)
-        if new is not value:
-            setattr(module, attribute, new)
+        if new is not value and new != value:
+            found[attribute] = tuple(new) if isinstance(new, list) else new
+    return found
 
 
 def _renewed(value: Any, calls: list[list[Change]], single: dict[int, int]) -> Any:
