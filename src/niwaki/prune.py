@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from niwaki.compensation import COMPENSATIONS, Compensated, Compensation, Mixing, compensate
 from niwaki.criteria import CRITERIA, Criterion, score
@@ -22,7 +23,7 @@ from niwaki.plan import Plan
 from niwaki.records import Record
 from niwaki.selection import Budget, Selection, select
 from niwaki.selection.select import Rounding, Scope
-from niwaki.surgery import Blame, check, kept_sizes, shrink
+from niwaki.surgery import Blame, check, hand_over, kept_sizes, shrink
 
 Batch = tuple[Tensor, Tensor]
 Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -108,6 +109,7 @@ def prune(
     rounding: Rounding = "round",
     multiple: int = 1,
     seed: int = 0,
+    optimizer: Optimizer | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Result:
     """A smaller, repaired and checked copy of a network; the network itself is not touched.
@@ -126,6 +128,8 @@ def prune(
             Not the inputs that the network will be judged on.
         scope, only, skip, min_units, rounding, multiple: see `niwaki.Selection`.
         seed: of the criterion's chance.
+        optimizer: of the model; it is handed over to the pruned one in place, with what it remembers (momenta, second
+            moments) cut like the parameters, so that training goes on. Only once all else has succeeded.
         settings: more entries for the record's settings.
 
     Raises:
@@ -158,7 +162,10 @@ def prune(
         **(settings or {}),
     }
     notes = {**cut.compensated.notes, **cut.left_whole}
-    record = Record(before, after, described, seed, clock.seconds, _summary(cut, graph))
+    summary = _summary(cut, graph)
+    if optimizer is not None:
+        summary += hand_over(optimizer, graph, cut.plan, cut.model)
+    record = Record(before, after, described, seed, clock.seconds, summary)
     return Result(cut.model, cut.plan, record, notes)
 
 

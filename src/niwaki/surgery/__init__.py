@@ -2,8 +2,9 @@
 
 from niwaki.surgery.blame import Blame
 from niwaki.surgery.check import check
+from niwaki.surgery.optimizer import hand_over
 from niwaki.surgery.reference import reference_outputs
 from niwaki.surgery.shrink import shrink
 from niwaki.surgery.sizes import kept_sizes
 
-__all__ = ["Blame", "check", "kept_sizes", "reference_outputs", "shrink"]
+__all__ = ["Blame", "check", "hand_over", "kept_sizes", "reference_outputs", "shrink"]
