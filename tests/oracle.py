@@ -14,13 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from niwaki.compensation import Mixing
-from niwaki.graph import Graph, Role, call, named_state, tensors_in
+from niwaki.graph import Graph, Group, Role, call, named_state, tensors_in
 from niwaki.plan import Plan
 
 
 def is_simple(graph: Graph, plan: Plan) -> bool:
     """Whether all that loses units is read by plain weights only."""
-    return all(graph[name].fold_obstacle is None for name in plan.kept)
+    return all(plainly_read(graph[name]) for name in plan.kept)
+
+
+def plainly_read(group: Group) -> bool:
+    """Whether the units of a group are read by weights alone, and no statistics are taken over them."""
+    return group.fold_obstacle is None and group.normalised is None
 
 
 def masked(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing]) -> nn.Module:
@@ -31,8 +36,34 @@ def masked(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing]) -> nn.Module
         matrix = mixings[name].matrix if name in mixings else Mixing.selecting(plan[name].width, units).matrix
         for piece in graph[name].of_role(Role.CONSUMER):
             tensor = state[piece.tensor]
-            tensor.data = _mixed(tensor.detach(), piece.axis, piece.units.tolist(), list(units), matrix)
+            reader = mixings[name].at(piece.tensor) if name in mixings else Mixing(matrix)
+            if reader.shift is not None:
+                _add_behind(model, tensor, _constant(tensor, piece.axis, piece.units.tolist(), reader.shift))
+            tensor.data = _mixed(tensor.detach(), piece.axis, piece.units.tolist(), list(units), reader.matrix)
     return model
+
+
+def _constant(tensor: Tensor, axis: int, owner: list[int], shift: Tensor) -> Tensor:
+    """What a layer puts out, channel by channel, of inputs that are the shift of their unit everywhere."""
+    columns = tensor.detach().movedim(axis, 0)
+    out = torch.zeros(columns.shape[1], dtype=torch.float64)
+    for index, unit in enumerate(owner):
+        if unit >= 0:
+            out += float(shift[unit]) * columns[index].double().reshape(len(out), -1).sum(1)
+    return out
+
+
+def _add_behind(model: nn.Module, weight: Tensor, constant: Tensor) -> None:
+    """Let every layer with this weight add a constant to its output."""
+    for module in model.modules():
+        if getattr(module, "weight", None) is weight:
+            last = isinstance(module, nn.Linear)
+
+            def add(_: nn.Module, __: Any, output: Tensor, last: bool = last) -> Tensor:
+                shape = [-1] if last else [1, -1, *[1] * (output.ndim - 2)]
+                return output + constant.to(output.dtype).view(shape)
+
+            module.register_forward_hook(add, prepend=True)  # what the layer itself puts out
 
 
 def _mixed(tensor: Tensor, axis: int, owner: list[int], kept: list[int], matrix: Tensor) -> Tensor:

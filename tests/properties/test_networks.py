@@ -150,7 +150,7 @@ def cases(draw: st.DrawFn) -> tuple[niwaki.Graph, Plan, dict[str, Mixing]]:
     for group in graph.groups:
         units = sorted(draw(st.sets(st.integers(0, group.width - 1), min_size=1)))
         kept[group.name] = Kept(group.width, tuple(units))
-        if len(units) < group.width and group.fold_obstacle is None and draw(st.booleans()):
+        if len(units) < group.width and group.fold_obstacle is None and group.normalised is None and draw(st.booleans()):
             mixings[group.name] = Mixing(torch.randn(group.width, len(units), dtype=torch.float64))
     return graph, Plan(kept), mixings
 

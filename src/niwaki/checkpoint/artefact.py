@@ -17,9 +17,10 @@ from safetensors.torch import save_model
 from torch import nn
 
 from niwaki import models
-from niwaki.checkpoint.weights import load_weights
+from niwaki.checkpoint.weights import load_weights, read_weights
 from niwaki.errors import CheckpointError, NiwakiError
 from niwaki.graph import Inputs, trace
+from niwaki.graph.layers import can_take_bias, give_bias
 from niwaki.plan import Plan
 from niwaki.records import Record, staged_folder
 from niwaki.surgery import shrink
@@ -106,8 +107,19 @@ def load(
                 f"{type(original).__name__} has {widths.get(name, 'no such group')}"
             )
     pruned = shrink(graph, plan)
+    _add_biases(pruned, folder / WEIGHTS)
     load_weights(pruned, folder / WEIGHTS)
     return pruned.eval()
+
+
+def _add_biases(model: nn.Module, weights: Path) -> None:
+    """Biases that a compensation gave to layers without one: they are in the file and not in the original."""
+    known = model.state_dict()
+    for name in read_weights(weights).keys() - known.keys():
+        layer, _, attribute = name.rpartition(".")
+        module = dict(model.named_modules()).get(layer)
+        if attribute == "bias" and module is not None and can_take_bias(module):
+            give_bias(module, torch.zeros(known[f"{layer}.weight" if layer else "weight"].shape[0]))
 
 
 def _text(path: Path) -> str:

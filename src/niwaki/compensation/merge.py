@@ -58,7 +58,8 @@ class Merge(Compensation):
             raise SettingError(f"merge:lam must be in [0, 1]; got {self.lam}")
 
     def mix(self, group: Group, units: Sequence[int], state: Mapping[str, Tensor]) -> tuple[Mixing | None, str]:
-        obstacle = group.scaling_obstacle or group.fold_obstacle
+        normalised = f"normalised over by {group.normalised}" if group.normalised else None
+        obstacle = group.scaling_obstacle or group.fold_obstacle or normalised
         if obstacle is not None:
             return None, f"not merged: {obstacle}"
         writer, kept = group.writers[0], torch.as_tensor(units)

@@ -103,7 +103,8 @@ def _build(state: Inference, var: Var, use: _Uses, taken: dict[str, Var]) -> Gro
         count += 1
         name = f"{layers[0]}#{count}"
     writers, scaling_obstacle = follow(state, var, use.operators, {(p.tensor, p.axis): p for p in slices})
-    return Group(name, var.size, layers, slices, writers, scaling_obstacle, _fold_obstacle(state, use))
+    obstacle, normalised = _fold_obstacle(state, use), _normalised(state, use)
+    return Group(name, var.size, layers, slices, writers, scaling_obstacle, obstacle, normalised)
 
 
 def _main_role(roles: set[Role]) -> Role:
@@ -116,7 +117,7 @@ def _fold_obstacle(state: Inference, use: _Uses) -> str | None:
         op = state.tape.ops[read.position]
         where = f"{op.name} in {op.layer or 'the model'}"
         if read.statistics:
-            return f"normalised over by {where}"
+            continue
         if read.weight is None:
             return f"read without a weight by {where}"
         if not state.origins[read.weight].pure:
@@ -125,6 +126,12 @@ def _fold_obstacle(state: Inference, use: _Uses) -> str | None:
         if Role.CONSUMER in roles and len(roles) > 1:
             return f"{name} reads the units and writes or carries them too"
     return None
+
+
+def _normalised(state: Inference, use: _Uses) -> str | None:
+    """The first operator that takes statistics over the units."""
+    found = (state.tape.ops[read.position] for read in use.reads if read.statistics)
+    return next((f"{op.name} in {op.layer or 'the model'}" for op in found), None)
 
 
 def _frozen(state: Inference) -> tuple[Frozen, ...]:

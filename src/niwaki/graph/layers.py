@@ -28,6 +28,18 @@ def knows_sizes(module: nn.Module) -> bool:
     return any(isinstance(module, kind) for kind, _ in _RULES)
 
 
+def can_take_bias(module: nn.Module) -> bool:
+    """Whether a layer without a bias adds one as soon as it is given one."""
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return isinstance(module, kinds) and type(module).__module__.startswith("torch.nn.") and module.bias is None
+
+
+def give_bias(module: nn.Module, values: Tensor) -> None:
+    """A new bias for a layer that can take one, of its weight's dtype, device and requires_grad; (out,)."""
+    weight: Tensor = module.weight  # type: ignore[assignment]  # such a layer has one
+    module.bias = nn.Parameter(values.to(weight.device, weight.dtype), requires_grad=weight.requires_grad)
+
+
 def _linear(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
     outputs, inputs = module.weight.shape
     return {"in_features": inputs, "out_features": outputs}

@@ -89,6 +89,8 @@ class Group:
         scaling_obstacle: why c times a unit before its non-linearity is not c times the unit where it is read (c ≥ 0);
             None where it is, so that one unit can stand in for another.
         fold_obstacle: why a mixing of units cannot be folded into the consumers' weights; None where it can.
+        normalised: the operator that takes statistics over the units, of the kept ones alone once some are gone; None
+            where none does.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Group:
     writers: tuple[Writer, ...]
     scaling_obstacle: str | None = None
     fold_obstacle: str | None = None
+    normalised: str | None = None
 
     def of_role(self, role: Role) -> tuple[Slice, ...]:
         """The slices of one role."""

@@ -1,0 +1,165 @@
+"""Where a constant that is added to what a consumer puts out can be kept.
+
+A mixing with a shift adds W · shift to the output of every consumer. That constant goes into the consumer's bias; where it
+has none, into the stored mean of the normalisation that follows at once; else into a new bias of the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from niwaki.graph.inference import Read
+from niwaki.graph.layers import can_take_bias
+from niwaki.graph.tape import Op, Ref
+from niwaki.graph.terms import leaves
+from niwaki.graph.types import Graph
+
+
+@dataclass(frozen=True)
+class Offset:
+    """The place for one consumer's constant.
+
+    Attributes:
+        weight: the consumer's weight, by name; `axis` holds what it reads, `out_axis` what it puts out.
+        tensor: the bias or stored mean that takes the constant up; of kind "new", the name that a new bias will have.
+        layer: the consumer.
+    """
+
+    weight: str
+    axis: int
+    out_axis: int
+    kind: Literal["bias", "mean", "new"]
+    tensor: str
+    layer: str
+
+    def constant(self, weight: Tensor, units: Tensor, shift: Tensor) -> Tensor:
+        """W · shift in float64, by output channel: (out,).
+
+        Args:
+            units: int64 (axis size,), the unit of every index of the axis, -1 where it belongs to another group.
+            shift: (width,).
+        """
+        values = shift.new_zeros(len(units))
+        values[units >= 0] = shift[units[units >= 0]]
+        rows = weight.detach().double().movedim((self.out_axis, self.axis), (0, 1))
+        table = rows.reshape(*rows.shape[:2], -1).sum(2)  # over the places of a kernel
+        return table @ values.to(weight.device)
+
+
+def offsets(graph: Graph, name: str) -> tuple[tuple[Offset, ...], str | None]:
+    """The places for the constants of a group's consumers, or why one of them has none."""
+    found: dict[tuple[str, int, str], Offset] = {}
+    reads = list(reads_of(graph, name))
+    try:
+        for read in reads:
+            place = _place(graph, read)
+            found[place.weight, place.axis, place.tensor] = place
+        places = tuple(found.values())
+        for place in places:
+            _refuse_shared(graph, place, reads)
+    except NoPlace as error:
+        return (), str(error)
+    return places, None
+
+
+def reads_of(graph: Graph, name: str) -> Iterator[Read]:
+    """Where the units of a group are summed over, in the order of the tape."""
+    var = graph.variables[name]
+    return (read for read in graph.inference.reads if not read.statistics and any(v is var for v in leaves(read.term)))
+
+
+def weight_of(graph: Graph, read: Read) -> str | None:
+    """The name of the weight against which a read sums, where it is one parameter."""
+    if read.weight is None or not graph.inference.origins[read.weight].pure:
+        return None
+    return graph.inference.origins[read.weight].names[0]
+
+
+class NoPlace(Exception):  # noqa: N818  # not an error: caught in this file
+    """There is no place for a consumer's constant; the message says where."""
+
+
+def _place(graph: Graph, read: Read) -> Offset:
+    tape = graph.inference.tape
+    op = tape.ops[read.position]
+    where = f"{op.name} in {op.layer or 'the model'}"
+    weight = weight_of(graph, read)
+    if weight is None:
+        raise NoPlace(f"read without a weight of its own by {where}")
+    axis, out_axis, bias = _sides(graph, read, op, where)
+    size = graph.state[weight].shape[out_axis]
+    if isinstance(bias, Ref):
+        if not _is_vector(graph, bias, size):
+            raise NoPlace(f"the bias of {where} is not a parameter with one entry an output")
+        return Offset(weight, axis, out_axis, "bias", tape.parameters[bias], op.layer)
+    follower = _follower(graph, op, size)
+    if follower is not None:
+        return Offset(weight, axis, out_axis, *follower, op.layer)
+    module = graph.model.get_submodule(op.layer)
+    if can_take_bias(module) and getattr(module, "weight", None) is graph.state[weight]:
+        return Offset(weight, axis, out_axis, "new", f"{op.layer}.bias" if op.layer else "bias", op.layer)
+    raise NoPlace(f"{where} has no bias, and none can be given to it")
+
+
+def _sides(graph: Graph, read: Read, op: Op, where: str) -> tuple[int, int, Any]:
+    """The axes of the weight that are read and put out, and the operator's bias."""
+    known = graph.inference.tape.parameters
+    name = op.name.removeprefix("aten.")
+    if name == "convolution" and not op.arg(6, "transposed", False) and read.weight in known:
+        return 1, 0, op.arg(2, "bias")
+    if name == "linear" and read.slot == 0 and read.weight in known:
+        return 1, 0, op.arg(2, "bias")
+    if (name, read.slot) in (("mm", 0), ("addmm", 1)) and not op.kwargs:
+        bias = op.args[0] if name == "addmm" else None
+        if read.weight in known:
+            return 0, 1, bias
+        if _is_transposed(graph, read.weight):
+            return 1, 0, bias
+    raise NoPlace(f"what {where} puts out of a constant is not the same everywhere")
+
+
+def _is_transposed(graph: Graph, ref: Ref | None) -> bool:
+    """Whether a value is a whole matrix parameter turned over."""
+    tape = graph.inference.tape
+    maker = next((op for op in tape.ops if ref in op.outputs), None)
+    if maker is None or maker.name not in ("aten.t", "aten.transpose", "aten.permute"):
+        return False
+    name = tape.parameters.get(maker.args[0])
+    return name is not None and graph.state[name].ndim == 2
+
+
+def _is_vector(graph: Graph, ref: Any, size: int) -> bool:
+    name = graph.inference.tape.parameters.get(ref) if isinstance(ref, Ref) else None
+    return name is not None and tuple(graph.state[name].shape) == (size,)
+
+
+def _follower(graph: Graph, op: Op, size: int) -> tuple[Literal["bias", "mean"], str] | None:
+    """The normalisation by stored statistics, or the added parameter, that alone reads an operator's result."""
+    tape = graph.inference.tape
+    users = [(position, user) for position, user in enumerate(tape.ops) if op.result in user.tensors]
+    if len(users) != 1 or op.result in tape.outputs:
+        return None
+    position, user = users[0]
+    norm = next((norm for norm in graph.inference.norms if norm.position == position), None)
+    if norm is not None:
+        return "mean", norm.mean
+    if user.name.rstrip("_") == "aten.add" and not user.kwargs and op.name != "aten.convolution":
+        other = next((ref for ref in user.tensors if ref != op.result), None)
+        if other is not None and _is_vector(graph, other, size):
+            return "bias", tape.parameters[other]
+    return None
+
+
+def _refuse_shared(graph: Graph, place: Offset, reads: Sequence[Read]) -> None:
+    """A bias or mean that others use too cannot take up the constant of one."""
+    tape = graph.inference.tape
+    own = {read.position for read in reads if weight_of(graph, read) == place.weight}
+    results = {ref for position in own for ref in tape.ops[position].outputs}
+    for position, op in enumerate(tape.ops):
+        uses = any(tape.parameters.get(ref) == place.tensor for ref in op.tensors)
+        if uses and position not in own and not results.intersection(op.tensors):
+            raise NoPlace(f"{place.tensor} is used by {op.name} in {op.layer or 'the model'} too")
