@@ -2,7 +2,18 @@
 
 from niwaki.criteria.base import CRITERIA, Criterion, score
 from niwaki.criteria.geometric_median import GeometricMedian
+from niwaki.criteria.mutual_information import conditional_mutual_information, dependencies
 from niwaki.criteria.norm import L1, L2
 from niwaki.criteria.random import Random
 
-__all__ = ["CRITERIA", "L1", "L2", "Criterion", "GeometricMedian", "Random", "score"]
+__all__ = [
+    "CRITERIA",
+    "L1",
+    "L2",
+    "Criterion",
+    "GeometricMedian",
+    "Random",
+    "conditional_mutual_information",
+    "dependencies",
+    "score",
+]
