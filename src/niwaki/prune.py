@@ -23,7 +23,7 @@ from niwaki.plan import Plan
 from niwaki.records import Record
 from niwaki.selection import Budget, Selection, select
 from niwaki.selection.select import Rounding, Scope
-from niwaki.surgery import Blame, check, hand_over, kept_sizes, shrink
+from niwaki.surgery import Blame, check, follow_config, hand_over, shrink, size_guesses
 
 Batch = tuple[Tensor, Tensor]
 Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -80,6 +80,7 @@ class _Cut:
     compensated: Compensated
     difference: float
     left_whole: dict[str, str]
+    unstated: str | None
 
 
 @dataclass
@@ -210,23 +211,24 @@ def _cut(
                 raise
             left_whole.update(dict.fromkeys(suspects, f"left whole: {error}"))
         else:
-            return _Cut(smaller, plan, compensated, difference, left_whole)
+            with clock.stage("check"):
+                plan, unstated = follow_config(smaller, graph, plan)
+            return _Cut(smaller, plan, compensated, difference, left_whole, unstated)
 
 
 def _proved(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], clock: _Clock) -> tuple[nn.Module, Plan, float]:
-    """The smaller model, its plan with the sizes that its code keeps (looked for near, then wide), and how far it is from
-    its reference."""
+    """The smaller model, its plan with the sizes that its code keeps, and how far it is from its reference."""
     failures = []
-    for wide in (False, True):
+    for sizes in size_guesses(graph, plan):
         try:
             with clock.stage("shrink"):
-                sized = dataclasses.replace(plan, sizes=kept_sizes(graph, plan, wide=wide))
+                sized = dataclasses.replace(plan, sizes=sizes)
                 smaller = shrink(graph, sized, mixings)
             with clock.stage("check"):
                 return smaller, sized, check(graph, plan, mixings, smaller)
         except SurgeryError as error:
             failures.append(error)
-    # where the two guesses fail differently, the one that got further is nearer to the cause
+    # where the guesses fail differently, the one that got further is nearer to the cause
     raise max(failures, key=lambda error: -1 if error.position is None else error.position)
 
 
@@ -236,6 +238,8 @@ def _summary(cut: _Cut, graph: Graph) -> tuple[str, ...]:
     notes += [
         f"{name}: {why}" for name, why in {**cut.compensated.notes, **cut.left_whole}.items() if why.startswith(("not", "left"))
     ]
+    if cut.unstated:
+        notes.append(cut.unstated)
     if graph.unknown:
         notes.append("operators unknown to niwaki, whose channels are left whole: " + ", ".join(graph.unknown))
     return tuple(notes)

@@ -200,9 +200,9 @@ def infer(tape: Tape, rules: dict[str, Rule]) -> Inference:
             kind = _unknown(state, op)
         state.kinds.append(kind)
         _derive(state, op)
-    for ref in tape.outputs:
+    for ref, name in zip(tape.outputs, tape.output_names, strict=True):
         for term in state.terms(ref):
-            freeze(term, "model output")
+            freeze(term, f"model output {name}".rstrip())
     _freeze_squares(state)
     return state
 

@@ -9,7 +9,7 @@ operators again on real tensors, letting the caller step in between.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +74,7 @@ class Tape:
     Attributes:
         shapes, dtypes: of each value, by `Ref.index`.
         inputs, outputs: the tensors among the model's arguments and in what it returned.
+        output_names: where each output stands in what the model returned: "logits", "0.1"; "" where it is all of it.
         parameters: value → name of the parameter or buffer that it is (the first name of a shared one).
         constants: value → tensor, for tensors that are none of the above and no operator made.
         fake: whether the run was on fake tensors.
@@ -86,6 +87,7 @@ class Tape:
     dtypes: list[torch.dtype] = field(default_factory=list)
     inputs: list[Ref] = field(default_factory=list)
     outputs: list[Ref] = field(default_factory=list)
+    output_names: list[str] = field(default_factory=list)
     parameters: dict[Ref, str] = field(default_factory=dict)
     constants: dict[Ref, Tensor] = field(default_factory=dict)
     fake: bool = True
@@ -107,19 +109,26 @@ def refs_in(tree: Any) -> Iterator[Ref]:
 
 def tensors_in(tree: Any) -> Iterator[Tensor]:
     """All tensors in what a model takes or returns: nested containers, dataclasses and plain objects."""
+    for _, tensor in named_tensors_in(tree):
+        yield tensor
+
+
+def named_tensors_in(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The same, each with where it stands: `past_key_values.layers.0.keys`."""
     if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, Mapping):
-        for item in tree.values():
-            yield from tensors_in(item)
+        yield path, tree
+        return
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(tree, Mapping):
+        items = tree.items()
     elif isinstance(tree, (list, tuple, set)):
-        for item in tree:
-            yield from tensors_in(item)
+        items = enumerate(tree)
     elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        for item in dataclasses.fields(tree):
-            yield from tensors_in(getattr(tree, item.name))
+        items = ((item.name, getattr(tree, item.name)) for item in dataclasses.fields(tree))
     elif _is_record(tree):
-        yield from tensors_in(vars(tree))
+        items = vars(tree).items()
+    for name, item in items:
+        yield from named_tensors_in(item, f"{path}.{name}" if path else str(name))
 
 
 def _is_record(tree: Any) -> bool:
@@ -316,7 +325,9 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
     except Exception as error:
         message = f"the model cannot be run on the example inputs: {layers.describe()} raised: {error}"
         raise TraceError(message, layers.current, len(recorder.tape.ops)) from error
-    recorder.tape.outputs = [recorder.operand(tensor) for tensor in tensors_in(output)]
+    found = list(named_tensors_in(output))
+    recorder.tape.outputs = [recorder.operand(tensor) for _, tensor in found]
+    recorder.tape.output_names = [name for name, _ in found]
     if not recorder.tape.outputs:
         raise TraceError(
             f"no tensor can be seen in what the model returns ({type(output).__name__}); return tensors, or a tuple, dict "

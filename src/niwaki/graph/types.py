@@ -156,19 +156,27 @@ class Graph:
         raise UnknownNameError("group", name, (group.name for group in self.groups))
 
     @cached_property
-    def crossing(self) -> Mapping[str, set[str]]:
-        """Group → groups that it shares an axis with as rows and columns (heads and head dimensions).
-
-        Half of both gone is three quarters of that axis gone.
-        """
+    def around(self) -> Mapping[str, set[str]]:
+        """Group → groups whose units are rows of an axis in which its own are the columns: head dimensions → heads."""
         names = {var: name for name, var in self.variables.items()}
         pairs: dict[str, set[str]] = {name: set() for name in self.variables}
         for terms in self.inference.parameters.values():
             for term in terms:
-                for a, b in crossed(term):
-                    if a in names and b in names:
-                        pairs[names[a]].add(names[b])
-                        pairs[names[b]].add(names[a])
+                for outer, inner in crossed(term):
+                    if outer in names and inner in names:
+                        pairs[names[inner]].add(names[outer])
+        return pairs
+
+    @cached_property
+    def crossing(self) -> Mapping[str, set[str]]:
+        """Group → groups that it shares an axis with as rows and columns (heads and head dimensions), either way.
+
+        Half of both gone is three quarters of that axis gone.
+        """
+        pairs = {name: set(outer) for name, outer in self.around.items()}
+        for name, outer in self.around.items():
+            for other in outer:
+                pairs[other].add(name)
         return pairs
 
     def layer_holds(self, layer: str, tensor: str) -> bool:

@@ -29,7 +29,7 @@ class Selection:
         only, skip: glob patterns on the names of the layers that produce the units (`layer*.conv1`). A group takes part
             when one of its layers, or its own name, matches `only` (if given) and none matches `skip`. Of groups that are
             rows and columns of one axis (heads and head dimensions, convolution groups and channels in a group) only the
-            first takes part, so that a share stays that share; skip it by its name, or name the other, to prune that.
+            outer takes part, so that a share stays that share; skip it by its name, or name the other, to prune that.
         min_units: no group falls below this many units (or its width, where that is less).
         rounding: a local share keeps round(width·(1 - share)) units, or floor of it.
         multiple: kept counts are rounded to the nearest multiple of this.
@@ -99,13 +99,21 @@ def _participants(graph: Graph, selection: Selection, without: Collection[str]) 
     def matches(group: Group, patterns: tuple[str, ...]) -> bool:
         return any(fnmatchcase(layer, pattern) for pattern in patterns for layer in (*group.layers, group.name))
 
-    groups: list[Group] = []
-    for group in graph.groups:
-        asked = (not selection.only or matches(group, selection.only)) and not matches(group, selection.skip)
-        # of groups that cross each other (heads and head dimensions) one takes part, the outer: else a half would be 3/4
-        crossed = any(other.name in graph.crossing[group.name] for other in groups)
-        if asked and group.name not in without and not crossed:
-            groups.append(group)
+    asked = [
+        group
+        for group in graph.groups
+        if (not selection.only or matches(group, selection.only))
+        and not matches(group, selection.skip)
+        and group.name not in without
+    ]
+    names = {group.name for group in asked}
+    # of groups that cross each other one takes part, else a half would be three quarters: the outer, whole heads rather
+    # than a part of every head
+    taking: set[str] = set()
+    for group in sorted(asked, key=lambda group: len(graph.around[group.name] & names)):
+        if not graph.crossing[group.name] & taking:
+            taking.add(group.name)
+    groups = [group for group in asked if group.name in taking]
     if not groups:
         raise BudgetError("no group of channels can be pruned; print(niwaki.trace(model, inputs)) says what is frozen and why")
     return groups

@@ -70,17 +70,17 @@ def _compare(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], pruned: nn
         return 0.0  # made-up weights may overflow; that tells nothing
     worst = 0.0
     for wanted, found in zip(expected, actual, strict=True):
-        difference = _difference(wanted, found)
-        if difference > slack * TOLERANCE.get(wanted.dtype, 0.0):
+        gap = difference(wanted, found)
+        if gap > slack * TOLERANCE.get(wanted.dtype, 0.0):
             comparer = _first_difference(graph, plan, mixings, pruned, inputs)
             where = comparer.verdict or "no single operator does"
             raise SurgeryError(
-                f"the pruned model differs from the masked original by {difference:.1e} of the largest output; {where}. "
+                f"the pruned model differs from the masked original by {gap:.1e} of the largest output; {where}. "
                 "Leave the layers around it out with skip=",
                 comparer.layer,
                 comparer.position,
             )
-        worst = max(worst, difference)
+        worst = max(worst, gap)
     return worst
 
 
@@ -144,7 +144,7 @@ def _failing_place(model: nn.Module, inputs: Inputs) -> tuple[str | None, int | 
     return None, None
 
 
-def _difference(wanted: Tensor, found: Tensor) -> float:
+def difference(wanted: Tensor, found: Tensor) -> float:
     """The largest difference as a share of the largest entry; infinite where the shapes differ."""
     if wanted.shape != found.shape:
         return float("inf")
@@ -204,7 +204,7 @@ class _Comparer(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no 
         if op is None or op.func is not func:
             self._note(op, f"it takes another path at {func.overloadpacket} in {(op and op.layer) or 'the model'}")
         # only the first result: others are statistics and indices that nothing compares
-        elif _difference(wanted[0], found[0]) > TOLERANCE.get(wanted[0].dtype, 0.0):
+        elif difference(wanted[0], found[0]) > TOLERANCE.get(wanted[0].dtype, 0.0):
             self._note(op, f"the first layer that differs is {op.layer or 'the model'} ({op.name})")
         self._done += 1
 

@@ -17,7 +17,7 @@ from niwaki.graph.layers import give_bias
 from niwaki.graph.offsets import Offset, offsets
 from niwaki.graph.terms import Term, Var, transform
 from niwaki.plan import Plan
-from niwaki.surgery.sizes import follow_sizes, kept_sizes
+from niwaki.surgery.sizes import follow_sizes, size_guesses
 
 
 def shrink(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None) -> nn.Module:
@@ -27,7 +27,7 @@ def shrink(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None
     result is not checked here: `niwaki.check` does that.
 
     Args:
-        plan: where it says nothing of the sizes that the user's modules keep, these are looked for (`kept_sizes`).
+        plan: where it says nothing of the sizes that the user's modules keep, the surest guess is taken.
         mixings: group name → mixing, folded into that group's consumers; plain selection where a group has none.
 
     Raises:
@@ -37,7 +37,7 @@ def shrink(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None
     with preserved_mode(model, training=False):
         pass  # as for the trace: modules that keep full-size tensors for evaluation drop them when the mode is set
     fill(model, graph, plan, mixings or {})
-    follow_sizes(model, graph, plan if plan.sizes is not None else replace(plan, sizes=kept_sizes(graph, plan)))
+    follow_sizes(model, graph, plan if plan.sizes is not None else replace(plan, sizes=next(size_guesses(graph, plan))))
     return model
 
 

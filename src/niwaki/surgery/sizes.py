@@ -9,8 +9,8 @@ part of the plan, so that a saved network gets the sizes that were proved.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -23,13 +23,28 @@ from niwaki.plan import Plan, Size
 Change = tuple[int, int]  # old and new size
 
 
-def kept_sizes(graph: Graph, plan: Plan, *, wide: bool = False) -> dict[str, dict[str, Size]]:
-    """Module → attribute → size in the smaller model, for modules that are not layers of torch's own.
+Sizes = dict[str, dict[str, Size]]
+Reach = Literal["sure", "near", "wide"]
 
-    Args:
-        wide: guess also from the operators of the modules inside a module and of the one around it, and from the tensors
-            that it holds: for code that passes its sizes on, or compares them with what it is given.
+
+def size_guesses(graph: Graph, plan: Plan) -> Iterator[Sizes]:
+    """Module → attribute → size in the smaller model, for modules that are not layers of torch's own; the surest guess first.
+
+    * sure: integers that the module read and passed on as a size that changed, and none as that size that stayed;
+    * near: also where another axis of the same size stayed as it was;
+    * wide: also from the operators of the modules inside it and of the one around it, and from the tensors that it holds:
+      for code that passes its sizes on, or compares them with what it is given.
     """
+    tried: list[Sizes] = []
+    for reach in get_args(Reach):
+        guess = kept_sizes(graph, plan, reach)
+        if guess not in tried:
+            tried.append(guess)
+            yield guess
+
+
+def kept_sizes(graph: Graph, plan: Plan, reach: Reach = "near") -> Sizes:
+    """One guess; see `size_guesses`."""
     changes = _changes(graph, plan)
     tensors = _tensor_changes(graph, plan)
     found = {}
@@ -38,13 +53,16 @@ def kept_sizes(graph: Graph, plan: Plan, *, wide: bool = False) -> dict[str, dic
             continue
         own = [pairs for tensor, pairs in tensors.items() if graph.layer_holds(name, tensor) and _owner(tensor) == name]
         known = list(changes.get(name, {}).values())
-        if wide:
+        if reach == "wide":
             # and its parent's, which may call a method of it that is not its forward
             near = [layer for layer in changes if _within(layer, name) or layer == name.rpartition(".")[0]]
             known += [pairs for layer in near for pairs in changes[layer].values()]
             known += [pairs for tensor, pairs in tensors.items() if _within(tensor, name)]
         read = graph.inference.tape.attributes.get(name, set())
-        renewed = {**_renewed_by_value(module, own, None), **_renewed_by_value(module, known, read)}
+        renewed = {
+            **_renewed_by_value(module, own, set(vars(module)), unanimous=True),
+            **_renewed_by_value(module, known, read, unanimous=reach == "sure"),
+        }
         if renewed:
             found[name] = renewed
     return found
@@ -110,21 +128,24 @@ def _owner(tensor: str) -> str:
     return tensor.rpartition(".")[0]
 
 
-def _renewed_by_value(module: nn.Module, calls: list[list[Change]], among: Collection[str] | None) -> dict[str, Size]:
+def _renewed_by_value(
+    module: nn.Module, calls: list[list[Change]], among: Collection[str], *, unanimous: bool
+) -> dict[str, Size]:
     """Attributes that equal a changed size, or a sequence that equals neighbouring sizes of one call, with their new value.
 
     Args:
-        among: attributes that the model's code reads. None: all, but then no equal size may have stayed as it was.
+        among: the attributes that come into question.
+        unanimous: an integer changes only if no equal size stayed as it was.
     """
     renamed: dict[int, set[int]] = defaultdict(set)
     for pairs in calls:
         for old, new in pairs:
-            if old != new or among is None:
+            if old != new or unanimous:
                 renamed[old].add(new)
     single = {old: next(iter(new)) for old, new in renamed.items() if len(new) == 1}
     found = {}
     for attribute, value in vars(module).items():
-        if attribute.startswith("_") or attribute == "training" or (among is not None and attribute not in among):
+        if attribute.startswith("_") or attribute == "training" or attribute not in among:
             continue
         new = _renewed(value, calls, single)
         if new is not value and new != value:

@@ -43,6 +43,20 @@ def _matrix_product(state: Inference, op: Op, first: int) -> Kind:
     return Kind.PRODUCT
 
 
+def routed_product(state: Inference, op: Op) -> Kind | None:
+    """_grouped_mm: rows (n, k), sorted by expert, × experts (e, k, m) → (n, m)."""
+    rows, experts = state.terms(op.args[0]), state.terms(op.args[1])
+    if (len(rows), len(experts)) != (2, 3):
+        return None
+    ends = op.arg(2, "offs")
+    if isinstance(ends, Ref):
+        state.unify(experts[0], state.terms(ends)[0])
+    state.freeze(rows[0], experts[0], reason=f"told apart by {state.where}")
+    _contract(state, (0, 1), (1, 1))
+    state.give(op.result, [rows[0], experts[2]])
+    return Kind.PRODUCT
+
+
 def vector_product(state: Inference, op: Op) -> Kind:
     """mv and dot: (…, k) × (k) → (…)."""
     a = state.terms(op.args[0])
@@ -142,6 +156,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mm", "bmm"), matrix_product),
     **dict.fromkeys(("addmm", "baddbmm"), added_matrix_product),
     **dict.fromkeys(("mv", "dot"), vector_product),
+    "_grouped_mm": routed_product,
     "linear": linear,
     "convolution": convolution,
     **dict.fromkeys(

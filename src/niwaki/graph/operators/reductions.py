@@ -61,6 +61,14 @@ def norm(state: Inference, op: Op) -> Kind:
     return Kind.OTHER
 
 
+def counted(state: Inference, op: Op) -> Kind:
+    """histc and bincount: (…) → (bins), how many entries fall into each."""
+    reason = f"counted by {state.where}"
+    state.freeze(*state.terms(op.args[0]), reason=reason)
+    state.give(op.result, state.fresh(state.shape(op.result), reason))
+    return Kind.OTHER
+
+
 def triangle(state: Inference, op: Op) -> Kind:
     """tril and triu: the last two axes keep their positions."""
     axes = state.terms(op.args[0])
@@ -132,6 +140,7 @@ RULES: dict[str, Rule] = {
     "linalg_vector_norm": norm,
     **dict.fromkeys(("_softmax", "_safe_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "flip"), _ALONG),
     "topk": partial(along, kind=Kind.OTHER, position=2),
+    **dict.fromkeys(("histc", "bincount"), counted),
     **dict.fromkeys(("tril", "triu"), triangle),
     "roll": roll,
     **_spatial_rules(),

@@ -1,0 +1,219 @@
+"""The configuration that a model is built from, made to state the sizes of the smaller one, where it can.
+
+A model of many libraries is `Class(config)` and keeps the config (Hugging Face's do): what saves, loads and generates reads
+its sizes there. Which of its entries are the sizes that changed is tried out: an entry belongs to them if the class, built
+with the entry changed, comes nearer to the pruned model's shapes. The changes are kept only if all shapes are met, and if a
+model built from the new config, given the pruned weights, computes the same (a rotary frequency, or a scale, is no shape).
+Several layers of one width in the config that lost different numbers of units cannot be stated; then nothing changes.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from niwaki.graph import Graph, call, copied, preserved_mode, preserved_rng, preserved_state, tensors_in
+from niwaki.plan import Plan, Size
+from niwaki.surgery.check import TOLERANCE, difference
+from niwaki.surgery.sizes import follow_sizes
+
+Shapes = Mapping[str, tuple[int, ...]]
+SECONDS = 10.0  # building stops after this; the config is then left alone
+
+
+def follow_config(pruned: nn.Module, graph: Graph, plan: Plan) -> tuple[Plan, str | None]:
+    """Make the config of a proved pruned model state its sizes, if a model built from it then computes the same.
+
+    Returns:
+        the plan with the sizes set, and a sentence where the config cannot state them.
+    """
+    builder = _builder(graph.model)
+    if builder is None:
+        return plan, None
+    attribute, was = builder
+    shapes, first = graph.shapes_after(plan.kept), _first_names(graph.model)
+    wanted = {name: shapes.get(first.get(name, name), shape) for name, shape in was.items()}
+    if wanted == was:
+        return plan, None
+    known = plan.sizes or {}
+    for sizes in _solutions(graph.model, attribute, was, wanted):
+        stated = replace(plan, sizes={**known, "": {**known.get("", {}), **sizes}})
+        twin = copy.deepcopy(pruned)
+        follow_sizes(twin, graph, stated)
+        if _rebuilds(twin, graph, attribute):
+            follow_sizes(pruned, graph, stated)
+            return stated, None
+    return plan, (
+        f"the model's {attribute} cannot state these sizes and is left as it was: load the network with niwaki.load, not from "
+        f"its {attribute}"
+    )
+
+
+def _rebuilds(model: nn.Module, graph: Graph, attribute: str) -> bool:
+    """Whether the class, built from the model's config and given its weights, computes what the model does."""
+    try:
+        with preserved_rng():
+            again = type(model)(copy.deepcopy(getattr(model, attribute)))
+        reference = next(model.parameters())
+        again.to(reference.device, reference.dtype).load_state_dict(model.state_dict())
+        pairs = zip(_outputs(model, graph), _outputs(again.eval(), graph), strict=True)
+        return all(difference(wanted, found) <= TOLERANCE.get(wanted.dtype, 0.0) for wanted, found in pairs)
+    except Exception:
+        return False
+
+
+def _outputs(model: nn.Module, graph: Graph) -> list[Tensor]:
+    with torch.no_grad(), preserved_state(model), preserved_mode(model, training=False), preserved_rng():
+        torch.manual_seed(0)
+        return [tensor.clone() for tensor in tensors_in(call(model, copied(graph.inputs)))]
+
+
+def _builder(model: nn.Module) -> tuple[str, Shapes] | None:
+    """The attribute that holds what the model was built from, and the shapes that its class builds from it."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for attribute, value in vars(model).items():
+        if not attribute.startswith("_") and _is_settings(value) and _built(model, value) == shapes:
+            return attribute, shapes
+    return None
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """Every name of a tensor → the name that the graph knows it by."""
+    first: dict[int, str] = {}
+    pairs = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    return {name: first.setdefault(id(tensor), name) for name, tensor in pairs}
+
+
+def _is_settings(value: Any) -> bool:
+    plain = isinstance(value, (nn.Module, Tensor, type, torch.Generator)) or callable(value)
+    return hasattr(value, "__dict__") and not plain
+
+
+def _built(model: nn.Module, config: Any) -> Shapes:
+    """The shapes of a model of this class built from a config; none where it cannot be."""
+    try:
+        with preserved_rng(), torch.device("meta"):
+            built = type(model)(config)
+    except Exception:
+        return {}
+    return {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+
+
+def _solutions(model: nn.Module, attribute: str, was: Shapes, wanted: Shapes) -> Iterator[dict[str, Size]]:
+    """Sets of entries, with new values, that make the class build the wanted shapes.
+
+    The same shapes may be had by other entries (half the heads, or heads of half the width): those follow, each with an
+    entry or two more than a set that came before, or without one of its entries.
+    """
+    config = getattr(model, attribute)
+    renamed = _renamed(was, wanted)
+    options = [(path, size) for path, value in _entries(config) for size in _renewals(value, renamed)]
+    end = time.perf_counter() + SECONDS
+    pending: list[frozenset[str]] = [frozenset()]
+    for banned in pending:
+        found = _nearest(model, config, [option for option in options if option[0] not in banned], wanted, end)
+        if found:
+            yield _under(attribute, found)
+            for more in _idle(model, config, options, found, wanted, end):
+                yield _under(attribute, {**found, **more})
+            pending += [banned | {path} for path in found if banned | {path} not in pending]
+        if time.perf_counter() > end:
+            return
+
+
+def _idle(
+    model: nn.Module, config: Any, options: list[tuple[str, Size]], found: dict[str, Size], wanted: Shapes, end: float
+) -> Iterator[dict[str, Size]]:
+    """One or two more entries that leave the shapes as they are: heads and groups of heads, where their width follows."""
+    rest = [option for option in options if option[0] not in found]
+    for chosen in (*combinations(rest, 1), *combinations(rest, 2)):
+        more = dict(chosen)
+        if len(more) < len(chosen) or time.perf_counter() > end:
+            continue
+        if _distance(_built(model, _with(config, {**found, **more})), wanted) == 0:
+            yield more
+
+
+def _under(attribute: str, sizes: Mapping[str, Size]) -> dict[str, Size]:
+    return {f"{attribute}.{path}": size for path, size in sizes.items()}
+
+
+def _renamed(was: Shapes, wanted: Shapes) -> dict[int, set[int]]:
+    """Size → what it may have become: of an axis, or of a number of equal parts of it that keep their width (heads)."""
+    renamed: dict[int, set[int]] = defaultdict(set)
+    for name, shape in wanted.items():
+        for old, new in zip(was[name], shape, strict=True):
+            if old != new:
+                renamed[old].add(new)
+                for parts in range(2, old):
+                    if old % parts == 0 and parts * new % old == 0 and new:
+                        renamed[parts].add(parts * new // old)
+    return renamed
+
+
+def _nearest(
+    model: nn.Module, config: Any, options: list[tuple[str, Size]], wanted: Shapes, end: float
+) -> dict[str, Size] | None:
+    """Entries that bring the shapes nearer, the best one first, until all shapes are met."""
+    changed: dict[str, Size] = {}
+    missing = _distance(_built(model, config), wanted)
+    while missing:
+        best: tuple[int, str, Size] | None = None
+        for path, size in options:
+            if path in changed or time.perf_counter() > end:
+                continue
+            distance = _distance(_built(model, _with(config, {**changed, path: size})), wanted)
+            if distance < (best[0] if best else missing):
+                best = (distance, path, size)
+        if best is None:
+            return None
+        missing, path, size = best
+        changed[path] = size
+    return changed
+
+
+def _entries(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in vars(config).items():
+        if name.startswith("_"):
+            continue
+        if type(value) is int or (type(value) in (list, tuple) and value and all(type(item) is int for item in value)):
+            yield f"{prefix}{name}", value
+        elif _is_settings(value) and not prefix:
+            yield from _entries(value, f"{name}.")
+
+
+def _renewals(value: Any, renamed: Mapping[int, set[int]]) -> Iterator[Size]:
+    if type(value) is int:
+        yield from sorted(renamed.get(value, ()), reverse=True)
+    elif all(len(renamed.get(item, ())) < 2 for item in value) and any(item in renamed for item in value):
+        yield tuple(next(iter(renamed.get(item, (item,)))) for item in value)
+
+
+def _with(config: Any, changes: Mapping[str, Size]) -> Any:
+    config = copy.deepcopy(config)
+    for path, size in changes.items():
+        owner = config
+        *way, name = path.split(".")
+        for step in way:
+            owner = getattr(owner, step)
+        setattr(owner, name, list(size) if isinstance(getattr(owner, name), list) else size)  # type: ignore[arg-type]
+    return config
+
+
+def _distance(found: Shapes, wanted: Shapes) -> int:
+    """How many tensors are missing, too many, or of another shape, and how many of their axes differ."""
+    total = 10**6 * len(found.keys() ^ wanted.keys())
+    for name in found.keys() & wanted.keys():
+        if len(found[name]) != len(wanted[name]):
+            total += 10
+        else:
+            total += sum(a != b for a, b in zip(found[name], wanted[name], strict=True))
+    return total
