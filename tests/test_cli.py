@@ -47,7 +47,14 @@ def test_prune_writes_a_folder_that_eval_reads(run: Run, weights: Path, tmp_path
     words = ("prune", "digits-cnn", "--weights", weights, "--data", "digits", "--criterion", "l1", "--ratio", 0.5)
     code, text, err = run(*words, "--out", out)
     assert code == 0, err
-    assert sorted(path.name for path in out.iterdir()) == ["model.safetensors", "plan.json", "record.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md",
+        "load_without_niwaki.py",
+        "manifest.json",
+        "model.safetensors",
+        "plan.json",
+        "record.json",
+    ]
     assert "parameters" in text
     assert "accuracy" in text
     record = json.loads((out / "record.json").read_text())
@@ -97,7 +104,7 @@ def test_only_skip_scope_and_settings(run: Run, weights: Path, tmp_path: Path) -
     )
     code, _, err = run("prune", "digits-cnn", "--weights", weights, *words, "--out", out)
     assert code == 0, err
-    assert list(json.loads((out / "plan.json").read_text())["groups"]) == ["conv1", "conv3"]
+    assert list(json.loads((out / "plan.json").read_text())["steps"][0]) == ["conv1", "conv3"]
 
 
 def test_calibration_inputs_are_drawn_from_the_training_split_by_the_seed() -> None:
@@ -171,7 +178,7 @@ def test_an_interrupt_leaves_nothing(run: Run, weights: Path, tmp_path: Path, mo
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("niwaki.checkpoint.artefact.save_model", interrupted)
+    monkeypatch.setattr("niwaki.checkpoint.artefact.save_file", interrupted)
     code, _, _ = run("prune", "digits-cnn", "--weights", weights, "--out", tmp_path / "pruned")
     assert code == 130
     assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]

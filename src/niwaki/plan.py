@@ -25,7 +25,7 @@ class Kept:
     units: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not all(isinstance(unit, int) and 0 <= unit < self.width for unit in self.units):
+        if not all(type(unit) is int and 0 <= unit < self.width for unit in self.units):
             raise SettingError(f"kept units must be integers from 0 to {self.width - 1}")
         if not self.units or any(a >= b for a, b in zip(self.units, self.units[1:], strict=False)):
             raise SettingError("kept units must be ascending, without repeats, and at least one")

@@ -23,7 +23,7 @@ from niwaki.plan import Plan
 from niwaki.records import Record
 from niwaki.selection import Budget, Selection, select
 from niwaki.selection.select import Rounding, Scope
-from niwaki.surgery import Blame, check, follow_config, hand_over, shrink, size_guesses
+from niwaki.surgery import Blame, check, follow_config, hand_over, remember, shrink, size_guesses
 
 Batch = tuple[Tensor, Tensor]
 Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -154,6 +154,7 @@ def prune(
     cut = _cut(graph, scores, budget, selection, repairing, clock)
     with clock.stage("measure"), preserved_state(model), preserved_state(cut.model):
         before, after = compare(model, cut.model, copied(example_inputs), batches)
+    remember(model, cut.model, cut.plan, example_inputs)
     described = {
         "criterion": str(chosen),
         "budget": str(budget),

@@ -1,6 +1,19 @@
 """Weights from files and into models; pruned networks to folders and back."""
 
-from niwaki.checkpoint.artefact import PLAN, RECORD, WEIGHTS, load, save
+from niwaki.checkpoint.artefact import load, read_blueprint, read_record, save
+from niwaki.checkpoint.blueprint import Blueprint
+from niwaki.checkpoint.manifest import PLAN, RECORD, WEIGHTS
 from niwaki.checkpoint.weights import load_weights, read_weights
 
-__all__ = ["PLAN", "RECORD", "WEIGHTS", "load", "load_weights", "read_weights", "save"]
+__all__ = [
+    "PLAN",
+    "RECORD",
+    "WEIGHTS",
+    "Blueprint",
+    "load",
+    "load_weights",
+    "read_blueprint",
+    "read_record",
+    "read_weights",
+    "save",
+]

@@ -1,43 +1,59 @@
-"""A pruned network on disk: plan.json, model.safetensors and record.json in one folder. No pickle.
+"""A pruned network on disk: one folder of JSON and safetensors, read without running code from it. No pickle.
 
-`save` writes the three; `load` builds the original from its factory, replays the plan on it, and loads the weights. The
-settings in record.json name the factory and the shape of one input.
+    plan.json               how the original becomes the pruned network (see blueprint)
+    model.safetensors       its weights: a plain state dict; buffers.safetensors has those that a state dict leaves out
+    record.json             what was measured, with settings, versions and hardware
+    manifest.json           the hashes of these
+    README.md               a model card; load_without_niwaki.py loads the folder where niwaki is not installed
+
+`load` builds the original from its factory and gives every tensor and size attribute its pruned value; nothing is traced.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 import os
+import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save_model
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from niwaki import models
-from niwaki.checkpoint.weights import load_weights, read_weights
+from niwaki.checkpoint import standalone
+from niwaki.checkpoint.blueprint import Blueprint
+from niwaki.checkpoint.card import model_card
+from niwaki.checkpoint.construct import build_original
+from niwaki.checkpoint.manifest import (
+    BUFFERS,
+    CARD,
+    PLAN,
+    RECORD,
+    STANDALONE,
+    WEIGHTS,
+    check_manifest,
+    read_text,
+    write_manifest,
+)
 from niwaki.errors import CheckpointError, NiwakiError
-from niwaki.graph import Inputs, trace
-from niwaki.graph.layers import can_take_bias, give_bias
-from niwaki.plan import Plan
+from niwaki.graph import call, made_up, named_state, preserved_mode, preserved_rng, preserved_state
 from niwaki.records import Record, staged_folder
-from niwaki.surgery import shrink
-
-PLAN, WEIGHTS, RECORD = "plan.json", "model.safetensors", "record.json"
 
 
 class Pruned(Protocol):
-    """What can be saved: a pruned model, its plan and its record."""
+    """What can be saved: a pruned model and its record."""
 
     @property
     def model(self) -> nn.Module:
         """The smaller module."""
-
-    @property
-    def plan(self) -> Plan:
-        """What it was cut by."""
 
     @property
     def record(self) -> Record:
@@ -49,105 +65,212 @@ def save(
     folder: str | os.PathLike[str],
     *,
     model: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
     input_shape: tuple[int, ...] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a pruned network to a folder that appears complete or not at all.
 
+    Where the original's factory is known, the folder is loaded again before it appears, and must give the same output to the
+    last bit.
+
     Args:
-        model: what builds the original: a listed name (`"resnet56"`) or `"package.module:factory"`. Without it the folder
-            can only be loaded with the original model in hand.
-        input_shape: the shape of one input without the batch axis, for models that do not say it themselves.
+        model: what builds the original: a listed name (`"resnet56"`), `"timm:resnet18"`, `"transformers:config.json"`, or
+            `"package.module:factory"`. Not needed for a network that `niwaki.models.build` made, nor for most of timm and
+            transformers, which say it themselves. Without any the folder can only be loaded with the original in hand.
+        arguments: of the factory, as JSON holds them, where they do not fit into `model`.
+        input_shape: the shape of one input without the batch axis, for the record.
         overwrite: replace an existing folder.
 
     Raises:
         OutputError: the folder exists and `overwrite` is not set, or it cannot be written.
+        CheckpointError: the model is not one that niwaki pruned, or the factory does not build its original.
     """
-    settings = dict(result.record.settings)
-    if model is not None:
-        settings["model"] = model
+    blueprint = Blueprint.of(result.model, model, arguments)
+    settings = {**result.record.settings, "model": blueprint.factory, "factory": dict(blueprint.arguments)}
     if input_shape is not None:
         settings["input_shape"] = list(input_shape)
     record = dataclasses.replace(result.record, settings=settings)
     with staged_folder(Path(folder), overwrite=overwrite) as stage:
-        (stage / PLAN).write_text(result.plan.to_json(), encoding="utf-8")
+        _write_weights(result.model, stage)
+        if blueprint.factory is not None:
+            blueprint = _proved(result.model, blueprint, stage, told=model is not None)
+        (stage / PLAN).write_text(blueprint.to_json(), encoding="utf-8")
         (stage / RECORD).write_text(record.to_json(), encoding="utf-8")
-        save_model(result.model, str(stage / WEIGHTS))
+        write_manifest(stage)
+        shutil.copyfile(standalone.__file__, stage / STANDALONE)
+        (stage / CARD).write_text(model_card(Path(folder).name, record, blueprint), encoding="utf-8")
     return Path(folder)
 
 
-def load(
-    folder: str | os.PathLike[str],
-    model: nn.Module | Callable[[], nn.Module] | None = None,
-    example_inputs: Inputs | None = None,
-) -> nn.Module:
+def load(folder: str | os.PathLike[str], model: nn.Module | Callable[[], nn.Module] | str | None = None) -> nn.Module:
     """The pruned network of a folder that `save` wrote, on the CPU, in evaluation mode.
 
+    Nothing runs but the factory that the folder names, and that only if it is listed, of timm, torchvision or
+    transformers, or an importable class or function that declares to make an `nn.Module`.
+
     Args:
-        model: the original, or a function that builds it, with any weights; without it the factory that the record names.
-        example_inputs: to trace the original on; without them noise of the recorded input shape.
+        model: the original, a function that builds it, or an import string of one that you trust, with any weights; without
+            it the factory that the folder names.
 
     Raises:
-        CheckpointError: a file is missing, damaged, or does not fit the original.
+        CheckpointError: a file is missing, changed or of a newer niwaki, does not fit the original, or names a factory
+            that is not run unasked.
     """
     folder = Path(folder)
-    record = Record.from_json(_text(folder / RECORD), str(folder / RECORD))
+    files = check_manifest(folder)
+    blueprint = read_blueprint(folder)
+    tensors = {name: tensor for file in (WEIGHTS, BUFFERS) if file in files for name, tensor in _tensors(folder / file).items()}
+    return _assembled(blueprint, tensors, model, folder)
+
+
+def read_blueprint(folder: Path) -> Blueprint:
+    """The plan.json of a saved network.
+
+    Raises:
+        CheckpointError: missing, damaged, or of a newer niwaki.
+    """
     try:
-        plan = Plan.from_json(_text(folder / PLAN))
+        return Blueprint.from_json(read_text(folder / PLAN))
     except NiwakiError as error:
         raise CheckpointError(f"{folder / PLAN}: {error}") from error
-    original = _original(record.settings, model, folder)
-    inputs = _noise(record.settings, original, folder) if example_inputs is None else example_inputs
-    graph = trace(original, inputs)
-    widths = {group.name: group.width for group in graph.groups}
-    for name, kept in plan.items():
-        if widths.get(name) != kept.width:
-            raise CheckpointError(
-                f"{folder / PLAN} is of another model: it has a group {name!r} of {kept.width} units, "
-                f"{type(original).__name__} has {widths.get(name, 'no such group')}"
-            )
-    pruned = shrink(graph, plan)
-    _add_biases(pruned, folder / WEIGHTS)
-    load_weights(pruned, folder / WEIGHTS)
-    return pruned.eval()
 
 
-def _add_biases(model: nn.Module, weights: Path) -> None:
-    """Biases that a compensation gave to layers without one: they are in the file and not in the original."""
-    known = model.state_dict()
-    for name in read_weights(weights).keys() - known.keys():
-        layer, _, attribute = name.rpartition(".")
-        module = dict(model.named_modules()).get(layer)
-        if attribute == "bias" and module is not None and can_take_bias(module):
-            give_bias(module, torch.zeros(known[f"{layer}.weight" if layer else "weight"].shape[0]))
+def read_record(folder: str | os.PathLike[str]) -> Record:
+    """The record.json of a saved network.
+
+    Raises:
+        CheckpointError: missing.
+        RecordError: damaged.
+    """
+    path = Path(folder) / RECORD
+    return Record.from_json(read_text(path), str(path))
 
 
-def _text(path: Path) -> str:
+def _assembled(
+    blueprint: Blueprint,
+    tensors: dict[str, Tensor],
+    given: nn.Module | Callable[[], nn.Module] | str | None,
+    folder: Path,
+) -> nn.Module:
+    sizes = {name: math.prod(pair[0] or ()) for name, pair in blueprint.tensors.items()}
+    sizes |= {name: tensor.numel() for name, tensor in tensors.items() if name not in sizes}
+    with preserved_rng():
+        original = _original(blueprint, given, sizes, folder)
+    _refuse_broken(original, tensors, folder)
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}); is its folder what niwaki.save or niwaki prune wrote?"
-        ) from error
+        standalone.rebuild(original, blueprint.as_data(), tensors)
+    except ValueError as error:
+        raise CheckpointError(f"{folder} cannot be loaded into {type(original).__name__}: {error}") from error
+    original.eval()  # caches of the full size go with the mode, in modules that keep some
+    _remember(original, blueprint)
+    return original
 
 
-def _original(settings: Mapping[str, Any], model: nn.Module | Callable[[], nn.Module] | None, folder: Path) -> nn.Module:
-    if isinstance(model, nn.Module):
-        return model
-    if model is not None:
-        return model()
-    spec = settings.get("model")
-    if not isinstance(spec, str):
+def _original(blueprint: Blueprint, given: Any, sizes: Mapping[str, int], folder: Path) -> nn.Module:
+    if isinstance(given, nn.Module):
+        return copy.deepcopy(given)
+    if isinstance(given, str):
+        return models.build(given, **_split(blueprint.arguments))
+    if given is not None:
+        built = given()
+        if not isinstance(built, nn.Module):
+            raise CheckpointError(f"model= must give a torch.nn.Module; it gave a {type(built).__name__}")
+        return built
+    if blueprint.factory is None:
         raise CheckpointError(f"{folder} does not name the factory of its model; pass the original: load(folder, model=…)")
-    return models.build(spec, **settings.get("factory", {}))
-
-
-def _noise(settings: Mapping[str, Any], original: nn.Module, folder: Path) -> torch.Tensor:
-    shape = settings.get("input_shape")
-    if isinstance(shape, list) and all(isinstance(size, int) and 0 < size < 2**16 for size in shape):
-        reference = next(original.parameters())
-        return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(reference.device, reference.dtype)
     try:
-        return models.example_inputs(original)
+        return build_original(blueprint.factory, blueprint.arguments, sizes, folder)
     except NiwakiError as error:
-        raise CheckpointError(f"{folder} does not state its input shape; pass load(folder, example_inputs=…)") from error
+        raise CheckpointError(f"{folder} names the factory {blueprint.factory!r}, but {error}") from error
+
+
+def _split(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    known = {key: arguments[key] for key in ("classes", "in_channels", "image_size") if key in arguments}
+    return {**known, "arguments": {key: value for key, value in arguments.items() if key not in known}}
+
+
+def _remember(model: nn.Module, blueprint: Blueprint) -> None:
+    """Let the loaded network know where it comes from, so that it can be pruned and saved again."""
+    before = {name: list(tensor.shape) for name, tensor in named_state(model).items()}
+    before |= {name: old for name, (old, _) in blueprint.tensors.items() if old is not None}
+    added = {name for name, (old, _) in blueprint.tensors.items() if old is None}
+    noted = {
+        "factory": blueprint.factory,
+        "arguments": dict(blueprint.arguments),
+        "inputs": blueprint.inputs,
+        "steps": [{name: [kept.width, list(kept.units)] for name, kept in plan.items()} for plan in blueprint.steps],
+        "shapes": {name: shape for name, shape in before.items() if name not in added},
+        "attributes": {path: {name: old for name, (old, _) in table.items()} for path, table in blueprint.attributes.items()},
+    }
+    setattr(model, models.PROVENANCE, noted)
+
+
+def _write_weights(model: nn.Module, stage: Path) -> None:
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in named_state(model).items()}
+    saved = model.state_dict().keys()
+    save_file({name: tensor for name, tensor in state.items() if name in saved}, str(stage / WEIGHTS))
+    rest = {name: tensor for name, tensor in state.items() if name not in saved}
+    if rest:
+        save_file(rest, str(stage / BUFFERS))
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy or download it again") from error
+
+
+def _refuse_broken(original: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    learned = dict(original.named_parameters(remove_duplicate=False))
+    bad = [name for name, t in tensors.items() if name in learned and t.is_floating_point() and not bool(t.isfinite().all())]
+    if bad:
+        raise CheckpointError(f"{folder} holds NaN or infinite weights in {', '.join(bad[:5])}; its training diverged")
+
+
+def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, told: bool) -> Blueprint:
+    """The blueprint, once its factory and the weights written gave the model again; without the factory if that was a guess."""
+    try:
+        files = [stage / name for name in (WEIGHTS, BUFFERS) if (stage / name).exists()]
+        again = _assembled(blueprint, {n: t for file in files for n, t in _tensors(file).items()}, blueprint.factory, stage)
+        difference = _difference(model, again, blueprint)
+    except NiwakiError as error:
+        difference = str(error).replace(str(stage), "it")
+    if difference is None:
+        return blueprint
+    guessed = not told and type(model).__module__.partition(".")[0] in ("timm", "transformers")  # read off the network
+    wrong = f"{blueprint.factory!r} with {str(dict(blueprint.arguments))[:200]} does not build the original: {difference}"
+    if not guessed:
+        raise CheckpointError(wrong)
+    warnings.warn(f"{wrong}. The folder names no factory; save(…, model=…) can say the right one", stacklevel=4)
+    return dataclasses.replace(blueprint, factory=None, arguments={})
+
+
+def _difference(model: nn.Module, again: nn.Module, blueprint: Blueprint) -> str | None:
+    """How two networks that should be one differ; None where they do not."""
+    if type(model) is not type(again):
+        return f"it makes a {type(again).__name__}, this is a {type(model).__name__}"
+    mine, other = named_state(model), named_state(again)
+    for name in mine.keys() | other.keys():
+        if name not in mine or name not in other or not _same(mine[name].detach().cpu(), other[name]):
+            return f"{name} differs"
+    if any(tensor.device.type != "cpu" for tensor in mine.values()):
+        return None
+    outputs = []
+    for network in (model, again):
+        with preserved_mode(network, training=False), preserved_state(network), preserved_rng(), torch.no_grad():
+            torch.manual_seed(0)
+            try:
+                outputs.append(tree_leaves(call(network, made_up(blueprint.inputs))))
+            except Exception:  # noise is not always an input that a network takes
+                return None
+    pairs = zip(*outputs, strict=True)
+    same = all(not isinstance(a, Tensor) or _same(a, b) for a, b in pairs)
+    return None if same else "its weights are the same, its output is not: a setting differs"
+
+
+def _same(a: Tensor, b: Any) -> bool:
+    if not isinstance(b, Tensor) or a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return bool(torch.equal(a.nan_to_num(), b.nan_to_num()))

@@ -10,7 +10,7 @@ import typer
 import niwaki
 from niwaki.cli import options
 from niwaki.cli.console import before_after, messages, results
-from niwaki.cli.setup import Words, is_artefact, set_up
+from niwaki.cli.setup import Words, set_up
 from niwaki.errors import SettingError
 from niwaki.records import check_output
 from niwaki.selection import Budget
@@ -18,7 +18,7 @@ from niwaki.selection.select import Rounding, Scope
 
 
 def prune(
-    model: options.Model,
+    model: options.ModelOrFolder,
     weights: options.Weights = None,
     data: options.Data = None,
     data_root: options.DataRoot = None,
@@ -63,8 +63,6 @@ def prune(
     if ratio is not None and budget is not None:
         raise SettingError("--ratio and --budget both say how much to remove; give one of them")
     share = Budget.parse(budget) if budget is not None else Budget(0.5 if ratio is None else ratio)
-    if is_artefact(model):
-        raise SettingError(f"{model} is pruned already; prune its original harder, or load it with niwaki.load and prune that")
     if out is not None:
         check_output(out, overwrite)
     setup = set_up(Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed, calibration))

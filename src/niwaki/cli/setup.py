@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from niwaki import checkpoint, models
 from niwaki import data as data_sets
@@ -64,15 +65,15 @@ def set_up(words: Words) -> Setup:
     record = None
     if is_artefact(words.model):
         model = checkpoint.load(words.model)
-        record = Record.from_json((Path(words.model) / checkpoint.RECORD).read_text(encoding="utf-8"))
-        factory = record.settings.get("factory", {})
+        record = checkpoint.read_record(words.model)
+        factory = models.provenance(model).get("arguments", {})
     else:
         factory = _factory_arguments(dataset)
         model = models.build(words.model, **factory)
         if words.weights is None:
             messages.print(f"no --weights: {words.model} has fresh random weights", style="yellow")
-        else:
-            checkpoint.load_weights(model, words.weights)
+    if words.weights is not None:
+        checkpoint.load_weights(model, words.weights)
     model = model.to(device).eval()
     settings = {
         "model": words.model if record is None else record.settings.get("model"),
@@ -85,7 +86,8 @@ def set_up(words: Words) -> Setup:
         "device": str(device),
     }
     inputs = _inputs(words, dataset, model, device)
-    settings["input_shape"] = list(inputs.shape[1:])
+    if isinstance(inputs, Tensor):
+        settings["input_shape"] = list(inputs.shape[1:])
     calibration = _calibration(words, dataset, device)
     return Setup(model, inputs, _batches(words, dataset, device), settings, record, calibration)
 
@@ -104,15 +106,15 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _factory_arguments(dataset: Dataset | None) -> dict[str, int]:
+def _factory_arguments(dataset: Dataset | None) -> dict[str, Any]:
     if dataset is None:
         return {}
     channels, height, _ = dataset.input_shape
     return {"classes": dataset.classes, "in_channels": channels, "image_size": height}
 
 
-def _inputs(words: Words, dataset: Dataset | None, model: nn.Module, device: torch.device) -> Tensor:
-    """Two inputs: real ones where there is data, else noise of the model's or the stated shape."""
+def _inputs(words: Words, dataset: Dataset | None, model: nn.Module, device: torch.device) -> Inputs:
+    """Two inputs: real ones where there is data, else what the model says of its own, or noise of the stated shape."""
     if words.input_shape:
         try:
             shape = [int(size) for size in words.input_shape.split(",")]
@@ -121,7 +123,8 @@ def _inputs(words: Words, dataset: Dataset | None, model: nn.Module, device: tor
         return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     if dataset is not None:
         return next(iter(dataset.split(words.split).batches(2)))[0].to(device)
-    return models.example_inputs(model).to(device)
+    inputs: Inputs = tree_map_only(Tensor, lambda tensor: tensor.to(device), models.example_inputs(model))
+    return inputs
 
 
 def _batches(

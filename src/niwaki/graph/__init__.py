@@ -1,6 +1,17 @@
 """The channel graph: which indices of which tensors belong together. Only this package knows layers and operators."""
 
-from niwaki.graph.inputs import Inputs, as_arguments, batch_size, call, copied, preserved_mode, preserved_rng, preserved_state
+from niwaki.graph.inputs import (
+    Inputs,
+    as_arguments,
+    batch_size,
+    call,
+    copied,
+    described,
+    made_up,
+    preserved_mode,
+    preserved_rng,
+    preserved_state,
+)
 from niwaki.graph.tape import Op, Ref, Tape, named_state, play, record, run, tensors_in
 from niwaki.graph.trace import trace
 from niwaki.graph.types import Frozen, Graph, Group, Normaliser, Role, Slice, Writer
@@ -21,6 +32,8 @@ __all__ = [
     "batch_size",
     "call",
     "copied",
+    "described",
+    "made_up",
     "named_state",
     "play",
     "preserved_mode",

@@ -6,13 +6,14 @@ pruned copy runs as it is.
 
 from niwaki.models.architecture import Architecture, architectures
 from niwaki.models.digits_cnn import DigitsCnn
-from niwaki.models.factory import available, build, example_inputs
+from niwaki.models.factory import PROVENANCE, available, build, build_guarded, example_inputs, provenance
 from niwaki.models.mlp import Lenet300100, MnistMlp
 from niwaki.models.resnet import PaddedShortcut, ResNet
 from niwaki.models.vgg import Vgg16
 from niwaki.models.wide_resnet import WideResNet
 
 __all__ = [
+    "PROVENANCE",
     "Architecture",
     "DigitsCnn",
     "Lenet300100",
@@ -24,5 +25,7 @@ __all__ = [
     "architectures",
     "available",
     "build",
+    "build_guarded",
     "example_inputs",
+    "provenance",
 ]

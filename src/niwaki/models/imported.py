@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
+import typing
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from torch import nn
 
@@ -34,17 +37,70 @@ def _is_path(text: str) -> bool:
     return all(part.isidentifier() for part in text.split("."))
 
 
-def call_factory(spec: str, wanted: dict[str, int]) -> nn.Module:
-    """The network that the factory returns, called with the settings of `spec` and those `wanted` that it names."""
-    module_name, _, rest = spec.partition(":")
-    name, settings = parse(rest)
-    if not _is_path(name):
-        raise SettingError(f"{spec!r} names no factory; write package.module:factory or package.module:factory:key=value")
-    arguments: dict[str, object] = {key: _literal(text) for key, text in settings.items()}
+def literals(settings: dict[str, str]) -> dict[str, object]:
+    """The values of settings, read as Python literals where they are ones."""
+    return {key: _literal(text) for key, text in settings.items()}
+
+
+def call_factory(spec: str, wanted: dict[str, int], given: dict[str, object] | None = None) -> nn.Module:
+    """The network that the factory returns, called with the settings of `spec`, what is `given`, and the `wanted` it names."""
+    module_name, name, settings = _target(spec)
+    arguments = {**literals(settings), **(given or {})}
     with _current_folder_importable():
         factory = _import(module_name, name)
         _add_wanted(spec, factory, arguments, wanted)
         return _call(factory, f"{module_name}:{name}", arguments)
+
+
+def refuse_undeclared(spec: str, beside: Path | None = None) -> None:
+    """Refuse a factory that a file names, unless it says itself that it makes a network.
+
+    It must be a class that is an `nn.Module`, or a function annotated to return one, at the top level of a module that is
+    not Python's own. So `os:system` is no factory, whatever a file says.
+
+    Args:
+        beside: the folder of the file; code that lies in it came with it, and is not imported.
+
+    Raises:
+        SettingError: it is not.
+    """
+    module_name, name, _ = _target(spec)
+    way_out = f"if you trust it, pass it yourself: load(folder, model={module_name + ':' + name!r})"
+    if module_name.partition(".")[0] in {*sys.stdlib_module_names, "builtins"}:
+        raise SettingError(f"{module_name}:{name} is Python's own code, not a factory of networks")
+    with _current_folder_importable():
+        if beside is not None and _lies_in(module_name.partition(".")[0], beside):
+            raise SettingError(f"the module {module_name!r} lies in the folder itself, whose code is not run; {way_out}")
+        factory: object = _import(module_name, name)
+    if isinstance(factory, type):
+        declared: object = factory
+    else:
+        if "." in name or getattr(factory, "__module__", None) != module_name:
+            raise SettingError(f"{module_name}:{name} is not a function of that module's own; {way_out}")
+        try:
+            declared = typing.get_type_hints(factory).get("return")
+        except Exception:  # annotations may name anything
+            declared = None
+    if not (isinstance(declared, type) and issubclass(declared, nn.Module)):
+        raise SettingError(f"{module_name}:{name} does not say that it returns an nn.Module; {way_out}")
+
+
+def _lies_in(module_name: str, folder: Path) -> bool:
+    try:
+        found = importlib.util.find_spec(module_name)
+    except (ImportError, ValueError, AttributeError):
+        return False  # then it cannot be imported either
+    places = [found.origin, *(found.submodule_search_locations or ())] if found else []
+    return any(place and Path(place).resolve().is_relative_to(folder.resolve()) for place in places)
+
+
+def _target(spec: str) -> tuple[str, str, dict[str, str]]:
+    """Module, factory and settings of an import string."""
+    module_name, _, rest = spec.partition(":")
+    name, settings = parse(rest)
+    if not _is_path(name):
+        raise SettingError(f"{spec!r} names no factory; write package.module:factory or package.module:factory:key=value")
+    return module_name, name, settings
 
 
 def _import(module_name: str, name: str) -> Callable[..., object]:

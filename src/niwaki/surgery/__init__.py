@@ -3,9 +3,10 @@
 from niwaki.surgery.blame import Blame
 from niwaki.surgery.check import check
 from niwaki.surgery.config import follow_config
+from niwaki.surgery.lineage import remember
 from niwaki.surgery.optimizer import hand_over
 from niwaki.surgery.reference import reference_outputs
 from niwaki.surgery.shrink import shrink
 from niwaki.surgery.sizes import size_guesses
 
-__all__ = ["Blame", "check", "follow_config", "hand_over", "reference_outputs", "shrink", "size_guesses"]
+__all__ = ["Blame", "check", "follow_config", "hand_over", "reference_outputs", "remember", "shrink", "size_guesses"]

@@ -1,0 +1,69 @@
+"""The model card: a README.md that a model hub shows, with the before/after table and how to load the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from niwaki.checkpoint.blueprint import Blueprint
+from niwaki.records import Record
+
+FRONT = """---
+library_name: pytorch
+tags:
+- pruning
+- structured-pruning
+- niwaki
+---
+"""
+
+
+def model_card(name: str, record: Record, blueprint: Blueprint) -> str:
+    """The card as Markdown."""
+    original = blueprint.factory or "a network"
+    removed = sum(kept.width - len(kept.units) for plan in blueprint.steps for kept in plan.values())
+    again = " in several steps" if len(blueprint.steps) > 1 else ""
+    parts = [
+        FRONT,
+        f"# {name}\n",
+        f"`{original}`, made smaller by structured pruning{again}: {removed:,} channels were removed for real, and it is an "
+        "ordinary PyTorch module.\n",
+        *_table(record),
+        "\n## Use\n",
+        "```python",
+        "import niwaki",
+        "",
+        f"model = niwaki.load({name!r}{'' if blueprint.factory else ', model=original'})",
+        "```\n",
+        "Without niwaki, with torch and safetensors alone, in this folder:\n",
+        "```python",
+        "from load_without_niwaki import load_pruned",
+        "",
+        'model = load_pruned(".", original)  # the unpruned network, with any weights',
+        "```\n",
+        "## How it was made\n",
+        "```json",
+        json.dumps(record.settings, indent=2, ensure_ascii=False),
+        "```\n",
+        *(f"* {note}" for note in record.notes),
+        f"\nMeasured on {record.hardware.get('gpu') or record.hardware.get('cpu')}, {record.hardware.get('threads')} threads, "
+        f"torch {record.versions.get('torch')}, niwaki {record.versions.get('niwaki')}, {record.created}, seed {record.seed}. "
+        "Latencies are medians of one forward of the example batch, before and after in turns; one MAC is one multiply-add.",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _table(record: Record) -> Iterator[str]:
+    before, after = record.before, record.after
+    yield "| | before | after | |"
+    yield "|---|---:|---:|---:|"
+    if before.accuracy is not None and after.accuracy is not None:
+        change = 100 * (after.accuracy - before.accuracy)
+        yield f"| accuracy | {before.accuracy:.2%} | {after.accuracy:.2%} | {change:+.2f} points |"
+    for name, old, new, form in (
+        ("parameters", before.params, after.params, "{:,}"),
+        ("MACs a sample", before.macs, after.macs, "{:,}"),
+        ("bytes", before.bytes, after.bytes, "{:,}"),
+        ("latency, ms", before.latency_ms, after.latency_ms, "{:.2f}"),
+    ):
+        yield f"| {name} | {form.format(old)} | {form.format(new)} | {f'{old / new:.2f}× less' if new else ''} |"
