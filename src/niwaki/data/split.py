@@ -140,6 +140,14 @@ class StreamedSplit(Split):
             images = list(pool.map(self._read, (self.files[index] for index in indices.tolist())))
         return torch.stack(images).to(self.labels.device)
 
+    def image(self, index: int) -> Tensor:
+        """One image (channels, height, width) uint8, read now.
+
+        Raises:
+            DataError: the file is missing or damaged; the message names it.
+        """
+        return self._read(self.files[index])
+
     def take(self, indices: Tensor) -> StreamedSplit:
         """A split of the files at `indices`."""
         files = [self.files[index] for index in indices.tolist()]

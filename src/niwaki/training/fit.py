@@ -1,48 +1,36 @@
-"""The training loop: plain SGD on the cross-entropy, one device, for networks that train in minutes.
+"""Training, from the first epoch to the last or from where it stopped: the loop's frame.
 
-The epoch that is kept is chosen on validation data and never on test data. A run that diverges ends with the last
-weights that were sound.
+The epoch that is kept is chosen on validation data and never on test data. A run that diverges ends with the last weights
+that were sound, and one that was killed goes on exactly where its last save was.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-import operator
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+import dataclasses
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from niwaki.errors import DataError, SettingError
-from niwaki.graph.inputs import preserved_mode, preserved_rng
-from niwaki.measure import Evaluation
+from niwaki.errors import SettingError
+from niwaki.graph.inputs import preserved_rng
+from niwaki.training.accelerator import make_accelerator
 from niwaki.training.bar import TrainingBar
-from niwaki.training.history import Epoch, History
-from niwaki.training.settings import TrainSettings, learning_rate
+from niwaki.training.distillation import Distillation
+from niwaki.training.feed import Feed
+from niwaki.training.folder import Keeper, RunFolder, check_fits
+from niwaki.training.frame import Frame, Validate
+from niwaki.training.history import History
+from niwaki.training.loop import AfterStep, Penalty, Run, TrainBatches
+from niwaki.training.settings import TrainSettings
 
-TrainBatches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
-Validate = Callable[[nn.Module], Evaluation]
-Penalty = Callable[[nn.Module], Tensor]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
-
-class _DivergedError(Exception):
-    """The loss or the weights are no finite numbers any more."""
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What stays the same over all epochs."""
-
-    model: nn.Module
-    optimizer: torch.optim.SGD
-    settings: TrainSettings
-    penalty: Penalty | None
-    bar: TrainingBar
-    device: torch.device
+ParameterGroups = Sequence[dict[str, Any]]
 
 
 def fit(
@@ -52,124 +40,136 @@ def fit(
     settings: TrainSettings,
     validate: Validate | None = None,
     penalty: Penalty | None = None,
+    distillation: Distillation | None = None,
+    parameter_groups: ParameterGroups | None = None,
+    after_step: AfterStep | None = None,
+    folder: RunFolder | None = None,
     progress: bool = True,
 ) -> History:
     """Train `model` in place, and leave it with the weights of the best epoch.
 
-    `train_batches(epoch)`, epochs from 1, gives batches of inputs (batch, …) and class numbers (batch,); they move to
-    the model's device. Where it has a length, the learning rate follows its schedule step by step, else epoch by epoch
-    in the first one. `validate(model)` scores an epoch, and the first with the highest accuracy (then the lowest loss)
-    is kept; without it, the last. `penalty(model)` is a scalar added to the loss of every step.
+    The same seed, model and batches give the same weights, on the CPU bit for bit, also through kills and resumes. torch's
+    random state and every module's training flag come back as they were. Under `accelerate launch` or `torchrun` the
+    processes share every batch out among them, so that the recipe does not change with their number (each takes
+    BatchNorm's statistics over its own part).
 
-    The same seed, model and batches give the same weights, on the CPU bit for bit. torch's random state and every
-    module's training flag come back as they were.
+    Args:
+        train_batches: epoch (from 1) → batches of inputs (batch, …) and class numbers (batch,); a `Feed`, or a function.
+            They move to the model's device. Where the result has a length, the learning rate follows its schedule step
+            by step, else epoch by epoch in the first one. For an exact resume it must depend on the epoch alone.
+        validate: scores an epoch; the first with the highest accuracy (then the lowest loss) is kept; without it, the last.
+        penalty: a scalar that is added to the loss of every step.
+        distillation: a teacher to learn from beside the labels.
+        parameter_groups: as torch's optimisers take them; an entry `lr_scale` multiplies the scheduled learning rate.
+        after_step: called after every update, without gradients, to hold masks for example.
+        folder: where to keep the run, so that it can be resumed; with trackers.
+        progress: a line on stderr with epoch, loss, accuracy, images/s and time left.
 
     Raises:
-        SettingError: no parameter is trainable, or one-cycle without a length of the first epoch.
-        DataError: an epoch without batches.
+        MissingExtraError: accelerate is not installed.
+        SettingError: no parameter is trainable, one-cycle without a length of the first epoch, or a resume with other
+            settings.
+        DataError: an epoch without batches, or a file that cannot be read any more.
+        CheckpointError: the run in the folder is of another model or format, or damaged.
+        OutputError: the folder holds a run that is not to be resumed, or cannot be written.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise SettingError("every parameter of the model is frozen (requires_grad is False); there is nothing to train")
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-    )
-    with preserved_rng(), torch.enable_grad(), TrainingBar(settings.epochs, progress) as bar:
-        torch.manual_seed(settings.seed)
-        run = _Run(model, optimizer, settings, penalty, bar, parameters[0].device)
-        return _epochs(run, train_batches, validate)
-
-
-def _epochs(run: _Run, train_batches: TrainBatches, validate: Validate | None) -> History:
-    """All epochs; what is best so far is kept aside, so that there is always something sound to go back to."""
-    best, best_epoch, best_score = copy.deepcopy(run.model.state_dict()), 0, (-math.inf, -math.inf)
-    epochs: list[Epoch] = []
-    stopped = None
-    steps = 0
-    for number in range(1, run.settings.epochs + 1):
-        batches = train_batches(number)
-        steps = operator.length_hint(batches, steps)
+    trackers, place = (folder.trackers, str(folder.path)) if folder else ((), None)
+    accelerator = make_accelerator(parameters[0].device, settings.precision, trackers, place)
+    asked = _asked(settings, train_batches, (penalty, distillation), parameter_groups, accelerator)
+    keeper = Keeper(folder, {**asked, **folder.describes}) if folder else None
+    saved = keeper.open() if keeper else None
+    if saved and keeper:
+        check_fits(saved.part("model"), model.state_dict(), keeper.folder.path)
+    watching = distillation.watching(model) if distillation else nullcontext()
+    bar = TrainingBar(settings.epochs, progress and accelerator.is_main_process)
+    with preserved_rng(), torch.enable_grad(), bar, watching as watch:
+        torch.manual_seed(settings.seed + accelerator.process_index)
+        run = dataclasses.replace(
+            _assembled(model, settings, accelerator, bar, parameter_groups), watch=watch, penalty=penalty, after_step=after_step
+        )
+        frame = Frame(run, keeper, train_batches, validate)
+        if accelerator.trackers or folder:
+            accelerator.init_trackers("events", {key: str(value) for key, value in asked.items()})
         try:
-            epoch, steps = _train_epoch(run, number, batches, steps)
-        except _DivergedError as error:
-            kept = f"the weights of epoch {best_epoch}" if best_epoch else "the weights that training began with"
-            stopped = f"training stopped in epoch {number}: {error}; kept {kept}. A lower lr than {run.settings.lr} may do"
-            run.bar.say(stopped)
-            break
-        epoch = replace(epoch, validation=_validated(run.model, validate))
-        epochs.append(epoch)
-        score = _score(epoch)
-        if score > best_score or validate is None:
-            best, best_epoch, best_score = copy.deepcopy(run.model.state_dict()), number, score
-    run.model.load_state_dict(best)
-    return History(tuple(epochs), best_epoch, stopped)
+            return frame.train(saved)
+        finally:
+            for tracker in accelerator.trackers:
+                tracker.finish()
+            _unwrap(run)
 
 
-def _validated(model: nn.Module, validate: Validate | None) -> Evaluation | None:
-    with preserved_rng():  # the weights must not depend on whether someone watches
-        return validate(model) if validate else None
+def _asked(
+    settings: TrainSettings,
+    train_batches: TrainBatches,
+    additions: tuple[object, ...],
+    parameter_groups: ParameterGroups | None,
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    """All that the weights depend on, as plain data."""
+    penalty, distillation = additions
+    groups = parameter_groups or ()
+    return {
+        **dataclasses.asdict(settings),
+        "penalty": _said(penalty),
+        "distillation": _said(distillation),
+        "parameter_groups": [{k: str(v) for k, v in group.items() if k != "params"} for group in groups],
+        "processes": accelerator.num_processes,
+        **(train_batches.describe() if isinstance(train_batches, Feed) else {}),
+    }
 
 
-def _score(epoch: Epoch) -> tuple[float, float]:
-    """Higher is better: accuracy, then a low loss; a loss that is not finite comes last."""
-    if epoch.validation is None:
-        return (0.0, 0.0)
-    loss = epoch.validation.loss
-    return (epoch.validation.accuracy, -loss if math.isfinite(loss) else -math.inf)
+def _said(part: object) -> str | None:
+    """What a callable says of itself; a function its name (the default text of an object would hold its address)."""
+    if part is None:
+        return None
+    says = type(part).__str__ is not object.__str__ or type(part).__repr__ is not object.__repr__
+    name = getattr(part, "__qualname__", None)
+    return name or (str(part) if says else type(part).__qualname__)
 
 
-def _train_epoch(run: _Run, number: int, batches: Iterable[tuple[Tensor, Tensor]], steps: int) -> tuple[Epoch, int]:
-    """One pass; `steps` is its number of batches as far as known, else 0. Returns it with the number that it had."""
-    if not steps and run.settings.schedule == "one-cycle":
-        raise SettingError("one-cycle needs the number of batches: give train_batches whose result has a length")
-    loss_sum = penalty_sum = lr = 0.0
-    correct = samples = step = 0
-    start = time.perf_counter()
-    with preserved_mode(run.model, training=True):
-        for step, (inputs, targets) in enumerate(batches, start=1):
-            share = min((step - 1) / steps, 1.0) if steps else 0.0
-            lr = learning_rate(run.settings, (number - 1 + share) / run.settings.epochs)
-            loss, extra, hits = _step(run, inputs.to(run.device), targets.to(run.device), lr)
-            samples += len(targets)
-            loss_sum += loss * len(targets)
-            penalty_sum += extra
-            correct += hits
-            speed = samples / (time.perf_counter() - start)
-            numbers = f"loss {loss_sum / samples:.3f}  accuracy {correct / samples:.1%}  {speed:,.0f} images/s"
-            run.bar.update(number, min(step / steps, 1.0) if steps else 0.0, numbers)
-    if not samples:
-        raise DataError(f"train_batches gave no samples for epoch {number}")
-    _check_weights(run.model)
-    seconds = time.perf_counter() - start
-    epoch = Epoch(number, loss_sum / samples, penalty_sum / step, correct / samples, lr, samples, seconds)
-    return epoch, step
+def _assembled(
+    model: nn.Module,
+    settings: TrainSettings,
+    accelerator: Accelerator,
+    bar: TrainingBar,
+    parameter_groups: ParameterGroups | None,
+) -> Run:
+    """The model where it is to be, with its optimiser."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    device = parameters[0].device
+    if accelerator.num_processes > 1:
+        device = accelerator.device
+        model.to(device)
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
+    groups = [dict(group) for group in parameter_groups] if parameter_groups else [{"params": parameters}]
+    if settings.optimizer == "adamw":
+        betas = (settings.momentum, 0.999)
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay
+        )
+    else:
+        optimizer = torch.optim.SGD(
+            groups, settings.lr, settings.momentum, weight_decay=settings.weight_decay, nesterov=settings.nesterov
+        )
+    forward: nn.Module = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
+    if settings.compile:
+        forward = torch.compile(forward)  # type: ignore[assignment]  # torch types it as a function
+    ema = _running_mean(model, settings.ema) if settings.ema else None
+    prepared = accelerator.prepare_optimizer(optimizer, device_placement=False)
+    return Run(model, forward, prepared, accelerator, settings, bar, device, ema)
 
 
-def _step(run: _Run, inputs: Tensor, targets: Tensor, lr: float) -> tuple[float, float, int]:
-    """One update of the weights; the loss, the penalty and the number of correct answers before it."""
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
-    logits = run.model(inputs)
-    loss = F.cross_entropy(logits, targets, label_smoothing=run.settings.label_smoothing)
-    extra = run.penalty(run.model) if run.penalty else loss.new_zeros(())
-    total = loss + extra
-    if not math.isfinite(total.item()):
-        raise _DivergedError(f"the loss became {total.item()}")
-    run.optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    run.optimizer.step()
-    return loss.item(), extra.item(), int((logits.argmax(dim=1) == targets).sum())
+def _running_mean(model: nn.Module, decay: float) -> AveragedModel:
+    step = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch has no types here
+    return AveragedModel(model, multi_avg_fn=step, use_buffers=True)
 
 
-def _check_weights(model: nn.Module) -> None:
-    """The last step of an epoch can break weights or statistics without any loss to show for it."""
-    for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            raise _DivergedError(f"parameter {name!r} is not finite any more")
-    for name, buffer in model.named_buffers():
-        if buffer.isnan().any():  # infinities are usual in masks
-            raise _DivergedError(f"buffer {name!r} is not a number any more")
+def _unwrap(run: Run) -> None:
+    """Take back what accelerate hangs on a module that is shared by several processes."""
+    if run.accelerator.num_processes > 1:
+        run.accelerator.unwrap_model(run.forward, keep_fp32_wrapper=False)
+        vars(run.model).pop("forward", None)

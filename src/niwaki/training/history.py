@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from niwaki.measure import Evaluation
 
@@ -13,12 +16,18 @@ class Epoch:
 
     number: int  # from 1
     loss: float  # cross-entropy a sample with its label smoothing, nats, without the penalty
-    penalty: float  # a step; 0 without one
+    penalty: float  # what penalty and distillation added, a step; 0 without them
     accuracy: float  # share in [0, 1] of the training samples, as augmented
     lr: float  # of the epoch's last step
     samples: int
     seconds: float  # of training, validation left out
     validation: Evaluation | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Epoch:
+        """What `dataclasses.asdict` made of one."""
+        validation = data.get("validation")
+        return cls(**{**data, "validation": None if validation is None else Evaluation(**validation)})
 
 
 @dataclass(frozen=True)
@@ -28,8 +37,18 @@ class History:
     epochs: tuple[Epoch, ...]
     best_epoch: int
     stopped: str | None = None  # why the run ended early, as a sentence for the user; None: it did not
+    notes: tuple[str, ...] = ()  # what a reader must know: files that could not be read, and were left out
 
     @property
     def seconds(self) -> float:
         """Wall time of training, all epochs together."""
         return sum(epoch.seconds for epoch in self.epochs)
+
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch whose weights were kept; None where none was sound."""
+        return next((epoch for epoch in self.epochs if epoch.number == self.best_epoch), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as JSON holds it."""
+        return dataclasses.asdict(self)

@@ -1,4 +1,4 @@
-"""What a training run is asked to do, and the learning rate that follows from it."""
+"""What a training run is asked to do."""
 
 from __future__ import annotations
 
@@ -9,28 +9,54 @@ from typing import Literal, get_args
 from niwaki.errors import SettingError, UnknownNameError
 
 Schedule = Literal["constant", "cosine", "multistep", "one-cycle"]
+Optimizer = Literal["sgd", "adamw"]
+Precision = Literal["no", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Stochastic gradient descent with momentum on the cross-entropy.
+    """Gradient descent on the cross-entropy.
 
-    Schedules, over the whole run: `constant`; `cosine`, from `lr` down to 0; `multistep`, a tenth after 1/2 of the run
-    and a hundredth after 3/4; `one-cycle`, linearly from `lr`/25 up to `lr` in the first 30 %, then a cosine down to 0.
+    Attributes:
+        lr: the highest learning rate; `niwaki.training.learning_rate` says how each schedule moves it.
+        momentum, nesterov: of SGD; AdamW takes `momentum` as its first beta.
+        weight_decay: on every trainable parameter, biases and normalisation included, unless parameter groups say otherwise.
+        label_smoothing: share of the target that is spread evenly over all classes.
+        ema: decay a step of a running mean of the weights, which is then what is validated and kept; 0: none.
+        patience: stop once so many epochs in a row have not improved the validation; None: never.
+        accumulate: cut each batch into so many parts and step once: the same gradient in less memory.
+        clip_norm: gradients longer than this (Euclidean, over all parameters) are shortened to it; None: never.
+        precision: of the forward pass; "bf16" and "fp16" keep float32 weights.
+        channels_last, compile: lay images and kernels out channels-last; run the model through `torch.compile`.
+        seed: of dropout and whatever else draws from torch's generator during the run.
     """
 
     epochs: int
     lr: float = 0.01
     momentum: float = 0.9
     nesterov: bool = True
-    weight_decay: float = 5e-4  # on every trainable parameter, biases and normalisation included
+    weight_decay: float = 5e-4
     schedule: Schedule = "cosine"
     label_smoothing: float = 0.0
-    seed: int = 0  # of dropout and whatever else draws from torch's generator during the run
+    seed: int = 0
+    optimizer: Optimizer = "sgd"
+    ema: float = 0.0
+    patience: int | None = None
+    accumulate: int = 1
+    clip_norm: float | None = None
+    precision: Precision = "no"
+    channels_last: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.schedule not in get_args(Schedule):
-            raise UnknownNameError("schedule", self.schedule, get_args(Schedule))
+        choices = {
+            "schedule": (self.schedule, get_args(Schedule)),
+            "optimizer": (self.optimizer, get_args(Optimizer)),
+            "precision": (self.precision, get_args(Precision)),
+        }
+        for name, (value, known) in choices.items():
+            if value not in known:
+                raise UnknownNameError(name, value, known)
         allowed = {
             "epochs must be 1 or more": self.epochs >= 1,
             "lr must be above 0": 0 < self.lr < math.inf,
@@ -38,23 +64,11 @@ class TrainSettings:
             "nesterov needs a momentum above 0": self.momentum > 0 or not self.nesterov,
             "weight_decay must be 0 or more": 0 <= self.weight_decay < math.inf,
             "label_smoothing must lie in [0, 1)": 0 <= self.label_smoothing < 1,
+            "ema must lie in [0, 1)": 0 <= self.ema < 1,
+            "patience must be 1 or more, or None": self.patience is None or self.patience >= 1,
+            "accumulate must be 1 or more": self.accumulate >= 1,
+            "clip_norm must be above 0, or None": self.clip_norm is None or 0 < self.clip_norm < math.inf,
         }
         for rule, holds in allowed.items():
             if not holds:
                 raise SettingError(f"{rule}; got {getattr(self, rule.split()[0])!r}")
-
-
-def learning_rate(settings: TrainSettings, done: float) -> float:
-    """The learning rate once `done`, a share of the run in [0, 1], lies behind."""
-    if settings.schedule == "cosine":
-        return settings.lr * _cosine(done)
-    if settings.schedule == "multistep":
-        return settings.lr * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
-    if settings.schedule == "one-cycle":
-        return settings.lr * (1 / 25 + (24 / 25) * done / 0.3 if done < 0.3 else _cosine((done - 0.3) / 0.7))
-    return settings.lr
-
-
-def _cosine(done: float) -> float:
-    """From 1 at 0 down to 0 at 1."""
-    return 0.5 * (1 + math.cos(math.pi * done))
