@@ -101,11 +101,11 @@ def test_interrupted_after_any_step_the_weights_end_the_same(tmp_path: Path, ste
 
 def resume_in_another_process(folder: Path) -> None:
     torch.set_num_threads(1)
-    run(folder, resume=True, every=0.02, epochs=60)
+    run(folder, resume=True, every=0.02, epochs=30)
 
 
 def test_killed_at_ten_random_moments_the_weights_are_bit_equal(tmp_path: Path) -> None:
-    whole, history = run(None, epochs=60)
+    whole, history = run(None, epochs=30)
     context = multiprocessing.get_context("forkserver")  # imports torch once, not ten times
     context.set_forkserver_preload(["niwaki.training", "accelerate", "safetensors.torch", "pytest"])
     chance = torch.Generator().manual_seed(11)
@@ -116,12 +116,12 @@ def test_killed_at_ten_random_moments_the_weights_are_bit_equal(tmp_path: Path) 
         child.start()
         while child.is_alive() and (not last.exists() or last.stat().st_mtime_ns == seen):
             time.sleep(0.002)  # it is to have saved something new, so that the kills fall all over the run
-        time.sleep(0.05 * torch.rand((), generator=chance).item())
+        time.sleep(0.03 * torch.rand((), generator=chance).item())
         child.kill()
         child.join()
         assert child.exitcode == -signal.SIGKILL, "the run ended before it could be killed ten times"
         seen = last.stat().st_mtime_ns
-    resumed, again = run(tmp_path / "killed", resume=True, every=0.02, epochs=60)
+    resumed, again = run(tmp_path / "killed", resume=True, every=0.02, epochs=30)
     assert same(whole, resumed)
     assert [epoch.loss for epoch in again.epochs] == [epoch.loss for epoch in history.epochs]
     assert [path for path in (tmp_path / "killed").iterdir() if path.suffix == ".partial"] == []
