@@ -437,7 +437,7 @@ def test_the_reason_for_leaving_all_whole_is_not_lost() -> None:
 
 def test_the_table_of_groups_is_readable() -> None:
     lines = str(niwaki.trace(zoo.build("IdentityShortcut"), torch.randn(1, 3, 8, 8))).splitlines()
-    assert lines[0].split() == ["group", "units", "producers", "carriers", "consumers"]
+    assert lines[0].split() == ["group", "units", "params", "MACs", "written", "by", "read", "by"]
     assert lines[2].split()[:2] == ["stem", "8"]
     assert any(line.split()[:2] == ["block.conv1", "6"] for line in lines)
     assert any("model output" in line for line in lines)

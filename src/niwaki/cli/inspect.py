@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json as json_text
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from niwaki.cli import options
+from niwaki.cli.console import messages
 from niwaki.cli.setup import Words, set_up
-from niwaki.graph import trace
+from niwaki.graph import outline, trace
+from niwaki.records import write_text_atomic
+from niwaki.report import channels_dot, channels_html
 
 
 def inspect(
@@ -14,12 +21,24 @@ def inspect(
     weights: options.Weights = None,
     input_shape: options.InputShape = None,
     device: options.Device = "cpu",
+    dot: Annotated[Path | None, typer.Option(help="write the groups as a Graphviz file")] = None,
+    html: Annotated[Path | None, typer.Option(help="write the groups as a page to look at")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print the groups as JSON alone on standard output")] = False,
 ) -> None:
-    """List the groups of channels that can be pruned, and what keeps its size and why.
+    """List the groups of channels that can be pruned, what each costs, and what keeps its size and why.
 
-    niwaki inspect resnet20
+    niwaki inspect resnet20 --html channels.html
 
-    niwaki inspect mypackage.nets:build --input-shape 3,224,224
+    niwaki inspect mypackage.nets:build --input-shape 3,224,224 --dot channels.dot
     """
     setup = set_up(Words(model, weights, input_shape=input_shape, device=device))
-    typer.echo(str(trace(setup.model, setup.inputs)))
+    graph = trace(setup.model, setup.inputs)
+    found = outline(graph)
+    for path, draw in ((dot, channels_dot), (html, channels_html)):
+        if path is not None:
+            write_text_atomic(path, draw(found))
+            messages.print(f"written: {path}", markup=False)
+    if json:
+        typer.echo(json_text.dumps(found.to_dict(), indent=1))
+    else:
+        typer.echo(str(graph))

@@ -12,6 +12,7 @@ from niwaki.graph.inputs import (
     preserved_rng,
     preserved_state,
 )
+from niwaki.graph.outline import Outline, outline
 from niwaki.graph.tape import Op, Ref, Tape, named_state, play, record, run, tensors_in
 from niwaki.graph.trace import trace
 from niwaki.graph.types import Frozen, Graph, Group, Normaliser, Role, Slice, Writer
@@ -23,6 +24,7 @@ __all__ = [
     "Inputs",
     "Normaliser",
     "Op",
+    "Outline",
     "Ref",
     "Role",
     "Slice",
@@ -35,6 +37,7 @@ __all__ = [
     "described",
     "made_up",
     "named_state",
+    "outline",
     "play",
     "preserved_mode",
     "preserved_rng",

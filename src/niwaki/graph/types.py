@@ -222,29 +222,6 @@ class Graph:
         return shapes
 
     def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [("group", "units", "producers", "carriers", "consumers")]
-        for group in self.groups:
-            tensors = (dict.fromkeys(piece.tensor for piece in group.of_role(role)) for role in Role)
-            rows.append((group.name, str(group.width), *(_first_and_count(list(names)) for names in tensors)))
-        lines = _table(rows) if self.groups else ["no group of channels can be pruned"]
-        if self.frozen:
-            lines += [
-                "",
-                *_table([("keeps its size", "width", "why"), *((f.layer, str(f.width), f.reason) for f in self.frozen)]),
-            ]
-        if self.unknown:
-            listed = ", ".join(f"{name} ({count}×)" for name, count in self.unknown.items())
-            lines += ["", f"operators that niwaki does not know: {listed}"]
-        return "\n".join(lines)
+        from niwaki.graph.outline import outline  # it is made of these types
 
-
-def _first_and_count(names: list[str]) -> str:
-    if not names:
-        return "–"
-    return names[0] if len(names) == 1 else f"{names[0]} + {len(names) - 1} more"
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [lines[0], "  ".join("─" * width for width in widths), *lines[1:]]
+        return str(outline(self))
