@@ -63,6 +63,14 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Work:
+    """Multiply-adds of one product: as many as the sizes of these terms multiplied."""
+
+    position: int
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True)
 class Number:
     """An integer that reached an operator from Python code and is the size of a term."""
 
@@ -92,6 +100,7 @@ class Inference:
     reads: list[Read] = field(default_factory=list)
     norms: list[Norm] = field(default_factory=list)
     numbers: list[Number] = field(default_factory=list)
+    work: list[Work] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
     position: int = 0
 
@@ -160,6 +169,10 @@ class Inference:
         if ref is not None and ref not in self.origins:
             ref = None
         self.reads.append(Read(self.position, slot, axis, whole, term, ref, weight_axis))
+
+    def multiplies(self, *terms: Term) -> None:
+        """The operator makes one multiply-add for every combination of indices of these terms."""
+        self.work.append(Work(self.position, terms))
 
     def normalises(self, slot: int, axis: int, term: Term) -> None:
         """The operator takes statistics of argument `slot` over the channels `term` of `axis`."""

@@ -302,6 +302,16 @@ def positions(term: Term, var: Var) -> Tensor:
     return out
 
 
+def kept_size(term: Term, kept: Mapping[Var, int]) -> int:
+    """How many positions of the axis stay; of a variable that is not named, all do."""
+    term = resolve(term)
+    if isinstance(term, Var):
+        return kept.get(term, term.size)
+    if isinstance(term, Concat):
+        return sum(kept_size(part, kept) for part in term.parts)
+    return prod(kept_size(factor, kept) for factor in term.factors)
+
+
 def keep_mask(term: Term, kept: Mapping[Var, Tensor]) -> Tensor:
     """Which positions of the axis stay, bool (term.size,), given a bool mask of the units of some variables."""
     term = resolve(term)

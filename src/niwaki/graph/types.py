@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from niwaki.errors import UnknownNameError
 from niwaki.graph.inference import Inference
 from niwaki.graph.inputs import Inputs
 from niwaki.graph.tape import named_state
-from niwaki.graph.terms import Var, crossed, keep_mask, leaves
+from niwaki.graph.terms import Var, crossed, keep_mask, kept_size, leaves
 
 
 class Role(enum.Enum):
@@ -211,6 +212,23 @@ class Graph:
                 if not bool(mask.all()):
                     result.setdefault(name, {})[axis] = mask.nonzero().squeeze(1)
         return result
+
+    def count_params(self, kept: Mapping[str, int] | None = None) -> int:
+        """Parameters of the model once only so many units of these groups are left."""
+        sizes = self._sizes(kept)
+        terms = self.inference.parameters
+        return sum(
+            math.prod(kept_size(term, sizes) for term in terms[name]) if name in terms else parameter.numel()
+            for name, parameter in self.model.named_parameters()
+        )
+
+    def count_macs(self, kept: Mapping[str, int] | None = None) -> int:
+        """Multiply-adds of one run on the example inputs once only so many units of these groups are left."""
+        sizes = self._sizes(kept)
+        return sum(math.prod(kept_size(term, sizes) for term in work.terms) for work in self.inference.work)
+
+    def _sizes(self, kept: Mapping[str, int] | None) -> dict[Var, int]:
+        return {self.variables[name]: count for name, count in (kept or {}).items()}
 
     def shapes_after(self, kept: Mapping[str, Iterable[int]]) -> dict[str, tuple[int, ...]]:
         """The shape of every parameter and buffer once only these units are left."""

@@ -39,6 +39,7 @@ def _matrix_product(state: Inference, op: Op, first: int) -> Kind:
     for left, right in zip(a[:-2], b[:-2], strict=True):
         state.unify(left, right)
     _contract(state, (first, len(a) - 1), (first + 1, len(b) - 2))
+    state.multiplies(*a, b[-1])
     state.give(op.result, [*a[:-1], b[-1]])
     return Kind.PRODUCT
 
@@ -53,6 +54,7 @@ def routed_product(state: Inference, op: Op) -> Kind | None:
         state.unify(experts[0], state.terms(ends)[0])
     state.freeze(rows[0], experts[0], reason=f"told apart by {state.where}")
     _contract(state, (0, 1), (1, 1))
+    state.multiplies(*rows, experts[2])
     state.give(op.result, [rows[0], experts[2]])
     return Kind.PRODUCT
 
@@ -61,6 +63,7 @@ def vector_product(state: Inference, op: Op) -> Kind:
     """mv and dot: (…, k) × (k) → (…)."""
     a = state.terms(op.args[0])
     _contract(state, (0, len(a) - 1), (1, 0))
+    state.multiplies(*a)
     state.give(op.result, a[:-1])
     return Kind.PRODUCT
 
@@ -69,6 +72,7 @@ def linear(state: Inference, op: Op) -> Kind:
     """linear: (…, k) × (m, k) + (m) → (…, m)."""
     x, weight = state.terms(op.args[0]), state.terms(op.args[1])
     _contract(state, (0, len(x) - 1), (1, 1))
+    state.multiplies(*x, weight[0])
     bias = op.arg(2, "bias")
     if bias is not None:
         state.unify(weight[0], state.terms(bias)[0])
@@ -102,8 +106,12 @@ def convolution(state: Inference, op: Op) -> Kind:
         state.reads_channels(0, 1, inner, (weight_ref, axis))
     if isinstance(bias, Ref):
         state.unify(out, state.terms(bias)[0])
-    shape = state.shape(op.result)
-    state.give(op.result, [batch, out, *state.fresh(shape[2:], "spatial")])
+    positions = state.fresh(state.shape(op.result)[2:], "spatial")
+    if transposed:
+        state.multiplies(batch, channels, *space, outer, *kernel)
+    else:
+        state.multiplies(batch, out, *positions, inner, *kernel)
+    state.give(op.result, [batch, out, *positions])
     return Kind.PRODUCT
 
 
@@ -132,6 +140,8 @@ def attention(state: Inference, op: Op) -> Kind | None:
         # the operator divides by the square root of this width, so that a narrower one is another function
         state.freeze(q[-1], reason=f"sets the scale of {state.where}")
     state.reads_channels(0, len(q) - 1, q[-1])
+    state.multiplies(*q, k[-2])
+    state.multiplies(*q[:-1], k[-2], v[-1])
     mask = op.arg(3, "attn_bias") if isinstance(op.arg(3, "attn_bias"), Ref) else op.kwargs.get("attn_mask")
     if mask is not None:  # broadcast over batch and heads
         for term, other in zip(reversed([*q[:-1], k[-2]]), reversed(state.terms(mask)), strict=False):
