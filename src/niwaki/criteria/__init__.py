@@ -1,6 +1,7 @@
 """Criteria: evidence → one score a unit, high for units that should stay. One method a file."""
 
 from niwaki.criteria.base import CRITERIA, Criterion, score
+from niwaki.criteria.bn_scale import BnScale
 from niwaki.criteria.geometric_median import GeometricMedian
 from niwaki.criteria.mutual_information import conditional_mutual_information, dependencies
 from niwaki.criteria.norm import L1, L2
@@ -10,6 +11,7 @@ __all__ = [
     "CRITERIA",
     "L1",
     "L2",
+    "BnScale",
     "Criterion",
     "GeometricMedian",
     "Random",

@@ -15,7 +15,7 @@ from niwaki.graph.inputs import (
 from niwaki.graph.outline import Outline, outline
 from niwaki.graph.tape import Op, Ref, Tape, named_state, play, record, run, tensors_in
 from niwaki.graph.trace import trace
-from niwaki.graph.types import Frozen, Graph, Group, Normaliser, Role, Slice, Writer
+from niwaki.graph.types import Frozen, Graph, Group, Normaliser, Role, Scale, Slice, Writer
 
 __all__ = [
     "Frozen",
@@ -27,6 +27,7 @@ __all__ = [
     "Outline",
     "Ref",
     "Role",
+    "Scale",
     "Slice",
     "Tape",
     "Writer",

@@ -10,7 +10,7 @@ from niwaki.graph.flow import follow
 from niwaki.graph.inference import Inference, Read
 from niwaki.graph.tape import Ref
 from niwaki.graph.terms import Var, leaves, positions
-from niwaki.graph.types import Frozen, Group, Role, Slice
+from niwaki.graph.types import Frozen, Group, Role, Scale, Slice
 
 
 def layer_of(tensor: str) -> str:
@@ -104,7 +104,8 @@ def _build(state: Inference, var: Var, use: _Uses, taken: dict[str, Var]) -> Gro
         name = f"{layers[0]}#{count}"
     writers, scaling_obstacle = follow(state, var, use.operators, {(p.tensor, p.axis): p for p in slices})
     obstacle, normalised = _fold_obstacle(state, use), _normalised(state, use)
-    return Group(name, var.size, layers, slices, writers, scaling_obstacle, obstacle, normalised)
+    scales = tuple(Scale(piece, state.scales[piece.tensor]) for piece in slices if piece.tensor in state.scales)
+    return Group(name, var.size, layers, slices, writers, scaling_obstacle, obstacle, normalised, scales)
 
 
 def _main_role(roles: set[Role]) -> Role:

@@ -99,6 +99,7 @@ class Inference:
     kinds: list[Kind] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     norms: list[Norm] = field(default_factory=list)
+    scales: dict[str, bool] = field(default_factory=dict)  # parameters that multiply channels → whether through a sigmoid
     numbers: list[Number] = field(default_factory=list)
     work: list[Work] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
@@ -188,6 +189,16 @@ class Inference:
     def number(self, role: str, term: Term) -> None:
         """An integer argument of the operator is the size of this term."""
         self.numbers.append(Number(self.position, self.op.layer, role, term))
+
+    def multiplies(self, ref: Any) -> None:
+        """A factor a channel, as the operator takes it: note the parameter that it is, or that it is the sigmoid of."""
+        name = self.tape.parameters.get(ref)
+        if name is not None:
+            self.scales[name] = False
+            return
+        for op in self.tape.ops[: self.position]:
+            if op.name == "aten.sigmoid" and ref in op.outputs and op.args[0] in self.tape.parameters:
+                self.scales[self.tape.parameters[op.args[0]]] = True
 
     def is_activation(self, ref: Any) -> bool:
         """Whether a value depends on the model's inputs (or on constants) and not on parameters alone."""

@@ -49,6 +49,18 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """A learned factor a unit: of BatchNorm, LayerNorm, GroupNorm or RMSNorm, or a layer scale.
+
+    Attributes:
+        bounded: the factor is sigmoid(entry) and not the entry itself.
+    """
+
+    piece: Slice
+    bounded: bool
+
+
+@dataclass(frozen=True)
 class Normaliser:
     """A normalisation by stored statistics: out = (x - mean)/sqrt(var + eps)·scale + shift, tensors by name."""
 
@@ -92,6 +104,7 @@ class Group:
         fold_obstacle: why a mixing of units cannot be folded into the consumers' weights; None where it can.
         normalised: the operator that takes statistics over the units, of the kept ones alone once some are gone; None
             where none does.
+        scales: learned factors that the units are multiplied by, in every normalisation that they go through.
     """
 
     name: str
@@ -102,6 +115,7 @@ class Group:
     scaling_obstacle: str | None = None
     fold_obstacle: str | None = None
     normalised: str | None = None
+    scales: tuple[Scale, ...] = ()
 
     def of_role(self, role: Role) -> tuple[Slice, ...]:
         """The slices of one role."""

@@ -77,7 +77,12 @@ def select(
     groups = _participants(graph, selection, without)
     for group in groups:
         given = scores.get(group.name)
-        if given is None or given.shape != (group.width,) or not bool(torch.isfinite(given).all()):
+        if given is None:
+            raise SettingError(
+                f"the criterion has no scores for group {group.name!r}; leave it out with skip={group.name!r}, or take a "
+                "criterion that reads the weights: l1, l2, l2-gm"
+            )
+        if given.shape != (group.width,) or not bool(torch.isfinite(given).all()):
             raise SettingError(f"group {group.name!r} needs {group.width} finite scores")
     choose = _local if selection.scope == "local" else _global
     if budget.unit == "channels":
