@@ -28,7 +28,7 @@ def with_sigmoid_batchnorm(model: nn.Module) -> nn.Module:
     Raises:
         SettingError: there is no BatchNorm with a scale.
     """
-    copied, found = _replaced(copy.deepcopy(model), lambda module: type(module) in BOUNDED and module.affine is True, _bounded)
+    copied, found = _replaced(copy.deepcopy(model), _is_scaled, _bounded)
     if not found:
         raise SettingError(
             f"{type(model).__name__} has no BatchNorm with a scale to bound; on LayerNorm or RMSNorm scales use the penalty "
@@ -40,6 +40,10 @@ def with_sigmoid_batchnorm(model: nn.Module) -> nn.Module:
 def fold_sigmoid_batchnorm(model: nn.Module) -> nn.Module:
     """A copy of the model with plain BatchNorms that compute the same: weight = sigmoid(γ), bias = 0."""
     return _replaced(copy.deepcopy(model), lambda module: type(module) in PLAIN, _plain)[0]
+
+
+def _is_scaled(module: nn.Module) -> bool:
+    return type(module) in BOUNDED and isinstance(getattr(module, "weight", None), nn.Parameter)
 
 
 def _replaced(
