@@ -190,7 +190,7 @@ class Inference:
         """An integer argument of the operator is the size of this term."""
         self.numbers.append(Number(self.position, self.op.layer, role, term))
 
-    def multiplies(self, ref: Any) -> None:
+    def scaled_by(self, ref: Any) -> None:
         """A factor a channel, as the operator takes it: note the parameter that it is, or that it is the sigmoid of."""
         name = self.tape.parameters.get(ref)
         if name is not None:

@@ -57,7 +57,7 @@ def multiply(state: Inference, op: Op) -> Kind:
         return Kind.LINEAR if scales and "rounding_mode" not in op.kwargs else Kind.OTHER
     for ref in op.tensors:  # a hand-written normalisation, a layer scale
         if not state.is_activation(ref) and sum(size > 1 for size in state.shape(ref)) == 1 and op.name.startswith("aten.mul"):
-            state.multiplies(ref)
+            state.scaled_by(ref)
     return _pair(state, op, parameter=Kind.OTHER)
 
 

@@ -22,7 +22,7 @@ def batch_norm(state: Inference, op: Op) -> Kind:
     for ref in affine:
         if isinstance(ref, Ref):
             state.unify(axes[1], state.terms(ref)[0])
-    state.multiplies(op.args[1])
+    state.scaled_by(op.args[1])
     scale, shift, mean, var = (state.tape.parameters.get(ref) if isinstance(ref, Ref) else None for ref in affine)
     _finish(state, op, axes)
     named = sum(isinstance(ref, Ref) for ref in affine) == sum(name is not None for name in (scale, shift, mean, var))
@@ -42,7 +42,7 @@ def layer_norm(state: Inference, op: Op) -> Kind:
         ref = op.args[slot]
         if isinstance(ref, Ref):
             state.same(axes[-count:], state.terms(ref))
-    state.multiplies(op.args[2])
+    state.scaled_by(op.args[2])
     for axis in range(len(axes) - count, len(axes)):
         state.normalises(0, axis, axes[axis])
         state.number("normalized_shape", axes[axis])
@@ -54,7 +54,7 @@ def group_norm(state: Inference, op: Op) -> Kind:
     """(B, groups ⊗ c, …): statistics over c and the space."""
     axes, groups = state.terms(op.args[0]), op.args[6]
     inner = axes[1]
-    state.multiplies(op.args[1])
+    state.scaled_by(op.args[1])
     if groups > 1:
         group, inner = state.split(axes[1], [groups, axes[1].size // groups])
         state.number("num_groups", group)
