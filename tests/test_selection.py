@@ -241,7 +241,7 @@ def test_a_stream_is_known_by_any_layer_that_writes_it() -> None:
 @pytest.mark.parametrize("scores", [torch.full((8,), math.nan), torch.ones(7), None])
 def test_scores_that_are_none_are_refused(scores: Tensor | None) -> None:
     graph = traced(4, 8, 2)
-    with pytest.raises(SettingError, match="group '0' needs 8 finite scores|no scores for group '0'; leave it out"):
+    with pytest.raises(SettingError, match=r"group '0' needs 8 finite scores|no scores for group '0'; leave it out"):
         niwaki.select(graph, {} if scores is None else {"0": scores}, 0.5)
 
 
