@@ -59,6 +59,17 @@ def test_it_is_its_steps() -> None:
     assert all(torch.equal(a, b) for a, b in zip(by_hand.parameters(), result.model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(("scope", "criterion"), [("local", "l2"), ("global", "random")])
+def test_a_default_device_is_not_the_models(scope: Any, criterion: str, quick_latency: None) -> None:
+    """Whatever new tensors are made on elsewhere (a GPU, or no device at all), the model stays where it is."""
+    model, x = mlp(), torch.randn(3, 6)
+    expected = niwaki.prune(model, x, criterion=criterion, scope=scope)
+    with torch.device("meta"):
+        result = niwaki.prune(model, x, criterion=criterion, scope=scope)
+    assert result.plan == expected.plan
+    assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), expected.model.parameters(), strict=True))
+
+
 def test_the_seed_is_all_that_chance_depends_on() -> None:
     model, x = mlp(), torch.randn(3, 6)
     torch.manual_seed(1)

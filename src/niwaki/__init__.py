@@ -4,7 +4,7 @@
 """
 
 from niwaki import data, models
-from niwaki.checkpoint import load, load_weights, read_weights, save
+from niwaki.checkpoint import load, load_weights, open_weights, read_weights, save, shrink_files
 from niwaki.compensation import Compensation, Mixing, compensate
 from niwaki.criteria import Criterion, score
 from niwaki.errors import NiwakiError
@@ -45,11 +45,13 @@ __all__ = [
     "load_weights",
     "measure_latency",
     "models",
+    "open_weights",
     "prune",
     "read_weights",
     "save",
     "score",
     "select",
     "shrink",
+    "shrink_files",
     "trace",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
@@ -67,16 +67,19 @@ class Evidence:
     Attributes:
         calibration: None where the user has no inputs.
         generator: the only source of chance.
+        weights: parameters and buffers by name in the place of the model's own, for a model on the meta device
+            (`niwaki.open_weights` reads them from files as they are asked for).
     """
 
     graph: Graph
     calibration: Calibration | None = None
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+    weights: Mapping[str, Tensor] | None = None
 
     @property
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> Mapping[str, Tensor]:
         """The model's parameters and buffers by name, as they were before any pruning."""
-        return self.graph.state
+        return self.graph.state if self.weights is None else self.weights
 
     def batches(self, who: str) -> Iterator[Batch]:
         """The calibration inputs, batch by batch.

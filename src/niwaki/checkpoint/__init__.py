@@ -3,6 +3,7 @@
 from niwaki.checkpoint.artefact import load, read_blueprint, read_record, save
 from niwaki.checkpoint.blueprint import Blueprint
 from niwaki.checkpoint.manifest import PLAN, RECORD, WEIGHTS
+from niwaki.checkpoint.sharded import ShardedWeights, open_weights, shrink_files
 from niwaki.checkpoint.weights import load_weights, read_weights
 
 __all__ = [
@@ -10,10 +11,13 @@ __all__ = [
     "RECORD",
     "WEIGHTS",
     "Blueprint",
+    "ShardedWeights",
     "load",
     "load_weights",
+    "open_weights",
     "read_blueprint",
     "read_record",
     "read_weights",
     "save",
+    "shrink_files",
 ]

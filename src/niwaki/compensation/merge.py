@@ -62,8 +62,8 @@ class Merge(Compensation):
         obstacle = group.scaling_obstacle or group.fold_obstacle or normalised
         if obstacle is not None:
             return None, f"not merged: {obstacle}"
-        writer, kept = group.writers[0], torch.as_tensor(units)
-        dropped = torch.ones(group.width, dtype=torch.bool).index_fill(0, kept, False).nonzero().squeeze(1)
+        writer, kept = group.writers[0], torch.as_tensor(units, device="cpu")
+        dropped = torch.ones(group.width, dtype=torch.bool, device="cpu").index_fill(0, kept, False).nonzero().squeeze(1)
         scale, match, good = self._match(writer, dropped, kept, state)
         mixing = Mixing.selecting(group.width, units)
         mixing.matrix[dropped[good], match[good]] = scale[good]

@@ -29,7 +29,7 @@ class Mixing:
     @classmethod
     def selecting(cls, width: int, units: Sequence[int]) -> Mixing:
         """The mixing of plain pruning: kept units are themselves, the others are zero."""
-        matrix = torch.zeros(width, len(units), dtype=torch.float64)
+        matrix = torch.zeros(width, len(units), dtype=torch.float64, device="cpu")
         matrix[list(units), range(len(units))] = 1
         return cls(matrix)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -36,13 +37,19 @@ CRITERIA: Registry[Criterion] = Registry("criterion")
 
 
 def score(
-    graph: Graph, criterion: Criterion | str, *, calibration: Calibration | None = None, seed: int = 0
+    graph: Graph,
+    criterion: Criterion | str,
+    *,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Score every group of a graph.
 
     Args:
         criterion: a criterion, or its notation: `"l2"`, `"random"`.
         calibration: inputs, for criteria that look at activations.
+        weights: in the place of the model's own, for a model on the meta device.
 
     Returns:
         group name → scores (width,), float64 on the CPU; for criteria that are not comparable between groups, divided by
@@ -54,7 +61,7 @@ def score(
     """
     method = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
     scores = {}
-    for name, given in method.scores(Evidence(graph, calibration, torch.Generator().manual_seed(seed))).items():
+    for name, given in method.scores(Evidence(graph, calibration, torch.Generator().manual_seed(seed), weights)).items():
         values = given.double().cpu()
         mean = values.mean()
         scores[name] = values if method.comparable or not mean > 0 else values / mean

@@ -6,6 +6,7 @@ both, with a Linear's bias as one more weight of the row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,8 @@ from niwaki.criteria.base import CRITERIA, Criterion
 from niwaki.evidence import Evidence
 from niwaki.graph import Group
 
+COLUMNS = 4096  # of a tensor that are turned into float64 at once
+
 
 @CRITERIA.register("l1")
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class L1(Criterion):
     """Sum of the absolute weights of a unit."""
 
     def score(self, group: Group, evidence: Evidence) -> Tensor:
-        return group.rows(evidence.state).double().abs().sum(1)
+        return _total(group, evidence, lambda rows: rows.abs().sum(1))
 
 
 @CRITERIA.register("l2")
@@ -31,5 +34,13 @@ class L2(Criterion):
     """Euclidean norm of a unit's weights."""
 
     def score(self, group: Group, evidence: Evidence) -> Tensor:
-        norms: Tensor = torch.linalg.vector_norm(group.rows(evidence.state).double(), dim=1)
-        return norms
+        return _total(group, evidence, lambda rows: rows.square().sum(1)).sqrt()
+
+
+def _total(group: Group, evidence: Evidence, measure: Callable[[Tensor], Tensor]) -> Tensor:
+    """Summed over a unit's tensors one by one, so that a stream with hundreds of writers is never in memory at once."""
+    total = torch.zeros(group.width, dtype=torch.float64, device="cpu")
+    for rows in group.blocks(evidence.state):
+        for start in range(0, rows.shape[1], COLUMNS):
+            total += measure(rows[:, start : start + COLUMNS].double()).cpu()
+    return total

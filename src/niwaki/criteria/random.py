@@ -21,4 +21,4 @@ class Random(Criterion):
     comparable: ClassVar[bool] = True
 
     def score(self, group: Group, evidence: Evidence) -> Tensor:
-        return torch.rand(group.width, generator=evidence.generator, dtype=torch.float64)
+        return torch.rand(group.width, generator=evidence.generator, dtype=torch.float64, device="cpu")

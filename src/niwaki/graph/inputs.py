@@ -172,5 +172,5 @@ def _made_up(description: Any, batch: tuple[int, int] | None, generator: torch.G
     if math.prod(shape) > LARGEST:
         raise ValueError(f"a tensor of {math.prod(shape):,} numbers")
     if "low" not in description:
-        return torch.randn(shape, generator=generator).to(dtype)
+        return torch.randn(shape, generator=generator, device="cpu").to(dtype)
     return torch.randint(description["low"], description["high"] + 1, shape, generator=generator).to(dtype)

@@ -290,12 +290,12 @@ def positions(term: Term, var: Var) -> Tensor:
     """Which unit of `var` each position of the axis belongs to: int64 (term.size,), -1 where to none."""
     term = resolve(term)
     if term is var:
-        return torch.arange(var.size)
+        return torch.arange(var.size, device="cpu")
     if isinstance(term, Var):
-        return torch.full((term.size,), -1)
+        return torch.full((term.size,), -1, device="cpu")
     if isinstance(term, Concat):
         return torch.cat([positions(part, var) for part in term.parts])
-    out = torch.full((1,), -1)
+    out = torch.full((1,), -1, device="cpu")
     for factor in term.factors:
         # a variable occurs in at most one factor (groups with more are frozen): the largest entry is the one that is set
         out = torch.maximum(out[:, None], positions(factor, var)[None, :]).reshape(-1)
@@ -316,10 +316,10 @@ def keep_mask(term: Term, kept: Mapping[Var, Tensor]) -> Tensor:
     """Which positions of the axis stay, bool (term.size,), given a bool mask of the units of some variables."""
     term = resolve(term)
     if isinstance(term, Var):
-        return kept[term] if term in kept else torch.ones(term.size, dtype=torch.bool)
+        return kept[term] if term in kept else torch.ones(term.size, dtype=torch.bool, device="cpu")
     if isinstance(term, Concat):
         return torch.cat([keep_mask(part, kept) for part in term.parts])
-    out = torch.ones(1, dtype=torch.bool)
+    out = torch.ones(1, dtype=torch.bool, device="cpu")
     for factor in term.factors:
         out = (out[:, None] & keep_mask(factor, kept)[None, :]).reshape(-1)
     return out

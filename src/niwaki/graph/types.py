@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -87,8 +87,12 @@ class Writer:
 
     def rows(self, state: Mapping[str, Tensor]) -> Tensor:
         """Weights and bias by unit: (width, weights a unit + biases a unit)."""
-        parts = [piece.rows(state) for piece in (*self.weights, *([self.bias] if self.bias else []))]
-        return torch.cat(parts, 1)
+        return torch.cat([piece.rows(state) for piece in self.slices], 1)
+
+    @property
+    def slices(self) -> tuple[Slice, ...]:
+        """The weights, and the bias where there is one."""
+        return (*self.weights, *([self.bias] if self.bias else []))
 
 
 @dataclass(frozen=True)
@@ -121,11 +125,15 @@ class Group:
         """The slices of one role."""
         return tuple(piece for piece in self.slices if piece.role is role)
 
+    def blocks(self, state: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        """All that is learned to compute each unit, weights and biases of its producers: (width, features) a tensor."""
+        pieces = [piece for writer in self.writers for piece in writer.slices] or self.of_role(Role.PRODUCER)
+        for piece in pieces:
+            yield piece.rows(state)
+
     def rows(self, state: Mapping[str, Tensor]) -> Tensor:
-        """All that is learned to compute each unit, weights and biases of its producers: (width, features)."""
-        if self.writers:
-            return torch.cat([writer.rows(state) for writer in self.writers], 1)
-        return torch.cat([piece.rows(state) for piece in self.of_role(Role.PRODUCER)], 1)
+        """The same side by side: (width, features)."""
+        return torch.cat(list(self.blocks(state)), 1)
 
 
 @dataclass(frozen=True)
@@ -212,8 +220,8 @@ class Graph:
         """Kept units of some groups as a bool mask a variable."""
         masks = {}
         for name, units in kept.items():
-            masks[self.variables[name]] = mask = torch.zeros(self[name].width, dtype=torch.bool)
-            mask[torch.as_tensor(list(units), dtype=torch.int64)] = True
+            masks[self.variables[name]] = mask = torch.zeros(self[name].width, dtype=torch.bool, device="cpu")
+            mask[torch.as_tensor(list(units), dtype=torch.int64, device="cpu")] = True
         return masks
 
     def kept_indices(self, kept: Mapping[str, Iterable[int]]) -> dict[str, dict[int, Tensor]]:

@@ -162,7 +162,7 @@ def _global(groups: list[Group], scores: Mapping[str, Tensor], share: float, sel
             f"groups; at most {possible} can go (a share of {math.floor(1000 * possible / total) / 1000})"
         )
     order = torch.cat(list(free.values())).argsort(stable=True)[:wanted]
-    owner = torch.cat([torch.full((len(values),), i) for i, values in enumerate(free.values())])
+    owner = torch.cat([torch.full((len(values),), i, device="cpu") for i, values in enumerate(free.values())])
     removed = torch.bincount(owner[order], minlength=len(groups)).tolist()
     return {group.name: _rounded(group, group.width - gone, selection) for group, gone in zip(groups, removed, strict=True)}
 

@@ -6,7 +6,19 @@ from niwaki.surgery.config import follow_config
 from niwaki.surgery.lineage import remember
 from niwaki.surgery.optimizer import hand_over
 from niwaki.surgery.reference import reference_outputs
-from niwaki.surgery.shrink import shrink
+from niwaki.surgery.shrink import cut_tensors, shrink
 from niwaki.surgery.sizes import size_guesses
+from niwaki.surgery.structure import check_structure
 
-__all__ = ["Blame", "check", "follow_config", "hand_over", "reference_outputs", "remember", "shrink", "size_guesses"]
+__all__ = [
+    "Blame",
+    "check",
+    "check_structure",
+    "cut_tensors",
+    "follow_config",
+    "hand_over",
+    "reference_outputs",
+    "remember",
+    "shrink",
+    "size_guesses",
+]

@@ -92,9 +92,9 @@ def _with_telling_weights(model: nn.Module) -> nn.Module:
         if parameter.is_floating_point():
             if parameter.ndim > 1:
                 fan_in = max(1, parameter[0].numel())
-                values = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
+                values = torch.randn(parameter.shape, generator=generator, device="cpu") / fan_in**0.5
             else:
-                values = torch.rand(parameter.shape, generator=generator) + 0.5
+                values = torch.rand(parameter.shape, generator=generator, device="cpu") + 0.5
             parameter.data = values.to(parameter.device, parameter.dtype)
     return model
 
@@ -110,7 +110,7 @@ def _telling(inputs: Inputs) -> Inputs:
             or bool((leaf != leaf.flatten()[0]).any())
         ):
             return leaf
-        return torch.randn(leaf.shape, generator=generator).to(leaf.device, leaf.dtype)
+        return torch.randn(leaf.shape, generator=generator, device="cpu").to(leaf.device, leaf.dtype)
 
     return tree_map(spread, inputs)  # type: ignore[no-any-return]  # the tree keeps its form
 

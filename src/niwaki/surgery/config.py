@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from niwaki.graph import Graph, call, copied, preserved_mode, preserved_rng, preserved_state, tensors_in
+from niwaki.graph import Graph, call, copied, preserved_mode, preserved_rng, preserved_state, record, tensors_in
 from niwaki.plan import Plan, Size
 from niwaki.surgery.check import TOLERANCE, difference
 from niwaki.surgery.sizes import follow_sizes
+from niwaki.surgery.structure import same_structure
 
 Shapes = Mapping[str, tuple[int, ...]]
 SECONDS = 10.0  # building stops after this; the config is then left alone
@@ -58,8 +59,15 @@ def follow_config(pruned: nn.Module, graph: Graph, plan: Plan) -> tuple[Plan, st
 
 
 def _rebuilds(model: nn.Module, graph: Graph, attribute: str) -> bool:
-    """Whether the class, built from the model's config and given its weights, computes what the model does."""
+    """Whether the class, built from the model's config and given its weights, computes what the model does.
+
+    On the meta device there are no weights: then the same operators must be called on the same shapes with the same numbers.
+    """
     try:
+        if any(tensor.is_meta for tensor in graph.state.values()):
+            with preserved_rng(), torch.device("meta"):
+                again = type(model)(copy.deepcopy(getattr(model, attribute)))
+            return same_structure(record(model, graph.inputs), record(again, graph.inputs))
         with preserved_rng():
             again = type(model)(copy.deepcopy(getattr(model, attribute)))
         reference = next(model.parameters())

@@ -60,6 +60,19 @@ def fill(model: nn.Module, graph: Graph, plan: Plan, mixings: Mapping[str, Mixin
         _give_biases(model, graph, cutter, [item for item in constants if item[0].kind == "new"])
 
 
+def cut_tensors(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is left of some of the model's tensors, given by name in the place of its own.
+
+    Raises:
+        SurgeryError: a mixing has a shift, which needs tensors of other layers.
+    """
+    for name, mixing in mixings.items():
+        if mixing.shifted:
+            raise SurgeryError(f"the mixing of {name} has a shift, which cannot be folded tensor by tensor")
+    cutter, terms = _Cutter(graph, plan, mixings), graph.inference.parameters
+    return {name: cutter.cut(tensor, terms[name], name) if name in terms else tensor for name, tensor in tensors.items()}
+
+
 Constant = tuple[Offset, Tensor]
 
 
@@ -113,7 +126,7 @@ class _Cutter:
     """Cuts one tensor at a time, along all of its axes that lose channels."""
 
     def __init__(self, graph: Graph, plan: Plan, mixings: Mapping[str, Mixing]) -> None:
-        self._kept = {graph.variables[name]: torch.as_tensor(units) for name, units in plan.kept.items()}
+        self._kept = {graph.variables[name]: torch.as_tensor(units, device="cpu") for name, units in plan.kept.items()}
         self._mixings = {graph.variables[name]: mixing for name, mixing in mixings.items()}
         self._consumers: dict[Var, set[tuple[str, int]]] = defaultdict(set)
         for name in mixings:
