@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
@@ -69,12 +70,14 @@ class Evidence:
         generator: the only source of chance.
         weights: parameters and buffers by name in the place of the model's own, for a model on the meta device
             (`niwaki.open_weights` reads them from files as they are asked for).
+        say: takes remarks that the user should read (units that are dead); by default a Python warning.
     """
 
     graph: Graph
     calibration: Calibration | None = None
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
     weights: Mapping[str, Tensor] | None = None
+    say: Callable[[str], None] = warnings.warn
 
     @property
     def state(self) -> Mapping[str, Tensor]:

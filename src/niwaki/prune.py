@@ -149,7 +149,8 @@ def prune(
     with clock.stage("trace"):
         graph = trace(model, example_inputs)
     with clock.stage("score"):
-        scores = score(graph, chosen, calibration=evidence, seed=seed)
+        remarks: list[str] = []
+        scores = score(graph, chosen, calibration=evidence, seed=seed, say=remarks.append)
     repairing = partial(compensate, graph, compensation=repair, calibration=evidence, seed=seed)
     cut = _cut(graph, scores, budget, selection, repairing, clock)
     with clock.stage("measure"), preserved_state(model), preserved_state(cut.model):
@@ -164,7 +165,7 @@ def prune(
         **(settings or {}),
     }
     notes = {**cut.compensated.notes, **cut.left_whole}
-    summary = _summary(cut, graph)
+    summary = (*_summary(cut, graph), *remarks)
     if optimizer is not None:
         summary += hand_over(optimizer, graph, cut.plan, cut.model)
     record = Record(before, after, described, seed, clock.seconds, summary)

@@ -3,6 +3,8 @@
 from niwaki.criteria.base import CRITERIA, Criterion, score
 from niwaki.criteria.bn_scale import BnScale
 from niwaki.criteria.geometric_median import GeometricMedian
+from niwaki.criteria.layer_dependencies import Dependency, Estimation, layer_dependencies
+from niwaki.criteria.mint import Mint, unit_scores
 from niwaki.criteria.mutual_information import conditional_mutual_information, dependencies
 from niwaki.criteria.norm import L1, L2
 from niwaki.criteria.random import Random
@@ -13,9 +15,14 @@ __all__ = [
     "L2",
     "BnScale",
     "Criterion",
+    "Dependency",
+    "Estimation",
     "GeometricMedian",
+    "Mint",
     "Random",
     "conditional_mutual_information",
     "dependencies",
+    "layer_dependencies",
     "score",
+    "unit_scores",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -43,6 +44,7 @@ def score(
     calibration: Calibration | None = None,
     seed: int = 0,
     weights: Mapping[str, Tensor] | None = None,
+    say: Callable[[str], None] = warnings.warn,
 ) -> dict[str, Tensor]:
     """Score every group of a graph.
 
@@ -50,6 +52,7 @@ def score(
         criterion: a criterion, or its notation: `"l2"`, `"random"`.
         calibration: inputs, for criteria that look at activations.
         weights: in the place of the model's own, for a model on the meta device.
+        say: takes remarks that the user should read; by default a Python warning.
 
     Returns:
         group name → scores (width,), float64 on the CPU; for criteria that are not comparable between groups, divided by
@@ -61,7 +64,8 @@ def score(
     """
     method = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
     scores = {}
-    for name, given in method.scores(Evidence(graph, calibration, torch.Generator().manual_seed(seed), weights)).items():
+    evidence = Evidence(graph, calibration, torch.Generator().manual_seed(seed), weights, say)
+    for name, given in method.scores(evidence).items():
         values = given.double().cpu()
         mean = values.mean()
         scores[name] = values if method.comparable or not mean > 0 else values / mean
