@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils._pytree import tree_map
 
+from niwaki.evidence import Calibration
+
 
 class Trap(nn.Module):
     """A model that knows its example; `shape` is that of its one input, with the batch axis."""
@@ -893,6 +895,11 @@ def inputs(model: Trap, seed: int) -> Any:
         found = model.example()
     dtype = next(p.dtype for p in model.parameters())
     return tree_map(lambda t: t.to(dtype) if t.is_floating_point() else t, found)
+
+
+def calibration(model: Trap) -> Calibration:
+    """Some batches of inputs for methods that look at activations."""
+    return Calibration.of([inputs(model, seed) for seed in range(3, 15)])
 
 
 def build(name: str, dtype: torch.dtype | None = None) -> Trap:

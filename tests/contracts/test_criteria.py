@@ -51,7 +51,8 @@ def test_the_value_is_that_of_the_definition(name: str) -> None:
 
 
 def test_every_criterion_but_chance_has_a_value_by_hand() -> None:
-    assert set(CRITERIA) == {*BY_HAND, "random", "bn-scale"}  # its values: tests/test_sparsity.py
+    # the values of these three: chance has none, tests/test_sparsity.py, tests/test_mint.py
+    assert set(CRITERIA) == {*BY_HAND, "random", "bn-scale", "mint"}
 
 
 def test_chance_is_uniform_and_not_divided() -> None:
@@ -92,6 +93,10 @@ def test_a_residual_stream_is_scored_over_all_who_write_it() -> None:
     assert raw.tolist() == pytest.approx(by_hand)
 
 
+QUICK = {"mint": "mint:groups=2,samples=24"}  # settings for criteria that are slow, or need more samples, by default
+
+
+@pytest.mark.filterwarnings("ignore:.*dead units", "ignore:.*units in")
 @pytest.mark.parametrize("name", list(CRITERIA))
 @pytest.mark.parametrize("model", zoo.MODELS)
 def test_one_finite_score_a_unit_the_same_by_seed(model: str, name: str) -> None:
@@ -103,7 +108,9 @@ def test_one_finite_score_a_unit_the_same_by_seed(model: str, name: str) -> None
             niwaki.score(graph, name)
         return
     random = torch.get_rng_state()
-    scores, again = niwaki.score(graph, name, seed=3), niwaki.score(graph, CRITERIA.build(name), seed=3)
+    seen, spec = zoo.calibration(module), QUICK.get(name, name)
+    scores = niwaki.score(graph, spec, calibration=seen, seed=3)
+    again = niwaki.score(graph, CRITERIA.build(spec), calibration=seen, seed=3)
     assert torch.equal(random, torch.get_rng_state())
     assert {key: value.shape for key, value in scores.items()} == {group.name: (group.width,) for group in scored}
     for key, value in scores.items():

@@ -65,7 +65,8 @@ class LayerPair:
     """A child layer and what it reads.
 
     Attributes:
-        parent: the name of the group that it reads (groups, joined by " + "), or "input".
+        parent: the name of the group that it reads (groups, joined by " + "), or "input"; what it reads
+            where that is neither.
         child: the child layer.
         weight: the child's weight.
         out_axis, in_axis: its axes of what the child writes and reads.
@@ -145,7 +146,8 @@ def _pair(graph: Graph, read: Read, weight: str, out_axis: int, in_axis: int) ->
     parents = _channels(read.whole)
     groups = {var: name for name, var in graph.variables.items()}
     shape = state.shape(op.args[read.slot])
-    if all(var.frozen == "model input" for var in parents) and len(shape) > read.axis + 1 and len(shape) == 4:
+    given = bool(parents) and all(var.frozen == "model input" for var in parents)
+    if given and len(shape) == 4 and read.axis == 1:
         reads = Site(read.position, read.slot, read.axis, torch.zeros(0, dtype=torch.int64), shape[2] * shape[3], picture=True)
         columns = None
     else:
@@ -157,7 +159,7 @@ def _pair(graph: Graph, read: Read, weight: str, out_axis: int, in_axis: int) ->
     writes = _written(graph, read.position, out, children, keys)
     named = [groups[var] for var in parents if var in groups]
     return LayerPair(
-        " + ".join(named) or INPUT,
+        " + ".join(named) or (INPUT if given else f"what {op.layer or 'the model'} reads"),
         op.layer,
         weight,
         out_axis,
@@ -180,9 +182,9 @@ Key = tuple[int, ...]
 
 
 def _keys(term: Term, variables: Sequence[Var]) -> list[Key]:
-    """At every index of an axis, which channel of every variable it belongs to; -1 for none."""
+    """At every index of an axis, which channel of every variable it belongs to (-1: none); the index, without variables."""
     if not variables:
-        return [(-1,)] * term.size
+        return [(index,) for index in range(term.size)]
     return list(zip(*(positions(term, var).tolist() for var in variables), strict=True))
 
 
@@ -209,7 +211,7 @@ def _written(graph: Graph, position: int, out: Term, variables: Sequence[Var], k
     state = graph.inference
     wanted = set(variables)
     for read in sorted(state.reads, key=lambda read: read.position):
-        if read.position > position and not read.statistics and wanted <= set(leaves(read.whole)):
+        if wanted and read.position > position and not read.statistics and wanted <= set(leaves(read.whole)):
             numbers = {key: number for number, key in enumerate(keys)}
             units = torch.tensor([numbers.get(key, -1) for key in _keys(read.whole, variables)])
             if len(set(units.tolist()) - {-1}) == len(keys):
