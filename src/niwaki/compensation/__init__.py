@@ -4,5 +4,6 @@ from niwaki.compensation.base import COMPENSATIONS, Compensated, Compensation, c
 from niwaki.compensation.merge import Merge
 from niwaki.compensation.mixing import Mixing
 from niwaki.compensation.none import NoCompensation
+from niwaki.compensation.reconstruct import Reconstruct
 
-__all__ = ["COMPENSATIONS", "Compensated", "Compensation", "Merge", "Mixing", "NoCompensation", "compensate"]
+__all__ = ["COMPENSATIONS", "Compensated", "Compensation", "Merge", "Mixing", "NoCompensation", "Reconstruct", "compensate"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,10 +18,16 @@ from niwaki.plan import Plan
 
 @dataclass(frozen=True)
 class Compensated:
-    """Mixings by group name, for groups that have one; notes say for every pruned group what was done or why nothing."""
+    """Mixings by group name, for groups that have one; notes say for every pruned group what was done or why nothing.
+
+    Attributes:
+        residuals: group name → E|W·(x - x̂)|² as a share of E|W·(x - E x)|², W the consumers' weights, x the units where they
+            are read and x̂ what the mixing makes of them; for compensations that know it.
+    """
 
     mixings: Mapping[str, Mixing]
     notes: Mapping[str, str]
+    residuals: Mapping[str, float] = field(default_factory=dict)
 
 
 class Compensation(ABC):

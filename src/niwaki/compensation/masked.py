@@ -18,7 +18,7 @@ from niwaki.compensation.mixing import Mixing
 from niwaki.graph import Graph, Op, Ref
 from niwaki.graph.inference import Read
 from niwaki.graph.offsets import weight_of
-from niwaki.graph.terms import Var, keep_mask, leaves, transform
+from niwaki.graph.terms import Var, keep_mask, leaves, resolve, transform
 from niwaki.plan import Plan
 
 
@@ -132,6 +132,33 @@ class Masked:
         index = [kept.get(axis, torch.arange(size)).to(full.device) for axis, size in enumerate(full.shape)]
         full[torch.meshgrid(*index, indexing="ij")] = narrow
         return full
+
+
+class Folded(Masked):
+    """The same, but a plain convolution reads the kept units only, through weights with the mixing folded in: quicker."""
+
+    def run(self, position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One operator, with its operands masked where it reads them."""
+        reads = self._reads.get(position, [])
+        if len(reads) != 1 or op.name != "aten.convolution" or op.args[6] or op.args[8] != 1 or kwargs:
+            return super().run(position, op, args, kwargs)
+        var = resolve(reads[0].whole)
+        mixing = self._mixing(reads[0], var) if isinstance(var, Var) else None
+        if mixing is None or not isinstance(var, Var):
+            return super().run(position, op, args, kwargs)
+        image, weight, bias = args[:3]
+        matrix = mixing.matrix.to(weight.device, weight.dtype)
+        folded = torch.tensordot(weight, matrix, dims=([1], [0])).movedim(-1, 1)
+        if mixing.shift is not None:
+            table = weight.flatten(2).sum(2)
+            constant = table @ mixing.shift.to(table.device, table.dtype)
+            bias = constant if bias is None else bias + constant
+        kept = self._masks[var].nonzero().squeeze(1).to(image.device)
+        if image.is_contiguous():
+            return op.func(image.index_select(1, kept), folded.contiguous(), bias, *args[3:])
+        # channels last stay last: any other layout costs more than the smaller product saves
+        picked = image.movedim(1, -1).index_select(-1, kept).movedim(-1, 1)
+        return op.func(picked, folded.movedim(1, -1).contiguous().movedim(-1, 1), bias, *args[3:])
 
 
 def _spread_shifts(read: Read, shifts: Mapping[Var, Tensor], zeros: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from niwaki.graph.inputs import (
     preserved_state,
 )
 from niwaki.graph.outline import Outline, outline
-from niwaki.graph.tape import Op, Ref, Tape, named_state, play, record, run, tensors_in
+from niwaki.graph.playback import Playback, play
+from niwaki.graph.tape import Op, Ref, Tape, named_state, record, run, tensors_in
 from niwaki.graph.trace import trace
 from niwaki.graph.types import Frozen, Graph, Group, Normaliser, Role, Scale, Slice, Writer
 
@@ -25,6 +26,7 @@ __all__ = [
     "Normaliser",
     "Op",
     "Outline",
+    "Playback",
     "Ref",
     "Role",
     "Scale",

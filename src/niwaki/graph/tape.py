@@ -2,8 +2,8 @@
 
 `record` runs the model once and notes every ATen operator with the parameters, constants and earlier values that it reads.
 Where a model looks at values to choose its path, the path taken is what is written down. Large models are run on fake
-tensors (shapes without data, so nothing is computed and nothing allocated) where they let themselves. `play` runs the
-operators again on real tensors, letting the caller step in between.
+tensors (shapes without data, so nothing is computed and nothing allocated) where they let themselves. `run` runs the
+model again, letting the caller step in at every operator.
 """
 
 from __future__ import annotations
@@ -340,38 +340,6 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
 Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
 
 
-def play(tape: Tape, state: Mapping[str, Tensor], inputs: Inputs, step: Step) -> list[Tensor]:
-    """Run a tape's operators on real tensors, each value freed after its last use.
-
-    Args:
-        state: parameters and buffers by name, of the recorded sizes; never written to.
-        inputs: of the recorded shapes.
-        step: (position, operator, args, kwargs) → what the operator returns; it normally calls `op.func`.
-
-    Returns:
-        The model's output tensors, in the order of `tape.outputs`.
-    """
-    args, kwargs = as_arguments(inputs)
-    values: dict[Ref, Tensor] = dict(zip(tape.inputs, (t.clone() for t in tensors_in((args, kwargs))), strict=True))
-    values.update({ref: state[name] for ref, name in tape.parameters.items()})
-    values.update(tape.constants)
-    for ref in _written(tape) & values.keys():
-        values[ref] = values[ref].clone()
-    last_use = {ref: position for position, op in enumerate(tape.ops) for ref in (*op.tensors, *op.outputs)}
-    wanted = set(tape.outputs)
-    with torch.no_grad():
-        for position, op in enumerate(tape.ops):
-            read = tree_map(lambda leaf: values[leaf] if isinstance(leaf, Ref) else leaf, (op.args, op.kwargs))
-            result = step(position, op, *read)
-            for out, value in zip(op.outputs, result if isinstance(result, (tuple, list)) else (result,), strict=True):
-                if out is not None:
-                    values[out] = value
-            for used in {*op.tensors, *op.outputs}:
-                if used is not None and last_use[used] == position and used not in wanted:
-                    values.pop(used, None)
-    return [values[ref] for ref in tape.outputs]
-
-
 class _Stepper(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
     """Lets a step run each operator of a model in the place of the dispatcher, and holds it to the tape."""
 
@@ -402,7 +370,8 @@ class _Stepper(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
 def run(model: nn.Module, tape: Tape, inputs: Inputs, step: Step) -> list[Tensor]:
     """Run the model itself on inputs of any batch size, letting the caller step in at every operator of its tape.
 
-    As `play`, but sizes that the model's code takes from its inputs are those of these inputs. The model is left as it was.
+    As `play` (niwaki.graph.playback), but sizes that the model's code takes from its inputs are those of these inputs. The
+    model is left as it was.
 
     Args:
         tape: of this model. Its shapes are of the example inputs; batch sizes here may differ.
@@ -436,13 +405,3 @@ def run(model: nn.Module, tape: Tape, inputs: Inputs, step: Step) -> list[Tensor
     except Exception as error:
         raise TraceError(f"{layers.describe()} raised: {error}", layers.current, stepper.done) from error
     return list(tensors_in(output))
-
-
-def _written(tape: Tape) -> set[Ref]:
-    """Values that an operator writes in place: the caller's tensors among them must be copied before a replay."""
-    written: set[Ref] = set()
-    for op in tape.ops:
-        for schema, value in zip(op.func._schema.arguments, op.args, strict=False):
-            if schema.alias_info is not None and schema.alias_info.is_write:
-                written.update(refs_in(value))
-    return written

@@ -1,0 +1,191 @@
+"""Reconstruction: all units as the least squares of the kept ones, from unlabelled inputs.
+
+Neuron Merging gives a dropped unit's role to one kept unit; this is its natural end, all kept units at once, and a constant.
+The inputs are gone through once, all layers in step: before a layer that reads pruned units, the original and the network
+as it is so far have both run up to there on all inputs; what the original's units are there is fitted with the kept units
+as they are now, so that every layer also makes up for what is left of the errors before it.
+
+Source: the least squares itself is that of He, Zhang, Sun, Channel Pruning for Accelerating Very Deep Neural Networks, ICCV
+2017, eq. 4, taken over units in the place of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from niwaki.compensation.base import COMPENSATIONS, Compensated, Compensation
+from niwaki.compensation.least_squares import Joint, residual, signal, solve
+from niwaki.compensation.masked import Folded
+from niwaki.compensation.mixing import Mixing
+from niwaki.errors import SettingError
+from niwaki.evidence import Evidence
+from niwaki.graph import Graph, Group, Op, Playback, Role, Tape, batch_size, preserved_rng, tensors_in
+from niwaki.graph.offsets import offsets
+from niwaki.graph.playback import live_bytes, restated
+from niwaki.moments import Moments, Reader, gather, readers
+from niwaki.plan import Plan
+
+FEW = 0.03  # the ridge where there are as many inputs as kept units
+
+
+@COMPENSATIONS.register("reconstruct")
+@dataclass(frozen=True)
+class Reconstruct(Compensation):
+    """Least squares on calibration inputs.
+
+    Attributes:
+        ridge: λ as a share of the mean variance of the kept units.
+        places: how many places of a map, evenly spread, are looked at in every input; neighbours tell nearly the same.
+        order: "sequential" as above; "parallel" fits every layer to the original's own units, at the cost of one pass.
+        memory: GiB that the activations of a sequential run may take; beyond it the order is "parallel".
+    """
+
+    ridge: float = 1e-3
+    places: int = 64
+    order: Literal["sequential", "parallel"] = "sequential"
+    memory: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ridge < float("inf"):
+            raise SettingError(f"reconstruct:ridge must be 0 or more; got {self.ridge}")
+        if self.places < 1:
+            raise SettingError(f"reconstruct:places must be at least 1; got {self.places}")
+
+    def mix(self, group: Group, units: Sequence[int], state: Mapping[str, Tensor]) -> tuple[Mixing | None, str]:
+        raise NotImplementedError("one group's mixing depends on those before it: see apply")
+
+    def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
+        fit = _Fit(evidence.graph, plan, self.ridge, self.places)
+        if self.order == "parallel":
+            fit.parallel(evidence)
+        else:
+            fit.sequential(evidence, self.memory * 2**30)
+        return fit.result()
+
+
+class _Fit:
+    """The mixings of one plan, found one after the other."""
+
+    def __init__(self, graph: Graph, plan: Plan, ridge: float, places: int) -> None:
+        self._graph, self._plan, self._ridge, self._places = graph, plan, ridge, places
+        self._obstacles = {name: graph[name].fold_obstacle for name in plan.kept}
+        self._shiftable = {name: offsets(graph, name)[1] for name in plan.kept}
+        self._readers = readers(graph, [name for name, obstacle in self._obstacles.items() if obstacle is None])
+        self._found: dict[str, dict[str, Mixing]] = {}
+        self._left: dict[str, list[tuple[float, float]]] = {}
+        self._inputs = 0
+        self._remarks: dict[str, str] = {}
+
+    def parallel(self, evidence: Evidence) -> None:
+        """Every mixing from the moments of the original alone: one run."""
+        self._inputs = sum(batch_size(inputs) for inputs, _ in evidence.batches("reconstruct"))
+        for name, weights in gather(evidence, {reader.group for reader in self._all()}, "reconstruct", self._places).items():
+            for weight, moments in weights.items():
+                joint = Joint.of_original(moments.mean, moments.covariance, self._plan.kept[name])
+                self._solve(name, weight, joint)
+
+    def sequential(self, evidence: Evidence, limit: float) -> None:
+        """Every mixing from the original and from the network as it is by then, run side by side."""
+        masked = Folded(self._graph, self._plan, {})
+        with preserved_rng():
+            runs = self._started(evidence, limit)
+            if runs is None:
+                self.parallel(evidence)
+                said = "layer by layer would take more memory than memory= allows, so all layers were fitted to the original"
+                self._remarks = {
+                    name: f"; {said}{remark}" for name, remark in {**dict.fromkeys(self._found, ""), **self._remarks}.items()
+                }
+                return
+            for position, here in self._readers.items():
+                new = [reader for reader in here if reader.weight not in self._found.get(reader.group, {})]
+                moments = {reader: Moments(reader.width + len(self._plan.kept[reader.group])) for reader in new}
+                for original, smaller in runs:
+                    original.until(position, _plain)
+                    smaller.until(position, masked.run)
+                    for reader in new:
+                        slot = reader.read.slot
+                        rows = self._rows(reader, original.arguments()[0][slot], smaller.arguments()[0][slot])
+                        moments[reader].add(rows, f"what {self._layer(position)} reads")
+                for reader in new:
+                    counted = moments[reader]
+                    self._solve(reader.group, reader.weight, Joint.of_rows(counted.mean, counted.covariance, reader.width))
+                    masked.mixings[reader.group] = as_one(self._found[reader.group])
+
+    def _started(self, evidence: Evidence, limit: float) -> list[tuple[Playback, Playback]] | None:
+        """Two runs a batch, none of which has begun; None where they would take too much memory."""
+        tapes: dict[Any, Tape] = {}
+        runs, taken = [], 0
+        for inputs, _ in evidence.batches("reconstruct"):
+            shapes = tuple(tuple(tensor.shape) for tensor in tensors_in(inputs))
+            if shapes not in tapes:
+                tapes[shapes] = restated(self._graph.model, self._graph.inference.tape, inputs)
+            taken += 2 * live_bytes(tapes[shapes])
+            if taken > limit:
+                return None
+            runs.append(
+                (Playback(tapes[shapes], self._graph.state, inputs), Playback(tapes[shapes], self._graph.state, inputs))
+            )
+            self._inputs += batch_size(inputs)
+        return runs
+
+    def _rows(self, reader: Reader, original: Tensor, smaller: Tensor) -> Tensor:
+        """[r | z] of niwaki.compensation.least_squares, a row a place."""
+        kept = torch.as_tensor(self._plan.kept[reader.group])
+        left, z = reader.rows(original, None, self._places).clone(), reader.rows(smaller, kept, self._places)
+        left[:, kept.to(left.device)] -= z
+        return torch.cat([left, z], 1)
+
+    def _solve(self, name: str, weight: str, joint: Joint) -> None:
+        units = self._plan.kept[name]
+        ridge = self._ridge
+        if self._inputs <= len(units):
+            # the fit would go through every input: as if each weighed as much as the missing ones
+            ridge = max(ridge, len(units) / max(1, self._inputs) * FEW)
+            self._remarks[name] = f"; ridge raised to {ridge:.2g}: fewer inputs than kept units"
+        mixing = solve(joint, units, ridge, shift=self._shiftable[name] is None)
+        self._found.setdefault(name, {})[weight] = mixing
+        gram = consumer_gram(self._graph, name, weight)
+        self._left.setdefault(name, []).append((residual(joint, mixing, units, gram), signal(joint, units, gram)))
+
+    def _all(self) -> Iterator[Reader]:
+        return (reader for here in self._readers.values() for reader in here)
+
+    def _layer(self, position: int) -> str:
+        return self._graph.inference.tape.ops[position].layer or "the model"
+
+    def result(self) -> Compensated:
+        """All mixings, with a sentence and the share of the signal that is lost for every pruned group."""
+        mixings, notes, residuals = {}, {}, {}
+        for name, obstacle in self._obstacles.items():
+            if obstacle is not None or name not in self._found:
+                notes[name] = f"not reconstructed: {obstacle or 'no calibration input reached its consumers'}"
+                continue
+            mixings[name] = as_one(self._found[name])
+            lost, signal = (sum(part) for part in zip(*self._left[name], strict=True))
+            residuals[name] = lost / signal if signal > 0 else 0.0
+            notes[name] = f"reconstructed from {self._inputs} inputs, {residuals[name]:.2%} of what its consumers read is lost"
+            notes[name] += self._remarks.get(name, "")
+            if self._shiftable[name] is not None:
+                notes[name] += f"; without a constant: {self._shiftable[name]}"
+        return Compensated(mixings, notes, residuals)
+
+
+def consumer_gram(graph: Graph, name: str, weight: str) -> Tensor:
+    """W·Wᵀ over the units that a consumer reads, summed over all that it puts out of each: (width, width), float64."""
+    rows = [piece.rows(graph.state).double().cpu() for piece in graph[name].of_role(Role.CONSUMER) if piece.tensor == weight]
+    return sum((table @ table.T for table in rows), torch.zeros(()))
+
+
+def as_one(found: Mapping[str, Mixing]) -> Mixing:
+    """One mixing a group out of one a consumer weight."""
+    first = next(iter(found.values()))
+    return first if len(found) == 1 else replace(first, readers=dict(found))
+
+
+def _plain(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return op.func(*args, **kwargs)
