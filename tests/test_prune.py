@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import Any
 
 import oracle
@@ -11,6 +12,7 @@ import pytest
 import torch
 import zoo
 from torch import Tensor, nn
+from torch.distributed.tensor import distribute_tensor
 
 import niwaki
 from niwaki.errors import BudgetError, NiwakiError, SettingError, SurgeryError, TraceError, UnknownNameError
@@ -389,6 +391,72 @@ def test_models_that_cannot_be_read_are_refused_with_the_way_out() -> None:
         niwaki.prune(quantised, x)
     lazy = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 3))
     assert "0.weight has no shape yet" in raising(lazy, x, TraceError)
+
+
+def test_wrapped_and_sharded_models_are_refused_with_the_way_out() -> None:
+    x = torch.randn(3, 6)
+    assert "is wrapped in DataParallel; prune the module inside (module)" in raising(nn.DataParallel(mlp()), x, TraceError)
+    inside = nn.Sequential(nn.DataParallel(mlp()))
+    assert "0 is wrapped in DataParallel; prune the module inside (0.module)" in raising(inside, x, TraceError)
+    old = mlp()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nn.utils.weight_norm(old[0])
+    assert "0 uses torch.nn.utils.weight_norm or spectral_norm" in raising(old, x, TraceError)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        sharded = mlp()
+        for layer in (sharded[0], sharded[2]):
+            layer.weight = nn.Parameter(distribute_tensor(layer.weight.detach(), mesh))
+        assert "0.weight is a DTensor, of which this process holds a part" in raising(sharded, x, TraceError)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_forward_that_needs_training_mode_says_so() -> None:
+    class OnlyInTraining(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.training:
+                raise RuntimeError("no inference here")
+            return self.fc(x)
+
+    message = raising(OnlyInTraining().train(), torch.randn(3, 6), TraceError)
+    assert "cannot be run on the example inputs (it is run in evaluation mode)" in message
+    assert "no inference here" in message
+
+
+def test_a_parameter_that_another_model_uses_stays_its_own() -> None:
+    model = mlp()
+    stranger = nn.Linear(6, 12)
+    stranger.weight = model[0].weight
+    whole = stranger.weight.detach().clone()
+    niwaki.prune(model, torch.randn(3, 6), budget=0.5)
+    assert stranger.weight is model[0].weight
+    assert torch.equal(stranger.weight, whole)
+
+
+def test_random_numbers_in_evaluation_mode_are_the_same_on_both_sides() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 12), nn.Linear(12, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.relu(self.a(x + torch.randn_like(x)))) + torch.rand(3)
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    result = niwaki.prune(Noisy().eval(), torch.randn(3, 6, generator=torch.Generator().manual_seed(0)), budget=0.5)
+    assert len(result.plan["a"].units) == 6
+    assert not torch.equal(before, torch.get_rng_state())  # the model's own weights took some; pruning took none
+    after = torch.get_rng_state()
+    niwaki.prune(result.model, torch.randn(3, 6, generator=torch.Generator().manual_seed(0)), budget=0.5)
+    assert torch.equal(after, torch.get_rng_state())
 
 
 def test_a_model_that_hides_its_outputs_is_refused() -> None:

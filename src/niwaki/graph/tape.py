@@ -323,7 +323,8 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
             with recorder:
                 output = model(*args, **kwargs)
     except Exception as error:
-        message = f"the model cannot be run on the example inputs: {layers.describe()} raised: {error}"
+        how = " (it is run in evaluation mode)" if model.training else ""
+        message = f"the model cannot be run on the example inputs{how}: {layers.describe()} raised: {error}"
         raise TraceError(message, layers.current, len(recorder.tape.ops)) from error
     found = list(named_tensors_in(output))
     recorder.tape.outputs = [recorder.operand(tensor) for _, tensor in found]

@@ -14,6 +14,9 @@ from niwaki.graph.operators import RULES
 from niwaki.graph.tape import named_state, record, tensors_in
 from niwaki.graph.types import Graph
 
+_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
+_OLD_NORMS = ("WeightNorm", "SpectralNorm")
+
 
 def trace(model: nn.Module, inputs: Inputs) -> Graph:
     """Find the groups of channels that can be pruned.
@@ -24,7 +27,8 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
             inputs and outputs keep their sizes.
 
     Raises:
-        TraceError: the model holds NaN or infinite weights or lazy ones, is scripted, quantised or sparse, the inputs are
+        TraceError: the model holds NaN or infinite weights or lazy ones, is scripted, quantised, sparse, wrapped for several
+            devices or sharded over them, the inputs are
             on another device or of another precision, the forward raises (the message names the module and its input
             shapes), or no tensor can be seen in what it returns.
     """
@@ -40,10 +44,27 @@ def _refuse_unreadable(model: nn.Module) -> None:
         raise TraceError("the model is scripted (torch.jit); trace the module that it was made from")
     if hasattr(model, "_orig_mod"):
         raise TraceError("the model is compiled; pass the original (model._orig_mod) and compile the pruned one")
+    for name, module in model.named_modules():
+        wrapper = type(module).__name__
+        if wrapper in _WRAPPERS and type(module).__module__.startswith("torch."):
+            raise TraceError(
+                f"{name or 'the model'} is wrapped in {wrapper}; prune the module inside ({name + '.' * bool(name)}module) "
+                "with its whole weights, and wrap the pruned one"
+            )
+        if any(type(hook).__name__ in _OLD_NORMS for hook in module._forward_pre_hooks.values()):
+            raise TraceError(
+                f"{name or 'the model'} uses torch.nn.utils.weight_norm or spectral_norm, whose weights cannot be copied; "
+                "undo it (remove_weight_norm), or use torch.nn.utils.parametrizations"
+            )
     learned = dict(model.named_parameters())
     for name, tensor in named_state(model).items():
         if is_lazy(tensor):
             raise TraceError(f"{name} has no shape yet; run the model once on an example input")
+        if type(tensor).__name__ == "DTensor" or type(tensor.data).__name__ == "DTensor":
+            raise TraceError(
+                f"{name} is a DTensor, of which this process holds a part; gather the whole weights (full_tensor()) in an "
+                "unsharded model, prune that, and shard the pruned one"
+            )
         if tensor.is_quantized or tensor.layout != torch.strided:
             kind = "quantised" if tensor.is_quantized else "sparse"
             raise TraceError(f"{name} is {kind}; prune the dense float model and convert the pruned one")
