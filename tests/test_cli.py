@@ -121,6 +121,24 @@ def test_calibration_inputs_are_drawn_from_the_training_split_by_the_seed() -> N
     assert all(labels is not None for _, labels in batches[0])
 
 
+def test_a_dry_run_says_what_would_go_and_writes_nothing(run: Run, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pruned"
+    code, text, err = run("prune", "digits-cnn", "--weights", weights, "--budget", "macs=0.5", "--dry-run", "--out", out)
+    assert code == 0, err
+    assert "score lost" in text
+    assert "macs: 1,818,624 →" in text
+    assert not out.exists()
+
+
+def test_a_pruned_folder_is_pruned_again(run: Run, weights: Path, tmp_path: Path) -> None:
+    words = ("--criterion", "l1", "--ratio", 0.25)
+    run("prune", "digits-cnn", "--weights", weights, *words, "--out", tmp_path / "once")
+    code, _, err = run("prune", tmp_path / "once", *words, "--out", tmp_path / "twice")
+    assert code == 0, err
+    plan = json.loads((tmp_path / "twice" / "plan.json").read_text())
+    assert (plan["factory"], len(plan["steps"])) == ("digits-cnn", 2)
+
+
 def test_inspect_lists_groups_and_reasons(run: Run) -> None:
     code, text, _ = run("inspect", "lenet-300-100")
     assert code == 0

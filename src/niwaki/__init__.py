@@ -10,12 +10,12 @@ from niwaki.criteria import Criterion, score
 from niwaki.errors import NiwakiError
 from niwaki.evidence import Calibration, Evidence
 from niwaki.graph import Graph, Group, trace
-from niwaki.measure import count_bytes, count_macs, count_params, evaluate, measure_latency
+from niwaki.measure import count_bytes, count_macs, count_params, evaluate, layer_costs, measure_latency, peak_memory
 from niwaki.plan import Plan
-from niwaki.prune import Result, prune
+from niwaki.prune import Result, preview, prune
 from niwaki.records import Measurement, Record
 from niwaki.records.environment import __version__
-from niwaki.selection import Budget, Selection, select
+from niwaki.selection import Budget, Preview, Selection, select
 from niwaki.surgery import check, shrink
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Mixing",
     "NiwakiError",
     "Plan",
+    "Preview",
     "Record",
     "Result",
     "Selection",
@@ -41,11 +42,14 @@ __all__ = [
     "count_params",
     "data",
     "evaluate",
+    "layer_costs",
     "load",
     "load_weights",
     "measure_latency",
     "models",
     "open_weights",
+    "peak_memory",
+    "preview",
     "prune",
     "read_weights",
     "save",

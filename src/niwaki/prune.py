@@ -17,13 +17,24 @@ from niwaki.compensation import COMPENSATIONS, Compensated, Compensation, Mixing
 from niwaki.criteria import CRITERIA, Criterion, score
 from niwaki.errors import BudgetError, SettingError, SurgeryError
 from niwaki.evidence import Calibration
-from niwaki.graph import Graph, Inputs, copied, preserved_state, trace
-from niwaki.measure import compare
+from niwaki.graph import Graph, Inputs, batched, copied, preserved_state, trace
+from niwaki.measure import Ratio, compare, cpu_threads
 from niwaki.plan import Plan
 from niwaki.records import Record
-from niwaki.selection import Budget, Selection, select
+from niwaki.selection import Budget, Preview, Selection, select
+from niwaki.selection import preview as foresee
 from niwaki.selection.select import Rounding, Scope
-from niwaki.surgery import Blame, check, follow_config, hand_over, remember, shrink, size_guesses
+from niwaki.surgery import (
+    MEASURED,
+    Blame,
+    MeasuredCost,
+    check,
+    follow_config,
+    hand_over,
+    remember,
+    shrink,
+    size_guesses,
+)
 
 Batch = tuple[Tensor, Tensor]
 Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -81,6 +92,7 @@ class _Cut:
     difference: float
     left_whole: dict[str, str]
     unstated: str | None
+    ratio: Ratio | None = None  # of the measured cost, where the budget is one
 
 
 @dataclass
@@ -108,7 +120,7 @@ def prune(
     skip: str | Sequence[str] = (),
     min_units: int = 1,
     rounding: Rounding = "round",
-    multiple: int = 1,
+    multiple: int | None = None,
     seed: int = 0,
     optimizer: Optimizer | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -119,7 +131,9 @@ def prune(
         model: any module. Its outputs keep their sizes.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments, on the model's device.
         criterion: which units stay: `"l1"`, `"l2"`, `"l2-gm"`, `"random"`, or a `Criterion`.
-        budget: the share to remove: of the channels (`0.5`), or of the parameters (`"params=0.5"`).
+        budget: the share to remove: of the channels (`0.5`), or of what the model costs: `"params=0.5"`, `"macs=0.5"`,
+            `"bytes=0.5"`, `"memory=0.5"` (activations), `"latency=0.5,batch=8,threads=2"`. Memory and latency are measured
+            on networks made for the purpose, and in the end on the pruned one, which must meet the budget.
         compensation: what the kept units do for those that go: `"none"`, `"merge"`, with settings as in
             `"merge:threshold=0.45"`, or a `Compensation`. Where it cannot be applied the result's notes say why.
         data: (inputs, class numbers) batches for accuracy and loss before and after: an iterable that can be gone through
@@ -127,7 +141,8 @@ def prune(
         calibration: batches of unlabelled model inputs for criteria and compensations that look at activations: an iterable
             that can be gone through twice, a function that gives one, or a `Calibration` (which may hold class numbers).
             Not the inputs that the network will be judged on.
-        scope, only, skip, min_units, rounding, multiple: see `niwaki.Selection`.
+        scope, only, skip, min_units, rounding, multiple: see `niwaki.Selection`; the multiple is 8 for a budget of latency,
+            as kernels like it, and else 1, unless it is said.
         seed: of the criterion's chance.
         optimizer: of the model; it is handed over to the pruned one in place, with what it remembers (momenta, second
             moments) cut like the parameters, so that training goes on. Only once all else has succeeded.
@@ -135,14 +150,14 @@ def prune(
 
     Raises:
         TraceError: the model cannot be run on the example inputs, or holds NaN.
-        BudgetError: not in [0, 1), or no allowed plan meets it.
+        BudgetError: not in [0, 1), or no allowed plan meets it, or timings swing too much to tell.
         UnknownNameError, SettingError: a name, setting or pattern that does not exist.
         SurgeryError: no pruned model could be made that computes what the masked original computes.
     """
     budget = Budget.parse(budget)
     chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
     repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
-    selection = Selection(scope, _patterns(only), _patterns(skip), min_units, rounding, multiple)
+    selection = Selection(scope, _patterns(only), _patterns(skip), min_units, rounding, multiple or default_multiple(budget))
     batches = _again(data)
     evidence = None if calibration is None else Calibration.of(calibration)
     clock = _Clock()
@@ -152,15 +167,16 @@ def prune(
         remarks: list[str] = []
         scores = score(graph, chosen, calibration=evidence, seed=seed, say=remarks.append)
     repairing = partial(compensate, graph, compensation=repair, calibration=evidence, seed=seed)
-    cut = _cut(graph, scores, budget, selection, repairing, clock)
-    with clock.stage("measure"), preserved_state(model), preserved_state(cut.model):
-        before, after = compare(model, cut.model, copied(example_inputs), batches)
+    cut = _within_budget(graph, scores, budget, selection, repairing, clock)
+    with clock.stage("measure"), preserved_state(model), preserved_state(cut.model), cpu_threads(budget.threads):
+        before, after = compare(model, cut.model, batched(copied(example_inputs), budget.batch), batches)
     remember(model, cut.model, cut.plan, example_inputs)
     described = {
         "criterion": str(chosen),
         "budget": str(budget),
         "compensation": str(repair),
         **{key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(selection).items()},
+        **({} if cut.ratio is None else {f"{budget.unit}_ratio": dataclasses.asdict(cut.ratio)}),
         **({"input_shape": list(example_inputs.shape[1:])} if isinstance(example_inputs, Tensor) else {}),
         **(settings or {}),
     }
@@ -170,6 +186,37 @@ def prune(
         summary += hand_over(optimizer, graph, cut.plan, cut.model)
     record = Record(before, after, described, seed, clock.seconds, summary)
     return Result(cut.model, cut.plan, record, notes)
+
+
+def preview(
+    model: nn.Module,
+    example_inputs: Inputs,
+    *,
+    criterion: Criterion | str = "l2",
+    budget: Budget | float | str = 0.5,
+    calibration: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]] | None = None,
+    selection: Selection | None = None,
+    seed: int = 0,
+) -> Preview:
+    """What `prune` would cut for a budget, and what that costs in score, group by group; nothing is cut.
+
+    The arguments and errors are those of `prune`. Whether every group can be cut shows only when it is.
+    """
+    budget = Budget.parse(budget)
+    chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
+    selection = selection or Selection(multiple=default_multiple(budget))
+    graph = trace(model, example_inputs)
+    scores = score(graph, chosen, calibration=None if calibration is None else Calibration.of(calibration), seed=seed)
+    if budget.unit not in MEASURED:
+        return foresee(graph, scores, select(graph, scores, budget, selection))
+    cost = MeasuredCost(graph, budget)
+    plan = select(graph, scores, budget, selection, cost=cost, tolerance=SLACK * (1 - budget.amount))
+    return foresee(graph, scores, plan, {budget.unit: cost({name: len(kept.units) for name, kept in plan.items()})})
+
+
+def default_multiple(budget: Budget) -> int:
+    """What kept counts are rounded to for a budget, unless the user says it: 8 where time counts."""
+    return 8 if budget.unit == "latency" else 1
 
 
 def _patterns(text: str | Sequence[str]) -> tuple[str, ...]:
@@ -185,7 +232,12 @@ def _again(data: Data | None) -> Callable[[], Iterable[Batch]] | None:
     return lambda: data
 
 
-def _cut(
+SLACK = 0.04  # a measured budget may be undercut by this share of what is left, so that fewer networks must be timed
+WASTE = 0.06  # a finished network that undercuts it by more is not needed as small: another attempt is made
+ATTEMPTS = 6
+
+
+def _within_budget(
     graph: Graph,
     scores: Mapping[str, Tensor],
     budget: Budget,
@@ -193,13 +245,50 @@ def _cut(
     repair: Callable[[Plan], Compensated],
     clock: _Clock,
 ) -> _Cut:
+    """A cut that meets its budget; where that is measured, the finished network is, and more goes until it does."""
+    if budget.unit not in MEASURED:
+        return _cut(partial(select, graph, scores, budget, selection), graph, repair, clock)
+    # which groups cannot be cut is found out first, with plain numbers: no network of theirs could be timed
+    plain = partial(compensate, graph, compensation=COMPENSATIONS.build("none"))
+    left_whole = _cut(partial(select, graph, scores, Budget(budget.amount), selection), graph, plain, clock).left_whole
+    cost, aim, left = MeasuredCost(graph, budget), budget.amount, 1 - budget.amount
+    met: list[_Cut] = []
+    for _ in range(ATTEMPTS):
+        wanted = dataclasses.replace(budget, amount=aim)
+        choose = partial(select, graph, scores, wanted, selection, cost=cost, tolerance=SLACK * left)
+        cut = _cut(choose, graph, repair, clock, dict(left_whole))
+        with clock.stage("measure"):
+            ratio = cost.of(cut.model, seconds=2.0)
+        cost.learn(cut.plan, ratio)
+        if ratio.median <= left:
+            met.append(dataclasses.replace(cut, ratio=ratio))
+            if ratio.median >= (1 - WASTE) * left or len(met) > 2:
+                break
+        elif met:
+            break
+        aim = min(max(aim + (ratio.median - left) + 0.005, 0.0), 1 - 1e-6)
+    if met:
+        return max(met, key=lambda found: found.ratio.median if found.ratio else 0.0)
+    raise BudgetError(
+        f"after {ATTEMPTS} attempts the pruned model's {budget.unit} is still {ratio.median:.3f} of the original's "
+        f"(between {ratio.low:.3f} and {ratio.high:.3f}), not {left:g}; ask for less, or stop other work on this machine"
+    )
+
+
+def _cut(
+    choose: Callable[..., Plan],
+    graph: Graph,
+    repair: Callable[[Plan], Compensated],
+    clock: _Clock,
+    left_whole: dict[str, str] | None = None,
+) -> _Cut:
     """Select, compensate, shrink and check; a group whose cut cannot be proved is left whole, and the others go on."""
-    left_whole: dict[str, str] = {}
+    left_whole = left_whole or {}
     blame = Blame(graph)
     while True:
         with clock.stage("select"):
             try:
-                plan = select(graph, scores, budget, selection, without=left_whole)
+                plan = choose(without=left_whole)
             except BudgetError as error:
                 reasons = "".join(f"; {name} is {reason}" for name, reason in left_whole.items())
                 raise BudgetError(f"{error}{reasons}") from error

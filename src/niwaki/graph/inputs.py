@@ -61,6 +61,21 @@ def batch_size(inputs: Inputs) -> int:
     return 1
 
 
+def batched(inputs: Inputs, size: int | None) -> Inputs:
+    """The same inputs as a batch of another size: samples over again, or the first of them. None changes nothing."""
+    old = batch_size(inputs)
+    if size is None or size == old:
+        return inputs
+    rows = torch.arange(size) % old
+
+    def change(leaf: Any) -> Any:
+        fits = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == old
+        return leaf[rows.to(leaf.device)] if fits else leaf
+
+    changed: Inputs = tree_map(change, inputs)
+    return changed
+
+
 @contextmanager
 def preserved_mode(model: nn.Module, training: bool) -> Iterator[nn.Module]:
     """Put every submodule in training or evaluation mode; each gets its own flag back, also after an error."""

@@ -249,6 +249,16 @@ class Graph:
         sizes = self._sizes(kept)
         return sum(math.prod(kept_size(term, sizes) for term in work.terms) for work in self.inference.work)
 
+    def count_bytes(self, kept: Mapping[str, int] | None = None) -> int:
+        """Bytes of the model's parameters and saved buffers once only so many units of these groups are left."""
+        sizes, terms, saved = self._sizes(kept), self.inference.parameters, self.model.state_dict().keys()
+        return sum(
+            tensor.element_size()
+            * (math.prod(kept_size(term, sizes) for term in terms[name]) if name in terms else tensor.numel())
+            for name, tensor in self.state.items()
+            if name in saved
+        )
+
     def _sizes(self, kept: Mapping[str, int] | None) -> dict[Var, int]:
         return {self.variables[name]: count for name, count in (kept or {}).items()}
 

@@ -5,10 +5,11 @@ A latency alone hardly means anything; the ratio of two that were taken in turns
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,6 +58,84 @@ def measure_latency(
     return [_summary(runs) for runs in times]
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """How long one model takes for what another takes, timed in turns.
+
+    Attributes:
+        median: of the rounds' ratios; each round times both, so that a machine that is slow for a while is slow for both.
+        low, high: the median lies between them with 95 % confidence.
+        rounds: how many there were.
+    """
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+    @property
+    def spread(self) -> float:
+        """Half the width of the interval, as a share of the median."""
+        return (self.high - self.low) / 2 / self.median
+
+
+def latency_ratio(
+    first: nn.Module,
+    second: nn.Module,
+    inputs: Inputs,
+    *,
+    target: float | None = None,
+    precision: float = 0.01,
+    seconds: float = 2.0,
+    patience: float = 8.0,
+) -> Ratio:
+    """The time of the second model as a multiple of the first's, on the same inputs.
+
+    Rounds go on for `seconds`, and then until the median is known to `precision`, but not beyond `patience` seconds.
+
+    Args:
+        target: it is enough to know on which side of this the ratio lies.
+
+    Raises:
+        SettingError: the models and inputs lie on several devices.
+    """
+    clock = _clock(_common_device([first, second], inputs))
+    with preserved_rng(), preserved_mode(first, training=False), preserved_mode(second, training=False):
+        forwards = [partial(call, model, inputs) for model in (first, second)]
+        _warm_up(forwards, 3)
+        ratios: list[float] = []
+        start = time.perf_counter()
+        with torch.inference_mode():
+            while True:
+                (a,), (b,) = _rounds(forwards, clock, 1, 0, first=len(ratios))
+                ratios.append(b / a)
+                elapsed, ratio = time.perf_counter() - start, _ratio(ratios)
+                known = elapsed >= seconds and ratio.spread <= precision
+                told = target is not None and elapsed >= seconds / 2 and not ratio.low <= target <= ratio.high
+                if len(ratios) >= 8 and (known or told or elapsed >= patience):
+                    return ratio
+
+
+def _ratio(ratios: list[float]) -> Ratio:
+    """The median with its 95 % interval, from the order of the values alone (binomial, normal approximation)."""
+    ordered = sorted(ratios)
+    count = len(ordered)
+    reach = 0.98 * math.sqrt(count)  # 1.96 standard deviations of a binomial of one half
+    low, high = max(0, math.floor(count / 2 - reach)), min(count - 1, math.ceil(count / 2 + reach))
+    return Ratio(statistics.median(ordered), ordered[low], ordered[high], count)
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many CPU threads for a while; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _warm_up(forwards: Sequence[Work], warmup: int) -> None:
     """Let allocators and kernels settle.
 
@@ -69,13 +148,13 @@ def _warm_up(forwards: Sequence[Work], warmup: int) -> None:
                 forward()
 
 
-def _rounds(forwards: Sequence[Work], clock: Clock, repeats: int, seconds: float) -> list[list[float]]:
+def _rounds(forwards: Sequence[Work], clock: Clock, repeats: int, seconds: float, first: int = 0) -> list[list[float]]:
     """Milliseconds by model and round. Every other round goes backwards, so that no model always follows the same."""
     times: list[list[float]] = [[] for _ in forwards]
     start = time.perf_counter()
     done = 0
     while done < repeats or time.perf_counter() - start < seconds:
-        order = range(len(forwards)) if done % 2 == 0 else reversed(range(len(forwards)))
+        order = range(len(forwards)) if (first + done) % 2 == 0 else reversed(range(len(forwards)))
         for index in order:
             times[index].append(clock(forwards[index]))
         done += 1

@@ -31,7 +31,7 @@ def count_macs(model: nn.Module, inputs: Inputs) -> int:
     Counted on a weightless copy; only a model that cannot run so (its path depends on values) is run for real.
     Whatever the model itself raises goes through.
     """
-    with preserved_mode(model, training=False), preserved_rng(), _plain_attention():
+    with preserved_mode(model, training=False), preserved_rng(), plain_attention():
         try:
             total = _count_fake(model, inputs)
         except Exception:  # whatever a fake run may stumble over; the real run raises what is the model's own fault
@@ -51,14 +51,14 @@ def _count_fake(model: nn.Module, inputs: Inputs) -> int:
 
 
 def _count(model: nn.Module, inputs: Inputs) -> int:
-    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
     with torch.no_grad(), counter:
         call(model, inputs)
     return counter.get_total_flops() // 2
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
     """Keep torch from fusing a whole encoder layer into one operator, whose products could not be seen."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -105,7 +105,7 @@ def _cudnn_rnn(steps: Shape, weights: list[Shape], *_args: object, **_: object) 
 
 
 _aten = torch.ops.aten
-_FORMULAS: dict[Any, Callable[..., int]] = {
+FORMULAS: dict[Any, Callable[..., int]] = {
     _aten.mv: _matrix_vector,
     _aten.addmv: _add_matrix_vector,
     _aten.dot: _dot,

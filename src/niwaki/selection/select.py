@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
@@ -16,8 +16,18 @@ from niwaki.graph import Graph, Group
 from niwaki.plan import Kept, Plan
 from niwaki.selection.budget import Budget
 
-Scope = Literal["local", "global"]
+Scope = Literal["local", "global", "cost"]
+Counts = dict[str, int]  # group → how many units stay
+Cost = Callable[[Counts], float]  # what the whole network costs once only so many units are left
 Rounding = Literal["round", "floor"]
+NAMES = {
+    "channels": "channels",
+    "params": "parameters",
+    "macs": "multiply-adds",
+    "bytes": "bytes",
+    "memory": "activation memory",
+    "latency": "latency",
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,9 @@ class Selection:
     """How units are chosen.
 
     Attributes:
-        scope: "local" takes the same share of every group, "global" lays one threshold over all groups.
+        scope: "local" takes the same share of every group; "global" lays one threshold over the scores of all groups;
+            "cost" lays one over the scores, as multiples of their group's mean, divided by what a unit of that group costs
+            in the budget's unit, so that what is dear and matters little goes first.
         only, skip: glob patterns on the names of the layers that produce the units (`layer*.conv1`). A group takes part
             when one of its layers, or its own name, matches `only` (if given) and none matches `skip`. Of groups that are
             rows and columns of one axis (heads and head dimensions, convolution groups and channels in a group) only the
@@ -61,6 +73,8 @@ def select(
     selection: Selection | None = None,
     *,
     without: Collection[str] = (),
+    cost: Cost | None = None,
+    tolerance: float = 0.0,
 ) -> Plan:
     """Choose the units that stay.
 
@@ -68,6 +82,9 @@ def select(
         scores: group name → (width,), high for units that should stay; equal ones are kept in order of their index.
         budget: a `Budget`, a share of channels to remove, or `"params=0.5"`.
         without: names of groups that stay whole, beside those that the selection skips.
+        cost: what the network costs in the budget's unit with so many units left; predicted from the graph without it. A
+            budget of latency needs one that measures.
+        tolerance: how much more than the budget may go, as a share, so that a cost that takes long is asked less often.
 
     Raises:
         BudgetError: no plan that the selection allows meets the budget; the message says how far one can go.
@@ -84,12 +101,32 @@ def select(
             )
         if given.shape != (group.width,) or not bool(torch.isfinite(given).all()):
             raise SettingError(f"group {group.name!r} needs {group.width} finite scores")
-    choose = _local if selection.scope == "local" else _global
-    if budget.unit == "channels":
-        counts = choose(groups, scores, budget.amount, selection)
-    else:
-        counts = _params_counts(graph, groups, scores, budget.amount, selection)
-    return _plan(groups, scores, counts)
+    if budget.unit == "channels" and selection.scope != "cost":
+        choose = _local if selection.scope == "local" else _global
+        return _plan(groups, scores, choose(groups, scores, budget.amount, selection))
+    cost = cost or predicted_cost(graph, budget)
+    if selection.scope == "cost":
+        scores = _per_cost(groups, scores, cost)
+    return _plan(groups, scores, _within(groups, scores, cost, budget, selection, tolerance))
+
+
+def predicted_cost(graph: Graph, budget: Budget) -> Cost:
+    """What the graph says that the network costs, in the unit of a budget.
+
+    Raises:
+        BudgetError: memory or latency, which no graph knows.
+    """
+    if budget.unit in ("memory", "latency"):
+        raise BudgetError(
+            f"{NAMES[budget.unit]} is measured on models, not read off a graph; use niwaki.prune(…, budget='{budget}')"
+        )
+    costs: dict[str, Cost] = {
+        "channels": lambda counts: sum(counts.get(group.name, group.width) for group in graph.groups),
+        "params": graph.count_params,
+        "macs": graph.count_macs,
+        "bytes": graph.count_bytes,
+    }
+    return costs[budget.unit]
 
 
 def _participants(graph: Graph, selection: Selection, without: Collection[str]) -> list[Group]:
@@ -143,9 +180,6 @@ def _rounded(group: Group, count: float, selection: Selection) -> int:
     return max(_floor(group, selection), min(whole, group.width))
 
 
-Counts = dict[str, int]
-
-
 def _local(groups: list[Group], scores: Mapping[str, Tensor], share: float, selection: Selection) -> Counts:
     """The same share of every group."""
     return {group.name: _rounded(group, group.width * (1 - share), selection) for group in groups}
@@ -167,35 +201,50 @@ def _global(groups: list[Group], scores: Mapping[str, Tensor], share: float, sel
     return {group.name: _rounded(group, group.width - gone, selection) for group, gone in zip(groups, removed, strict=True)}
 
 
-def _params_counts(
-    graph: Graph, groups: list[Group], scores: Mapping[str, Tensor], amount: float, selection: Selection
+def _per_cost(groups: list[Group], scores: Mapping[str, Tensor], cost: Cost) -> dict[str, Tensor]:
+    """Scores as multiples of their group's mean, for what one unit of the group costs: comparable between groups."""
+    whole, rated = cost({}), {}
+    for group in groups:
+        half = group.width // 2
+        saved = (whole - cost({group.name: half})) / (group.width - half) if half else whole / group.width
+        mean = scores[group.name].double().abs().mean().clamp(min=1e-30)
+        # a group that costs nothing keeps its units: its scores count for a thousand times the cheapest share
+        rated[group.name] = scores[group.name].double() / mean / max(saved, whole * 1e-9)
+    return rated
+
+
+def _within(
+    groups: list[Group], scores: Mapping[str, Tensor], cost: Cost, budget: Budget, selection: Selection, tolerance: float
 ) -> Counts:
-    """The smallest share of channels whose plan removes at least this share of the parameters."""
-    names = {name for name, _ in graph.model.named_parameters()}
-    before = sum(graph.state[name].numel() for name in names)
+    """The smallest share of channels whose plan removes at least the budget's share of the cost."""
     choose = _local if selection.scope == "local" else _global
+    whole = cost({})
 
     def removed(counts: Counts) -> float:
-        shapes = graph.shapes_after(_plan(groups, scores, counts).kept)
-        return 1 - sum(math.prod(shapes[name]) for name in names) / before
+        return 1 - cost(counts) / whole if whole else 0.0
 
     total = sum(group.width for group in groups)
-    most = sum(group.width - _floor(group, selection) for group in groups) / total if selection.scope == "global" else 1.0
-    low, high = 0.0, most
-    if removed(choose(groups, scores, most, selection)) < amount:
-        reachable = removed(choose(groups, scores, most, selection))
+    most = sum(group.width - _floor(group, selection) for group in groups) / total if selection.scope != "local" else 1.0
+    if budget.amount == 0:
+        return choose(groups, scores, 0.0, selection)
+    reachable = removed(choose(groups, scores, most, selection))
+    if reachable < budget.amount:
         raise BudgetError(
-            f"cannot remove {amount:.1%} of the parameters; with {_rest(selection)} left in each of "
+            f"cannot remove {budget.amount:.1%} of the {NAMES[budget.unit]}; with {_rest(selection)} left in each of "
             f"{len(groups)} groups at most {reachable:.1%} can go"
         )
-    if amount == 0:
-        return choose(groups, scores, 0.0, selection)
+    low, high, reached = 0.0, most, reachable
     # the share removed is a step function that never falls: halve until the step is found; the steps of two groups of m and
     # n units are never nearer to one another than 1/(2·m·n)
     finest = 0.25 / max(total, *(group.width**2 for group in groups))
-    while high - low > finest:
+    while high - low > finest and reached > budget.amount + tolerance:
         middle = (low + high) / 2
-        low, high = (low, middle) if removed(choose(groups, scores, middle, selection)) >= amount else (middle, high)
+        if choose(groups, scores, middle, selection) == choose(groups, scores, high, selection):
+            high = middle
+        elif (found := removed(choose(groups, scores, middle, selection))) >= budget.amount:
+            high, reached = middle, found
+        else:
+            low = middle
     return choose(groups, scores, high, selection)
 
 

@@ -3,6 +3,7 @@
 from niwaki.surgery.blame import Blame
 from niwaki.surgery.check import check
 from niwaki.surgery.config import follow_config
+from niwaki.surgery.cost import MEASURED, MeasuredCost
 from niwaki.surgery.lineage import remember
 from niwaki.surgery.optimizer import hand_over
 from niwaki.surgery.reference import reference_outputs
@@ -11,7 +12,9 @@ from niwaki.surgery.sizes import size_guesses
 from niwaki.surgery.structure import check_structure
 
 __all__ = [
+    "MEASURED",
     "Blame",
+    "MeasuredCost",
     "check",
     "check_structure",
     "cut_tensors",
