@@ -15,11 +15,13 @@ from niwaki.records import write_text_atomic
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="neuron-merging")],
+    paper: Annotated[str, typer.Argument(help="neuron-merging, rni; with settings: rni:budget=quick,seed=1")],
     data_root: options.DataRoot = None,
     checkpoints: Annotated[
         Path | None, typer.Option(help="folder of the paper's checkpoints; without it, checkpoints/ beside the data root")
     ] = None,
+    budget: Annotated[str | None, typer.Option(help="of papers that train: full (as published) or quick")] = None,
+    work: Annotated[Path | None, typer.Option(help="folder of what is trained; a second call goes on from it")] = None,
     only: Annotated[list[str] | None, typer.Option(help="experiments to run; may be repeated; without it, all")] = None,
     limit: options.Limit = None,
     device: options.Device = "cpu",
@@ -31,11 +33,15 @@ def reproduce(
     niwaki reproduce neuron-merging --data-root data --checkpoints checkpoints
 
     niwaki reproduce neuron-merging --data-root data --only lenet-300-100
+
+    niwaki reproduce rni --data-root data --only vgg16-cifar10 --device cuda --work runs/rni
     """
+    if budget is not None:
+        paper += f"{',' if ':' in paper else ':'}budget={budget}"
     recipe = RECIPES.build(paper)
     cells: list[Cell] = []
     for experiment in recipe.experiments(only):
-        outcome = recipe.run(experiment, Places(data_root, checkpoints, device, limit), messages.print)
+        outcome = recipe.run(experiment, Places(data_root, checkpoints, device, limit, work), messages.print)
         if outcome.missing:
             messages.print(f"{experiment} was not run: {outcome.missing}", style="yellow", markup=False)
             continue

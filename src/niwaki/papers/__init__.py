@@ -3,5 +3,6 @@
 from niwaki.papers.cell import Cell, Outcome, cells_as_rows
 from niwaki.papers.neuron_merging import NeuronMerging
 from niwaki.papers.recipe import RECIPES, Places, Recipe
+from niwaki.papers.rni import Rni
 
-__all__ = ["RECIPES", "Cell", "NeuronMerging", "Outcome", "Places", "Recipe", "cells_as_rows"]
+__all__ = ["RECIPES", "Cell", "NeuronMerging", "Outcome", "Places", "Recipe", "Rni", "cells_as_rows"]

@@ -33,12 +33,14 @@ class Places:
 
     Attributes:
         limit: at most so many test images, for a quick look; None takes all, as the paper does.
+        work: folder of what is trained on the way, so that a second call goes on where the first one stopped.
     """
 
     data_root: Path | None = None
     checkpoints: Path | None = None
     device: str = "cpu"
     limit: int | None = None
+    work: Path | None = None
 
     def checkpoint(self, name: str) -> Path:
         """Where a checkpoint should lie: the folder given, or `checkpoints` beside the data root or here."""

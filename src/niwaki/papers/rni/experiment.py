@@ -1,0 +1,175 @@
+"""The paper's two steps, train and prune-then-fine-tune, for any listed network and data set.
+
+Where this departs from the published code: the epoch that is kept is chosen on a validation split (a tenth of the training
+images), never on test data; and the penalty lies over the filters that are to be pruned, and no others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from niwaki import models
+from niwaki.criteria import score
+from niwaki.data import Dataset
+from niwaki.errors import SettingError, UnknownNameError
+from niwaki.graph import trace
+from niwaki.measure import evaluate
+from niwaki.prune import Result, prune
+from niwaki.selection import Selection, select
+from niwaki.sparsity import L1, RNI, PenaltyOver, parameter_groups, with_sigmoid_batchnorm
+from niwaki.training import Augment, Feed, FeedSettings, History, RunFolder, TrainSettings, fit
+
+Method = Literal["rni", "l1", "ucs"]
+MIN_UNITS = 3  # filters that stay in a layer at least
+WEIGHT_DECAY, SCALE_FACTOR, START = 1e-4, 10.0, 0.5  # of weights; of γ's learning rate; of a plain BatchNorm's scale
+EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both steps are told; the defaults are the paper's for VGG-16.
+
+    Attributes:
+        precision, compile: see `niwaki.training.TrainSettings`.
+        limit: train on so many images only, the first of a fixed shuffle, and validate on half as many; None: all.
+    """
+
+    arch: str = "vgg16"
+    method: Method = "rni"
+    reg_weight: float = 1e-3
+    b: float = 3.0
+    epochs: int = 160
+    lr: float = 0.1
+    batch_size: int = 64
+    seed: int = 0
+    device: str = "cpu"
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    compile: bool = False
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise UnknownNameError("method", self.method, get_args(Method))
+
+
+def prunable(model: nn.Module) -> tuple[str, ...]:
+    """Patterns of the layers whose filters are pruned: the first convolution of a residual block; else all."""
+    return ("layer*.conv1",) if isinstance(model, models.ResNet) else ()
+
+
+def trained(
+    setting: Setting, dataset: Dataset, folder: RunFolder | None = None, *, progress: bool = True
+) -> tuple[nn.Module, History]:
+    """A network from scratch, with the method's penalty."""
+    channels, size, _ = dataset.input_shape
+    torch.manual_seed(setting.seed)
+    model = models.build(setting.arch, classes=dataset.classes, in_channels=channels, image_size=size)
+    model = _prepared(model, setting).to(setting.device)
+    history = _fitted(model, setting, dataset, penalty(model, setting), folder, progress)
+    return model.eval(), history
+
+
+def pruned(model: nn.Module, setting: Setting, dataset: Dataset, share: float) -> Result:
+    """The network without its least important filters: one threshold for the network, for UCS one a layer."""
+    return prune(
+        model,
+        models.example_inputs(model),
+        criterion="bn-scale",
+        budget=share,
+        compensation="none",
+        scope="local" if setting.method == "ucs" else "global",
+        only=prunable(model),
+        min_units=MIN_UNITS,
+        data=lambda: dataset.split("test").to(setting.device).batches(EVALUATION_BATCH),
+        seed=setting.seed,
+    )
+
+
+def tuned(
+    model: nn.Module, setting: Setting, dataset: Dataset, folder: RunFolder | None = None, *, progress: bool = True
+) -> History:
+    """Train a pruned network as before, in place, without the penalty."""
+    history = _fitted(model, setting, dataset, None, folder, progress)
+    model.eval()
+    return history
+
+
+def test_accuracy(model: nn.Module, dataset: Dataset) -> float:
+    """Share in [0, 1], on all test images."""
+    device = next(model.parameters()).device
+    return evaluate(model, dataset.split("test").to(device).batches(EVALUATION_BATCH)).accuracy
+
+
+def penalty(model: nn.Module, setting: Setting) -> PenaltyOver | None:
+    """What the method adds to the loss; UCS adds nothing."""
+    if setting.method == "ucs":
+        return None
+    method = RNI(setting.reg_weight, setting.b) if setting.method == "rni" else L1(setting.reg_weight)
+    return method.over(trace(model, models.example_inputs(model)), only=prunable(model))
+
+
+def importances(model: nn.Module) -> Tensor:
+    """The factors of all filters that are pruned, (filters,), on the CPU: sigmoid(γ), or |γ| of a plain BatchNorm."""
+    graph = trace(model, models.example_inputs(model))
+    scores = score(graph, "bn-scale")
+    plan = select(graph, scores, 0.0, Selection(only=prunable(model)))
+    return torch.cat([scores[name] for name in plan])
+
+
+def _prepared(model: nn.Module, setting: Setting) -> nn.Module:
+    if setting.method == "rni":
+        return with_sigmoid_batchnorm(model)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            nn.init.constant_(module.weight, START)
+    return model
+
+
+def _fitted(
+    model: nn.Module,
+    setting: Setting,
+    dataset: Dataset,
+    added: PenaltyOver | None,
+    folder: RunFolder | None,
+    progress: bool,
+) -> History:
+    train, validation = (dataset.split(name) for name in ("train", "validation"))
+    if setting.limit is not None:
+        if not 0 < setting.limit <= len(train):
+            raise SettingError(f"limit must lie between 1 and the {len(train)} training images; got {setting.limit}")
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+        train = train.take(order[: setting.limit])
+        few = torch.randperm(len(validation), generator=torch.Generator().manual_seed(0))[: max(1, setting.limit // 2)]
+        validation = validation.take(few)
+    validation = validation.to(setting.device)
+    feed = Feed(
+        train.to(setting.device),
+        FeedSettings(setting.batch_size, Augment(pad=4, border="zero"), seed=setting.seed, drop_last=setting.compile),
+    )
+    settings = TrainSettings(
+        epochs=setting.epochs,
+        lr=setting.lr,
+        weight_decay=WEIGHT_DECAY,
+        schedule="multistep",
+        seed=setting.seed,
+        precision=setting.precision,
+        channels_last=True,
+        compile=setting.compile,
+    )
+    if folder is not None:
+        folder = dataclasses.replace(folder, describes={**folder.describes, "arch": setting.arch, "method": setting.method})
+    return fit(
+        model,
+        feed,
+        settings=settings,
+        validate=lambda network: evaluate(network, validation.batches(EVALUATION_BATCH)),
+        penalty=added,
+        parameter_groups=parameter_groups(model, weight_decay=WEIGHT_DECAY, factor=SCALE_FACTOR),
+        folder=folder,
+        progress=progress,
+    )

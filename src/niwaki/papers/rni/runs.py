@@ -1,0 +1,104 @@
+"""Records of runs that were made: one JSON file a cell, all that a table shows and all that is needed to make it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from niwaki.records import hardware, versions, write_text_atomic
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """One cell of the paper's tables: a network as trained, or pruned and fine-tuned.
+
+    Attributes:
+        removed: share of the prunable filters; 0: the network as trained.
+        test: accuracy in percent on the test set, of the epoch that validation chose.
+        validation: accuracy in percent of that epoch.
+        untuned: accuracy in percent on the test set, as pruned, before fine-tuning.
+        kept: layer → filters that stayed.
+        curve: epoch by epoch: training loss, training accuracy and validation accuracy (shares).
+        importances: counts of filters by importance, 50 equal bins from 0 to 1 (the last holds all above).
+    """
+
+    experiment: str
+    method: str
+    removed: float
+    seed: int
+    budget: str
+    test: float
+    validation: float
+    params: int
+    macs: int
+    settings: dict[str, Any]
+    curve: list[list[float]]
+    seconds: float
+    untuned: float | None = None
+    kept: dict[str, int] = field(default_factory=dict)
+    importances: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=versions)
+    hardware: dict[str, Any] = field(default_factory=hardware)
+    schema: int = SCHEMA
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return f"{self.experiment}-{self.method}-{round(100 * self.removed)}-{self.budget}-seed{self.seed}"
+
+    def write(self, folder: Path) -> Path:
+        """Into a folder, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.json"
+        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in dataclasses.asdict(self).items()]
+        write_text_atomic(path, "{\n" + ",\n".join(lines) + "\n}\n")
+        return path
+
+
+def read(path: Any) -> CellRun:
+    """A record back from its file."""
+    return CellRun(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def committed() -> list[CellRun]:
+    """The records that come with niwaki, by name."""
+    folder = resources.files("niwaki.papers.rni").joinpath("records")
+    files = sorted((path for path in folder.iterdir() if path.name.endswith(".json")), key=lambda path: path.name)
+    return [read(path) for path in files]
+
+
+def markdown(runs: Iterable[CellRun], experiment: str, table: Mapping[str, Any], budget: str = "full") -> str:
+    """A Markdown table of one experiment: published and measured accuracy by method, cells without a record empty.
+
+    Args:
+        table: the experiment's entry in tables.toml.
+    """
+    found: dict[tuple[str, float], list[CellRun]] = {}
+    for run in runs:
+        if (run.experiment, run.budget) == (experiment, budget):
+            found.setdefault((run.method, run.removed), []).append(run)
+    shares = table["removed"]
+    titles = ["as trained" if share == 0 else f"{share:.0%} pruned, fine-tuned" for share in shares]
+    lines = ["| accuracy % | " + " | ".join(titles) + " |", "|---|" + "---|" * len(shares)]
+    for method, given in table["methods"].items():
+        if "published" in given:
+            lines.append(f"| {method}, published | " + " | ".join(f"{number:.2f}" for number in given["published"]) + " |")
+        cells = [_measured(found.get((method, share), [])) for share in shares]
+        lines.append(f"| {method}, measured | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _measured(runs: list[CellRun]) -> str:
+    if not runs:
+        return ""
+    values = [run.test for run in runs]
+    mean = f"{sum(values) / len(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f}, {len(values)} seeds)"
