@@ -10,9 +10,11 @@ from rich.markup import escape
 from niwaki.cli.console import messages
 from niwaki.cli.demo import demo
 from niwaki.cli.evaluate import evaluate
+from niwaki.cli.finetune import finetune
 from niwaki.cli.inspect import inspect
 from niwaki.cli.prune import prune
 from niwaki.cli.reproduce import reproduce
+from niwaki.cli.train import train
 from niwaki.errors import NiwakiError
 
 app = typer.Typer(
@@ -21,7 +23,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+app.command()(train)
 app.command()(prune)
+app.command()(finetune)
 app.command("eval")(evaluate)
 app.command()(inspect)
 app.command()(reproduce)

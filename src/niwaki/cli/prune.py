@@ -23,7 +23,7 @@ def prune(
     weights: options.Weights = None,
     data: options.Data = None,
     data_root: options.DataRoot = None,
-    criterion: Annotated[str, typer.Option(help="which units stay: l1, l2, l2-gm, random")] = "l2",
+    criterion: Annotated[str, typer.Option(help="which units stay: l1, l2, l2-gm, bn-scale, random")] = "l2",
     ratio: Annotated[float | None, typer.Option(help="share of the channels to remove, in [0, 1)")] = None,
     budget: Annotated[
         str | None,

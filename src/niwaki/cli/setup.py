@@ -47,6 +47,7 @@ class Setup:
         calibration: some training inputs with their class numbers, where the user asked for them.
         settings: what the record says of all this.
         record: of the pruned network, where the model is a folder that niwaki wrote.
+        dataset: where the user named one.
     """
 
     model: nn.Module
@@ -55,11 +56,12 @@ class Setup:
     settings: dict[str, Any]
     record: Record | None = None
     calibration: Calibration | None = None
+    dataset: Dataset | None = None
 
 
 def set_up(words: Words) -> Setup:
     """Read the data, build the model, load its weights, and move all to the device."""
-    device = _device(words.device)
+    device = usable_device(words.device)
     dataset = data_sets.load(words.data, words.data_root) if words.data else None
     torch.manual_seed(words.seed)
     record = None
@@ -89,7 +91,7 @@ def set_up(words: Words) -> Setup:
     if isinstance(inputs, Tensor):
         settings["input_shape"] = list(inputs.shape[1:])
     calibration = _calibration(words, dataset, device)
-    return Setup(model, inputs, _batches(words, dataset, device), settings, record, calibration)
+    return Setup(model, inputs, _batches(words, dataset, device), settings, record, calibration, dataset)
 
 
 def is_artefact(model: str) -> bool:
@@ -97,7 +99,12 @@ def is_artefact(model: str) -> bool:
     return (Path(model) / checkpoint.PLAN).is_file()
 
 
-def _device(name: str) -> torch.device:
+def usable_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        SettingError: there is none here.
+    """
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

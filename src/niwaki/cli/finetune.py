@@ -1,0 +1,117 @@
+"""niwaki finetune"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from torch import nn
+
+import niwaki
+from niwaki import checkpoint, models
+from niwaki.checkpoint import Blueprint
+from niwaki.cli import options, training
+from niwaki.cli.console import before_after, messages, results
+from niwaki.cli.setup import Words, is_artefact, set_up
+from niwaki.cli.training import Parts, TrainWords, run_training
+from niwaki.errors import SettingError
+from niwaki.measure import snapshot
+from niwaki.methods import Registry
+from niwaki.records import Record, check_output
+from niwaki.sparsity import parameter_groups
+from niwaki.training import Distillation
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """A pruned network after its fine-tuning."""
+
+    model: nn.Module
+    record: Record
+
+
+def finetune(
+    folder: Annotated[str, typer.Argument(help="a folder that niwaki prune wrote")],
+    data: Annotated[str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder")],
+    out: Annotated[Path, typer.Option(help="folder for the tuned network; the run itself lies in OUT.run")],
+    data_root: options.DataRoot = None,
+    teacher: Annotated[Path | None, typer.Option(help="weights of the unpruned network, to learn from too")] = None,
+    distil: Annotated[str, typer.Option(help="also feature_weight, at the groups")] = "weight=0.5,temperature=4",
+    epochs: training.Epochs = 160,
+    lr: training.Lr = 0.1,
+    batch_size: training.TrainBatch = 64,
+    schedule: training.Schedule = "multistep",
+    weight_decay: training.WeightDecay = 1e-4,
+    set_: training.Set = None,
+    augment: training.AugmentWords = "pad=4,border=zero,flip=true",
+    missing: training.Missing = "refuse",
+    workers: training.Workers = 0,
+    tracker: training.Trackers = None,
+    resume: training.Resume = False,
+    every: training.Every = 60.0,
+    limit: training.TrainLimit = None,
+    device: options.Device = "cpu",
+    seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Train a pruned network again, and write it to a folder as niwaki prune does.
+
+    niwaki finetune pruned --data cifar10 --data-root data --epochs 40 --lr 0.02 --out tuned
+
+    niwaki finetune pruned --data cifar10 --data-root data --teacher runs/rni/model.safetensors --out tuned
+    """
+    if not is_artefact(folder):
+        raise SettingError(f"{folder} is no folder that niwaki prune wrote; to train a network from scratch use niwaki train")
+    check_output(out, overwrite)
+    words = TrainWords(
+        out.with_name(f"{out.name}.run"), epochs, lr, batch_size, schedule, weight_decay, set_ or (), augment, missing, workers,
+        ("tensorboard",) if tracker is None else tracker, resume, every, limit, seed,
+    )  # fmt: skip
+    setup = set_up(Words(folder, None, data, data_root, device=device, seed=seed))
+    blueprint = checkpoint.read_blueprint(Path(folder))
+    assert setup.dataset is not None
+    assert setup.record is not None
+    parts = Parts(
+        setup.model,
+        setup.dataset,
+        device,
+        {"data": data, "plan": hashlib.sha256(blueprint.to_json().encode()).hexdigest()},
+        distillation=_distillation(blueprint, teacher, distil, device) if teacher else None,
+        parameter_groups=parameter_groups(setup.model, weight_decay=weight_decay),
+    )
+    history = run_training(words, parts)
+    (now,) = snapshot([setup.model.eval()], setup.inputs, setup.batches)
+    found = setup.record
+    notes = (*found.notes, *history.notes, *([history.stopped] if history.stopped else []))
+    settings = {**found.settings, "fine_tuning": training.as_settings(words), "accuracy_untuned": found.after.accuracy}
+    seconds = {**found.seconds, "fine_tuning": history.seconds}
+    record = dataclasses.replace(found, after=now, notes=notes, settings=settings, seconds=seconds)
+    niwaki.save(Tuned(setup.model.to("cpu"), record), out, overwrite=overwrite)
+    results.print(before_after(record, f"{folder}, fine-tuned on {data}"))
+    messages.print(f"written to {out}; load it with niwaki.load({str(out)!r})", markup=False)
+
+
+def _distillation(blueprint: Blueprint, teacher: Path, words: str, device: str) -> Distillation:
+    if blueprint.factory is None:
+        raise SettingError("the folder does not name the factory of the unpruned network, so --teacher cannot be used with it")
+    original = models.build(blueprint.factory, arguments=blueprint.arguments)
+    checkpoint.load_weights(original, teacher)
+    plan = blueprint.steps[0] if len(blueprint.steps) == 1 else None
+    asked = _DISTIL.build(f"distil:{words}")
+    return Distillation(original.to(device), asked.weight, asked.temperature, plan, asked.feature_weight)
+
+
+_DISTIL: Registry[DistilWords] = Registry("setting")
+
+
+@_DISTIL.register("distil")
+@dataclasses.dataclass(frozen=True)
+class DistilWords:
+    """See `niwaki.training.Distillation`."""
+
+    weight: float = 0.5
+    temperature: float = 4.0
+    feature_weight: float = 0.0
