@@ -17,6 +17,7 @@ from niwaki.records import Measurement, Record
 from niwaki.records.environment import __version__
 from niwaki.selection import Budget, Preview, Selection, select
 from niwaki.surgery import check, shrink
+from niwaki.trim import Trimmed, trim
 
 __all__ = [
     "Budget",
@@ -34,6 +35,7 @@ __all__ = [
     "Record",
     "Result",
     "Selection",
+    "Trimmed",
     "__version__",
     "check",
     "compensate",
@@ -58,4 +60,5 @@ __all__ = [
     "shrink",
     "shrink_files",
     "trace",
+    "trim",
 ]

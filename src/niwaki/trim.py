@@ -1,0 +1,299 @@
+"""Dependencies → blocks that go → masks → training under them → a network that holds only what is left.
+
+MINT as its paper has it (arXiv 2003.08472): not whole channels go, but blocks of weights between groups of channels. In
+the end nothing is masked any more: channels that nothing reads have left the network, and layers hold and multiply only the
+blocks that they kept.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from niwaki.criteria import Dependency, Estimation, layer_dependencies
+from niwaki.errors import SettingError, SurgeryError
+from niwaki.evidence import Calibration, Evidence
+from niwaki.graph import Graph, Inputs, Role, call, copied, named_state, preserved_mode, preserved_state, tensors_in, trace
+from niwaki.graph.pairs import LayerPair, layer_pairs
+from niwaki.measure import compare
+from niwaki.plan import Kept, Plan
+from niwaki.records import Record
+from niwaki.selection.blocks import BlockPlan, CutOff, LayerBlocks, cut_blocks
+from niwaki.surgery import check, remember, shrink
+from niwaki.surgery.block_sparse import BlockSparse, can_be_blocks, stored_bytes, with_blocks
+
+Batch = tuple[Tensor, Tensor]
+Retrain = Callable[[nn.Module, Callable[[nn.Module], None]], Any]
+TOLERANCE = 1e-4  # of the largest output; blocks are summed in another order than dense weights are
+TIMED = 20  # runs of a layer, of which the quickest counts
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """A trimmed network and how it came to be.
+
+    Attributes:
+        model: the compact network, in the original's train/eval mode.
+        masked: the same function at full size, with zeros.
+        plan: channels that left the network.
+        blocks: blocks that stayed, by weight, of the original's size.
+        params_gone: share of the weights of the trimmed layers that went.
+        stored: weight → (bytes at full size, bytes of what is left with what says where it belongs).
+        record: before and after.
+    """
+
+    model: nn.Module
+    masked: nn.Module
+    plan: Plan
+    blocks: BlockPlan
+    params_gone: float
+    stored: Mapping[str, tuple[int, int]]
+    record: Record
+
+
+class Masks:
+    """Zeros that stay: called after every step of a training, with the model in training."""
+
+    def __init__(self, plan: BlockPlan, state: Mapping[str, Tensor]) -> None:
+        self._masks = {name: blocks.mask(state[name]) for name, blocks in plan.items()}
+
+    def __call__(self, model: nn.Module) -> None:
+        """Put the zeros back."""
+        parameters = named_state(model)
+        with torch.no_grad():
+            for name, mask in self._masks.items():
+                parameters[name].mul_(mask.to(parameters[name].device))
+
+    @property
+    def gone(self) -> float:
+        """Share of the weights that are masked."""
+        return 1 - sum(int(mask.sum()) for mask in self._masks.values()) / sum(mask.numel() for mask in self._masks.values())
+
+
+def scope(pairs: Sequence[LayerPair], only: str | Sequence[str] = (), skip: str | Sequence[str] = ()) -> list[LayerPair]:
+    """The pairs with blocks whose child's name matches a glob of `only` (all without one) and none of `skip`.
+
+    Raises:
+        SettingError: a pattern that matches no layer, or nothing is left.
+    """
+    wanted, unwanted = ((text,) if isinstance(text, str) else tuple(text) for text in (only, skip))
+    for pattern in (*wanted, *unwanted):
+        if not any(fnmatchcase(pair.child, pattern) for pair in pairs):
+            known = ", ".join(pair.child for pair in pairs[:8])
+            raise SettingError(f"no layer is named like {pattern!r}; layers are: {known}{', …' * (len(pairs) > 8)}")
+
+    def chosen(pair: LayerPair) -> bool:
+        inside = not wanted or any(fnmatchcase(pair.child, pattern) for pattern in wanted)
+        return inside and not any(fnmatchcase(pair.child, pattern) for pattern in unwanted) and pair.columns is not None
+
+    found = [pair for pair in pairs if chosen(pair)]
+    if not found:
+        raise SettingError("no layer is left to trim: each must read its parent through a weight of its own")
+    return found
+
+
+def trim(
+    model: nn.Module,
+    example_inputs: Inputs,
+    *,
+    cut_off: CutOff,
+    dependencies: Sequence[Dependency] | None = None,
+    calibration: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]] | None = None,
+    estimation: Estimation | None = None,
+    only: str | Sequence[str] = (),
+    skip: str | Sequence[str] = (),
+    retrain: Retrain | None = None,
+    data: Callable[[], Iterable[Batch]] | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> Trimmed:
+    """Cut blocks of weights that no later layer depends on, train what is left, and make the network compact.
+
+    The model itself is not touched. The result is checked: the network without the channels that left against the masked
+    one by `niwaki.check`, the layers of blocks against the dense ones by running both.
+
+    Args:
+        cut_off: how much goes.
+        dependencies: from `niwaki.criteria.layer_dependencies` on this model; estimated here without them, from
+            `calibration` and as `estimation` says.
+        only, skip: glob patterns on the names of the layers that lose blocks.
+        retrain: trains the masked model in place: (model, hold) → anything; it must call `hold(model)` after every step,
+            as `niwaki.training.fit(…, after_step=hold)` does.
+        data: gives (inputs, class numbers) batches afresh, for accuracy and loss before and after. Nothing is chosen on it.
+        settings: more entries for the record's settings.
+
+    Raises:
+        SettingError, BudgetError: see `layer_dependencies`, `scope` and `cut_blocks`.
+        SurgeryError: the compact network does not compute what the masked one does.
+    """
+    graph = trace(model, example_inputs)
+    seconds: dict[str, float] = {}
+    remarks: list[str] = []
+    start = time.perf_counter()
+    pairs = scope(layer_pairs(graph), only, skip)
+    if dependencies is None:
+        seen = None if calibration is None else Calibration.of(calibration)
+        evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed), say=remarks.append)
+        dependencies = layer_dependencies(evidence, pairs, estimation or Estimation())
+    inside = {pair.weight for pair in pairs}
+    dependencies = [item for item in dependencies if item.pair.weight in inside]
+    remarks += dict.fromkeys(remark for item in dependencies for remark in item.remarks)
+    seconds["score"] = time.perf_counter() - start
+    plan = cut_blocks(dependencies, graph.state, cut_off)
+    masked = copy.deepcopy(model)
+    hold = Masks(plan, graph.state)
+    hold(masked)
+    if retrain is not None:
+        start = time.perf_counter()
+        retrain(masked, hold)
+        hold(masked)
+        seconds["retrain"] = time.perf_counter() - start
+    compact, units = make_compact(masked, example_inputs, plan)
+    with preserved_state(model), preserved_state(compact):
+        before, after = compare(model, compact, copied(example_inputs), data)
+    described = {
+        "criterion": "mint",
+        "granularity": "block",
+        **dataclasses.asdict(cut_off),
+        "only": [only] if isinstance(only, str) else list(only),
+        "skip": [skip] if isinstance(skip, str) else list(skip),
+        **({"input_shape": list(example_inputs.shape[1:])} if isinstance(example_inputs, Tensor) else {}),
+        **(settings or {}),
+    }
+    before = dataclasses.replace(before, bytes=stored_bytes(model))
+    after = dataclasses.replace(after, bytes=stored_bytes(compact))
+    notes = (f"{hold.gone:.2%} of the weights of {len(plan)} layers went, {len(units.kept)} groups lost channels", *remarks)
+    record = Record(before, after, described, seed, seconds, notes)
+    return Trimmed(compact, masked, units, plan, hold.gone, _stored(graph, compact, plan), record)
+
+
+def _stored(graph: Graph, compact: nn.Module, plan: BlockPlan) -> dict[str, tuple[int, int]]:
+    """Bytes of the trimmed weights, without biases, before and after."""
+    sizes = {}
+    for weight in plan:
+        layer = compact.get_submodule(weight.rpartition(".")[0])
+        tensor = named_state(compact)[weight]
+        index = layer.index_bytes if isinstance(layer, BlockSparse) else 0
+        sizes[weight] = (graph.state[weight].nbytes, tensor.nbytes + index)
+    return sizes
+
+
+def make_compact(masked: nn.Module, example_inputs: Inputs, plan: BlockPlan) -> tuple[nn.Module, Plan]:
+    """A network that holds only what is left of a masked one, and which channels left it.
+
+    Raises:
+        SurgeryError: it does not compute what the masked one does.
+    """
+    graph = trace(masked, example_inputs)
+    units = unread_units(graph, plan)
+    smaller = shrink(graph, units)
+    if units.kept:
+        check(graph, units, {}, smaller)
+    remember(masked, smaller, units, example_inputs)
+    layers = _after(graph, units, plan)
+    compact = with_blocks(smaller, {weight.rpartition(".")[0]: blocks for weight, blocks in layers.items()})
+    _refuse_difference(smaller, compact, example_inputs)
+    choose_products(compact, example_inputs)
+    return compact, units
+
+
+def unread_units(graph: Graph, plan: BlockPlan) -> Plan:
+    """Channels all of whose blocks are gone, in every layer that reads them, leave; at least one of a group stays."""
+    masks = {name: blocks.mask(graph.state[name]) for name, blocks in plan.items()}
+    kept = {}
+    for group in graph.groups:
+        consumers = group.of_role(Role.CONSUMER)
+        if group.fold_obstacle is not None or not consumers or any(piece.tensor not in masks for piece in consumers):
+            continue
+        read = torch.zeros(group.width, dtype=torch.bool)
+        for piece in consumers:
+            used = masks[piece.tensor].movedim(piece.axis, 0).flatten(1).any(1).cpu()
+            inside = piece.units >= 0
+            read.index_put_((piece.units[inside],), used[inside], accumulate=True)
+        read[0] |= not bool(read.any())
+        kept[group.name] = Kept(group.width, tuple(read.nonzero().squeeze(1).tolist()))
+    return Plan(kept)
+
+
+def _after(graph: Graph, units: Plan, plan: BlockPlan) -> dict[str, LayerBlocks]:
+    """What the blocks are once channels have left; only of layers that have a form of blocks, and a weight of their own."""
+    indices = graph.kept_indices(units.kept)
+    owners: dict[int, int] = {}
+    for _, parameter in graph.model.named_parameters(remove_duplicate=False):
+        owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    found = {}
+    for name, blocks in plan.items():
+        module = graph.model.get_submodule(name.rpartition(".")[0])
+        if not can_be_blocks(module) or owners[id(graph.state[name])] > 1 or (blocks.out_axis, blocks.in_axis) != (0, 1):
+            continue
+        axes = indices.get(name, {})
+        rows, columns = (
+            tuple(side[i] for i in axes[axis].tolist()) if axis in axes else side
+            for axis, side in ((0, blocks.rows), (1, blocks.columns))
+        )
+        kept = tuple((row, column) for row, column in blocks.kept if row in rows and column in columns)
+        found[name] = LayerBlocks(rows, columns, kept)
+    return found
+
+
+def _refuse_difference(smaller: nn.Module, compact: nn.Module, inputs: Inputs) -> None:
+    outputs = []
+    for network in (smaller, compact):
+        with torch.no_grad(), preserved_mode(network, training=False), preserved_state(network):
+            outputs.append(list(tensors_in(call(network, copied(inputs)))))
+    for wanted, found in zip(*outputs, strict=True):
+        if not wanted.is_floating_point():
+            continue
+        gap = float((wanted.double() - found.double()).abs().max() / wanted.double().abs().max().clamp(min=1e-30))
+        if not gap <= TOLERANCE:
+            raise SurgeryError(f"the network of blocks differs from the masked one by {gap:.1e} of the largest output")
+
+
+def choose_products(model: nn.Module, inputs: Inputs) -> dict[str, tuple[float, float]]:
+    """Let every layer of blocks multiply by a dense weight where that is quicker on inputs like these.
+
+    Returns:
+        layer → milliseconds with blocks and with a dense weight.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, BlockSparse)}
+    seen: dict[str, Tensor] = {}
+    with torch.no_grad(), preserved_mode(model, training=False), preserved_state(model):
+        hooks = [module.register_forward_pre_hook(_noting(seen, name)) for name, module in layers.items()]
+        try:
+            call(model, copied(inputs))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        times = {
+            name: (_milliseconds(layers[name], x, False), _milliseconds(layers[name], x, True)) for name, x in seen.items()
+        }
+    for name, (blocks, dense) in times.items():
+        layers[name].dense = dense < blocks
+    return times
+
+
+def _noting(seen: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def note(_: nn.Module, args: tuple[Any, ...]) -> None:
+        seen.setdefault(name, args[0])
+
+    return note
+
+
+def _milliseconds(layer: BlockSparse, x: Tensor, dense: bool) -> float:
+    layer.dense = dense
+    best = float("inf")
+    for _ in range(TIMED):
+        start = time.perf_counter()
+        layer(x)
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        best = min(best, time.perf_counter() - start)
+    return 1000 * best
