@@ -9,6 +9,7 @@ from niwaki.compensation import Compensation, Mixing, compensate
 from niwaki.criteria import Criterion, score
 from niwaki.errors import NiwakiError
 from niwaki.evidence import Calibration, Evidence
+from niwaki.export import export_onnx, export_program, quantise_onnx
 from niwaki.graph import Graph, Group, trace
 from niwaki.measure import count_bytes, count_macs, count_params, evaluate, layer_costs, measure_latency, peak_memory
 from niwaki.plan import Plan
@@ -44,6 +45,8 @@ __all__ = [
     "count_params",
     "data",
     "evaluate",
+    "export_onnx",
+    "export_program",
     "layer_costs",
     "load",
     "load_weights",
@@ -53,6 +56,7 @@ __all__ = [
     "peak_memory",
     "preview",
     "prune",
+    "quantise_onnx",
     "read_weights",
     "save",
     "score",

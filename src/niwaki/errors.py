@@ -60,6 +60,10 @@ class CheckpointError(NiwakiError, ValueError):
     """A weights file that is missing, damaged, unsafe, or of another model."""
 
 
+class ExportError(NiwakiError, RuntimeError):
+    """A network that cannot be exported, or a file that does not compute what it does."""
+
+
 class DataError(NiwakiError, ValueError):
     """A data set whose files are missing or damaged."""
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from niwaki.cli.console import messages
 from niwaki.cli.demo import demo
 from niwaki.cli.evaluate import evaluate
+from niwaki.cli.export import export
 from niwaki.cli.finetune import finetune
 from niwaki.cli.inspect import inspect
 from niwaki.cli.prune import prune
@@ -28,6 +29,7 @@ app.command()(prune)
 app.command()(finetune)
 app.command("eval")(evaluate)
 app.command()(inspect)
+app.command()(export)
 app.command()(reproduce)
 app.command()(demo)
 

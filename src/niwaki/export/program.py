@@ -1,0 +1,56 @@
+"""A `torch.export` file (.pt2): the network as a graph that torch runs without the network's code, or niwaki."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from niwaki.errors import ExportError
+from niwaki.export.exported import TOLERANCE, Exported, Subject, difference, quietly, refuse_difference, tensors
+from niwaki.graph import Inputs, call, copied
+from niwaki.records import write_bytes_atomic
+
+
+def export_program(model: nn.Module, inputs: Inputs, path: str | os.PathLike[str], *, tolerance: float = TOLERANCE) -> Exported:
+    """Write the network as a .pt2 file, for any batch size where its code allows that.
+
+    `torch.export.load(path).module()` runs it, with torch alone.
+
+    Raises:
+        ExportError: torch cannot export the network, or the file computes something else.
+        OutputError: the file cannot be written.
+    """
+    subject, target = Subject.of(model, inputs), Path(path)
+    failure: Exception | None = None
+    for dynamic in (subject.dynamic, None):
+        try:
+            content, again = _exported(subject, dynamic)
+            worst, batches = 0.0, []
+            for size, given, wanted in subject.trials(fixed=dynamic is None):
+                with torch.no_grad():
+                    worst = max(worst, difference(wanted, tensors(call(again, copied(given)))))
+                batches.append(size)
+        except Exception as error:  # some networks export with one batch size only, and some not at all
+            failure = error
+            continue
+        refuse_difference(target, worst, tolerance)
+        write_bytes_atomic(target, content)
+        return Exported(target, len(content), worst, tuple(dict.fromkeys(batches)))
+    reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
+    raise ExportError(f"torch.export cannot export {type(model).__name__}: {reason}") from failure
+
+
+def _exported(subject: Subject, dynamic: Any) -> tuple[bytes, nn.Module]:
+    keywords = subject.inputs if not isinstance(subject.inputs, (Tensor, tuple)) else {}
+    positional = (subject.inputs,) if isinstance(subject.inputs, Tensor) else subject.inputs if not keywords else ()
+    buffer = io.BytesIO()
+    with quietly():
+        program = torch.export.export(subject.model, tuple(positional), dict(keywords), dynamic_shapes=dynamic, strict=False)
+        torch.export.save(program, buffer)
+        buffer.seek(0)
+        return buffer.getvalue(), torch.export.load(buffer).module()
