@@ -3,7 +3,18 @@
 from niwaki.compensation.base import COMPENSATIONS, Compensated, Compensation, compensate
 from niwaki.compensation.merge import Merge
 from niwaki.compensation.mixing import Mixing
+from niwaki.compensation.moments import DerivedMoments
 from niwaki.compensation.none import NoCompensation
 from niwaki.compensation.reconstruct import Reconstruct
 
-__all__ = ["COMPENSATIONS", "Compensated", "Compensation", "Merge", "Mixing", "NoCompensation", "Reconstruct", "compensate"]
+__all__ = [
+    "COMPENSATIONS",
+    "Compensated",
+    "Compensation",
+    "DerivedMoments",
+    "Merge",
+    "Mixing",
+    "NoCompensation",
+    "Reconstruct",
+    "compensate",
+]

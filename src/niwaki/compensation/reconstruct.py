@@ -12,19 +12,19 @@ Source: the least squares itself is that of He, Zhang, Sun, Channel Pruning for 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from niwaki.compensation.base import COMPENSATIONS, Compensated, Compensation
-from niwaki.compensation.least_squares import Joint, residual, signal, solve
+from niwaki.compensation.least_squares import Joint, as_one, consumer_gram, residual, signal, solve
 from niwaki.compensation.masked import Folded
 from niwaki.compensation.mixing import Mixing
 from niwaki.errors import SettingError
 from niwaki.evidence import Evidence
-from niwaki.graph import Graph, Group, Op, Playback, Role, Tape, batch_size, preserved_rng, tensors_in
+from niwaki.graph import Graph, Group, Op, Playback, Tape, batch_size, preserved_rng, tensors_in
 from niwaki.graph.offsets import offsets
 from niwaki.graph.playback import live_bytes, restated
 from niwaki.moments import Moments, Reader, gather, readers
@@ -173,18 +173,6 @@ class _Fit:
             if self._shiftable[name] is not None:
                 notes[name] += f"; without a constant: {self._shiftable[name]}"
         return Compensated(mixings, notes, residuals)
-
-
-def consumer_gram(graph: Graph, name: str, weight: str) -> Tensor:
-    """W·Wᵀ over the units that a consumer reads, summed over all that it puts out of each: (width, width), float64."""
-    rows = [piece.rows(graph.state).double().cpu() for piece in graph[name].of_role(Role.CONSUMER) if piece.tensor == weight]
-    return sum((table @ table.T for table in rows), torch.zeros(()))
-
-
-def as_one(found: Mapping[str, Mixing]) -> Mixing:
-    """One mixing a group out of one a consumer weight."""
-    first = next(iter(found.values()))
-    return first if len(found) == 1 else replace(first, readers=dict(found))
 
 
 def _plain(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
