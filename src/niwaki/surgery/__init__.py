@@ -7,6 +7,7 @@ from niwaki.surgery.cost import MEASURED, MeasuredCost
 from niwaki.surgery.lineage import remember
 from niwaki.surgery.optimizer import hand_over
 from niwaki.surgery.reference import reference_outputs
+from niwaki.surgery.rewrite import rewrite
 from niwaki.surgery.shrink import cut_tensors, shrink
 from niwaki.surgery.sizes import size_guesses
 from niwaki.surgery.structure import check_structure
@@ -22,6 +23,7 @@ __all__ = [
     "hand_over",
     "reference_outputs",
     "remember",
+    "rewrite",
     "shrink",
     "size_guesses",
 ]

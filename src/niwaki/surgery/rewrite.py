@@ -1,0 +1,276 @@
+"""The smaller network as a graph of operators, for models whose own code cannot be made to fit.
+
+The recorded operators become a `torch.fx.GraphModule`. Where the recorded run had a size among an operator's arguments, the
+graph has what is left of that size: the axis is a term, and the term says it. A size that is a multiple of the batch is
+computed from the batch at hand. Parameters and buffers keep their names, so that the state dict is the one that the module
+would have. The graph is the path that the model took in evaluation mode: a BatchNorm goes on using its statistics.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from niwaki.compensation import Mixing
+from niwaki.errors import SurgeryError
+from niwaki.graph import Graph, Op, Ref, as_arguments, call, copied, preserved_mode, preserved_rng, preserved_state
+from niwaki.graph.terms import Term, Var, keep_mask, kept_size, leaves, resolve
+from niwaki.plan import Plan
+from niwaki.surgery.shrink import cut_tensors
+
+
+def rewrite(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None) -> fx.GraphModule:
+    """A smaller graph of operators that computes what the masked model computes; the model is not touched.
+
+    Its forward takes what the model takes, tensors by position or by the same keywords, and returns it in the same
+    containers. The batch may be of any size if the example inputs have at least two samples. The result is not checked
+    here: `niwaki.check` does that.
+
+    Raises:
+        SurgeryError: the model's path depends on values, it takes tensors inside of containers, or returns another thing
+            than tensors in tuples, lists and dicts.
+    """
+    tape = graph.inference.tape
+    if tape.by_value:
+        raise SurgeryError("the model's path depends on the values of its inputs, so that one graph cannot stand for it")
+    root = _Holder()
+    state = {name: tensor.detach() for name, tensor in graph.state.items()}
+    learned = {name: parameter.requires_grad for name, parameter in graph.model.named_parameters()}
+    for name, tensor in cut_tensors(graph, plan, mixings or {}, state).items():
+        value = nn.Parameter(tensor.clone(), learned[name]) if name in learned else tensor.clone()
+        _attach(root, name, value)
+    written = _Writer(graph, plan, root).write()
+    module = fx.GraphModule(root, written, f"{type(graph.model).__name__}Graph")
+    return module.train(False)
+
+
+class _Holder(nn.Module):
+    """What parameters and buffers hang on, under their names."""
+
+
+def _attach(root: nn.Module, name: str, value: Tensor) -> None:
+    *way, last = name.split(".")
+    for step in way:
+        if not hasattr(root, step):
+            root.add_module(step, _Holder())
+        root = getattr(root, step)
+    if isinstance(value, nn.Parameter):
+        root.register_parameter(last, value)
+    else:
+        root.register_buffer(last, value)
+
+
+@dataclass(frozen=True)
+class _Size:
+    """A number of positions: so many, times the batch of one of the inputs where there is one."""
+
+    number: int
+    batch: Var | None = None
+
+
+class _Writer:
+    """Writes the tape's operators as nodes, their sizes restated."""
+
+    def __init__(self, graph: Graph, plan: Plan, root: nn.Module) -> None:
+        self._graph, self._root = graph, root
+        self._tape, self._axes = graph.inference.tape, graph.inference.axes
+        self._masks = graph.masks(plan.kept)
+        self._counts = {var: int(mask.sum()) for var, mask in self._masks.items()}
+        self._nodes: dict[Ref, fx.Node] = {}
+        self._fx = fx.Graph()
+        self._batches: dict[Var, fx.Node] = {}
+
+    def write(self) -> fx.Graph:
+        self._inputs()
+        for ref, name in self._tape.parameters.items():
+            self._nodes[ref] = self._fx.get_attr(name)
+        for number, (ref, tensor) in enumerate(self._tape.constants.items()):
+            self._root.register_buffer(f"constant_{number}", tensor.detach().clone(), persistent=False)
+            self._nodes[ref] = self._fx.get_attr(f"constant_{number}")
+        for op in self._tape.ops:
+            self._operator(op)
+        self._fx.output(self._outputs())
+        return self._fx
+
+    def _inputs(self) -> None:
+        args, kwargs = as_arguments(self._graph.inputs)
+        given = [*((f"x{i}" if len(args) > 1 else "x", value) for i, value in enumerate(args)), *kwargs.items()]
+        refs = iter(self._tape.inputs)
+        for name, value in given:
+            if isinstance(value, Tensor):
+                node = self._fx.placeholder(name)
+                ref = next(refs)
+                self._nodes[ref] = node
+                first = resolve(self._axes[ref][0]) if self._axes[ref] else None
+                if isinstance(first, Var) and first.size > 1 and first not in self._batches:
+                    self._batches[first] = self._fx.call_function(torch.ops.aten.sym_size.int, (node, 0))
+            elif any(isinstance(leaf, Tensor) for leaf in tree_flatten(value)[0]):
+                raise SurgeryError(f"the input {name!r} holds tensors inside of a container, which a graph cannot take")
+            else:
+                self._fx.placeholder(name, default_value=value)
+
+    def _operator(self, op: Op) -> None:
+        if op.name.startswith("aten._scaled_dot_product"):
+            self._attention(op)
+            return
+        args, kwargs = op.args, op.kwargs
+        restate = _RESTATED.get(op.name)
+        if restate is not None:
+            args = restate(self, op)
+        values = tree_map(self._value, (args, kwargs))
+        node = self._fx.call_function(op.func, values[0], values[1])
+        if [str(item.type) for item in op.func._schema.returns] == ["Tensor"]:
+            self._nodes[op.result] = node
+            return
+        for place, ref in enumerate(op.outputs):
+            if ref is not None:
+                self._nodes[ref] = self._fx.call_function(operator.getitem, (node, place))
+
+    def _attention(self, op: Op) -> None:
+        """The kernel that torch chose cannot be trained; the function that chose it can."""
+        given = {argument.name: op.arg(i, argument.name) for i, argument in enumerate(op.func._schema.arguments)}
+        q, k, v = op.args[:3]
+        settings = {
+            "attn_mask": self._value(given.get("attn_mask", given.get("attn_bias"))),
+            "is_causal": bool(given.get("is_causal")),
+            "scale": given.get("scale"),
+            "enable_gqa": self._axes[q][-3].size != self._axes[k][-3].size,
+        }
+        operands = tuple(self._nodes[ref] for ref in (q, k, v))
+        attention = torch.nn.functional.scaled_dot_product_attention
+        self._nodes[op.result] = self._fx.call_function(attention, operands, settings)
+
+    def _value(self, leaf: Any) -> Any:
+        if isinstance(leaf, Ref):
+            return self._nodes[leaf]
+        if isinstance(leaf, _Size):
+            if leaf.batch is None:
+                return leaf.number
+            batch = self._batches[leaf.batch]
+            return batch if leaf.number == 1 else self._fx.call_function(operator.mul, (batch, leaf.number))
+        return leaf
+
+    def _outputs(self) -> Any:
+        model = self._graph.model
+        with torch.no_grad(), preserved_state(model), preserved_mode(model, training=False), preserved_rng():
+            flat, form = tree_flatten(call(model, copied(self._graph.inputs)))
+        if not all(isinstance(leaf, Tensor) for leaf in flat) or len(flat) != len(self._tape.outputs):
+            raise SurgeryError("the model returns more than tensors in tuples, lists and dicts, which a graph cannot")
+        return tree_unflatten([self._nodes[ref] for ref in self._tape.outputs], form)
+
+    # sizes, for the functions below
+
+    def size(self, term: Term) -> _Size:
+        """What is left of an axis."""
+        left = kept_size(term, self._counts)
+        batches = [var for var in leaves(term) if var in self._batches]
+        if len(batches) == 1 and left % batches[0].size == 0:
+            return _Size(left // batches[0].size, batches[0])
+        return _Size(left)
+
+    def shape(self, ref: Ref) -> list[_Size]:
+        """What is left of every axis of a value."""
+        return [self.size(term) for term in self._axes[ref]]
+
+    def place(self, term: Term, position: int) -> int:
+        """Where a position of an axis lies among those that are left."""
+        if position <= 0 or not any(var in self._masks for var in leaves(term)):
+            return position
+        return int(keep_mask(term, self._masks)[:position].sum()) if position < term.size else position
+
+    def terms(self, ref: Ref) -> list[Term]:
+        return self._axes[ref]
+
+
+def _to_shape(writer: _Writer, op: Op) -> tuple[Any, ...]:
+    """view, expand and others: (x, sizes); sizes of what comes out."""
+    return (op.args[0], writer.shape(op.result), *op.args[2:])
+
+
+def _of_shape(writer: _Writer, op: Op) -> tuple[Any, ...]:
+    """zeros and others: (sizes)."""
+    return (writer.shape(op.result), *op.args[1:])
+
+
+def _parts(writer: _Writer, op: Op) -> tuple[Any, ...]:
+    """split by one size or by several: as many parts, of what is left of each."""
+    dim = op.arg(2, "dim", 0)
+    sizes = [writer.size(writer.terms(ref)[dim]) for ref in op.outputs if ref is not None]
+    return (op.args[0], sizes if isinstance(op.args[1], (list, tuple)) else sizes[0], *op.args[2:])
+
+
+def _slice(writer: _Writer, op: Op) -> tuple[Any, ...]:
+    """slice (x, dim, start, end, step): both ends move with what is left before them."""
+    dim = op.arg(1, "dim", 0)
+    term = writer.terms(op.args[0])[dim]
+    moved = [writer.place(term, _from_start(item, term.size)) if isinstance(item, int) else item for item in op.args[2:4]]
+    return (*op.args[:2], *moved, *op.args[4:])
+
+
+def _select(writer: _Writer, op: Op) -> tuple[Any, ...]:
+    """select (x, dim, index)."""
+    term = writer.terms(op.args[0])[op.args[1]]
+    return (*op.args[:2], writer.place(term, _from_start(op.args[2], term.size)), *op.args[3:])
+
+
+def _from_start(position: int, size: int) -> int:
+    return position + size if position < 0 else position
+
+
+def _pad(writer: _Writer, op: Op) -> tuple[Any, ...]:
+    """constant_pad_nd (x, pads from the last axis, two an axis): what is left of each pad."""
+    pads, out = list(op.args[1]), writer.terms(op.result)
+    for place in range(0, len(pads), 2):
+        term = out[len(out) - 1 - place // 2]
+        before, after = pads[place], pads[place + 1]
+        if before > 0:
+            pads[place] = writer.place(term, before)
+        if after > 0:
+            pads[place + 1] = writer.size(term).number - writer.place(term, term.size - after)
+    return (op.args[0], pads, *op.args[2:])
+
+
+def _layer_norm(writer: _Writer, op: Op) -> tuple[Any, ...]:
+    """native_layer_norm (x, sizes of the last axes, …)."""
+    return (op.args[0], writer.shape(op.args[0])[-len(op.args[1]) :], *op.args[2:])
+
+
+def _group_norm(writer: _Writer, op: Op) -> tuple[Any, ...]:
+    """native_group_norm (x, scale, shift, batch, channels, positions, groups, eps)."""
+    batch, channels = writer.shape(op.args[0])[:2]
+    groups = _number_of_groups(writer, op, writer.terms(op.args[0])[1], op.args[6])
+    return (*op.args[:3], batch, channels, op.args[5], groups, *op.args[7:])
+
+
+def _convolution(writer: _Writer, op: Op) -> tuple[Any, ...]:
+    """convolution (…, groups)."""
+    return (*op.args[:8], _number_of_groups(writer, op, writer.terms(op.args[0])[1], op.args[8]))
+
+
+def _number_of_groups(writer: _Writer, op: Op, channels: Term, groups: int) -> int:
+    """Groups that are left: the rule that read the operator noted their term."""
+    noted = [n.term for n in writer._graph.inference.numbers if writer._tape.ops[n.position] is op and "groups" in n.role]
+    return writer.size(noted[0]).number if noted else groups
+
+
+Restate = Callable[[_Writer, Op], tuple[Any, ...]]
+_RESTATED: dict[str, Restate] = {
+    **dict.fromkeys(
+        ("aten.view", "aten._unsafe_view", "aten.reshape", "aten.expand", "aten.new_zeros", "aten.new_empty", "aten.new_full"),
+        _to_shape,
+    ),
+    **dict.fromkeys(("aten.zeros", "aten.ones", "aten.empty", "aten.full", "aten.rand", "aten.randn"), _of_shape),
+    **dict.fromkeys(("aten.split", "aten.split_with_sizes", "aten.unsafe_split", "aten.unsafe_split_with_sizes"), _parts),
+    "aten.slice": _slice,
+    "aten.select": _select,
+    "aten.constant_pad_nd": _pad,
+    "aten.native_layer_norm": _layer_norm,
+    "aten.native_group_norm": _group_norm,
+    "aten.convolution": _convolution,
+}
