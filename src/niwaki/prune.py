@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from niwaki.compensation import COMPENSATIONS, Compensated, Compensation, Mixing, compensate
+from niwaki.compensation import COMPENSATIONS, Compensation, compensate
 from niwaki.criteria import CRITERIA, Criterion, score
-from niwaki.errors import BudgetError, SettingError, SurgeryError
+from niwaki.cutting import SLACK, Clock, Cutting, Form
+from niwaki.errors import SettingError
 from niwaki.evidence import Calibration
-from niwaki.graph import Graph, Inputs, batched, copied, preserved_state, trace
-from niwaki.measure import Ratio, compare, cpu_threads
+from niwaki.graph import Inputs, batched, copied, preserved_state, trace
+from niwaki.measure import compare, cpu_threads
 from niwaki.plan import Plan
 from niwaki.records import Record
 from niwaki.selection import Budget, Preview, Selection, select
@@ -26,14 +25,9 @@ from niwaki.selection import preview as foresee
 from niwaki.selection.select import Rounding, Scope
 from niwaki.surgery import (
     MEASURED,
-    Blame,
     MeasuredCost,
-    check,
-    follow_config,
     hand_over,
     remember,
-    shrink,
-    size_guesses,
 )
 
 Batch = tuple[Tensor, Tensor]
@@ -45,7 +39,8 @@ class Result:
     """A pruned network and how it came to be.
 
     Attributes:
-        model: the smaller module, of the original's class, in its train/eval mode.
+        model: the smaller module: of the original's class, in its train/eval mode; or, of form "graph", a
+            `torch.fx.GraphModule` that runs as the original does in evaluation mode.
         plan: which units of which group stayed.
         record: before and after, settings, versions, hardware, seed, wall times.
         notes: group name → what its compensation did, or why it could do nothing; and, for a group that was to be pruned
@@ -56,6 +51,7 @@ class Result:
     plan: Plan
     record: Record
     notes: Mapping[str, str]
+    form: Form = "module"
 
     def __str__(self) -> str:
         before, after = self.record.before, self.record.after
@@ -82,30 +78,6 @@ def _times(before: float, after: float) -> str:
     return f"{before / after:.2f}× less" if after else ""
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """A pruned model that passed the check, with what it was made by."""
-
-    model: nn.Module
-    plan: Plan
-    compensated: Compensated
-    difference: float
-    left_whole: dict[str, str]
-    unstated: str | None
-    ratio: Ratio | None = None  # of the measured cost, where the budget is one
-
-
-@dataclass
-class _Clock:
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
 def prune(
     model: nn.Module,
     example_inputs: Inputs,
@@ -123,6 +95,7 @@ def prune(
     multiple: int | None = None,
     seed: int = 0,
     optimizer: Optimizer | None = None,
+    form: Form = "module",
     settings: Mapping[str, Any] | None = None,
 ) -> Result:
     """A smaller, repaired and checked copy of a network; the network itself is not touched.
@@ -146,6 +119,9 @@ def prune(
         seed: of the criterion's chance.
         optimizer: of the model; it is handed over to the pruned one in place, with what it remembers (momenta, second
             moments) cut like the parameters, so that training goes on. Only once all else has succeeded.
+        form: "module" gives a network of the model's own class; a group to which that class's code cannot be made to fit is
+            left whole. "graph" gives a `torch.fx.GraphModule` of the operators that the model runs in evaluation mode, with
+            the sizes among them restated, where such groups are pruned too.
         settings: more entries for the record's settings.
 
     Raises:
@@ -160,17 +136,18 @@ def prune(
     selection = Selection(scope, _patterns(only), _patterns(skip), min_units, rounding, multiple or default_multiple(budget))
     batches = _again(data)
     evidence = None if calibration is None else Calibration.of(calibration)
-    clock = _Clock()
+    clock = Clock()
     with clock.stage("trace"):
         graph = trace(model, example_inputs)
     with clock.stage("score"):
         remarks: list[str] = []
         scores = score(graph, chosen, calibration=evidence, seed=seed, say=remarks.append)
     repairing = partial(compensate, graph, compensation=repair, calibration=evidence, seed=seed)
-    cut = _within_budget(graph, scores, budget, selection, repairing, clock)
+    cut = Cutting(graph, repairing, form, clock).within_budget(scores, budget, selection)
     with clock.stage("measure"), preserved_state(model), preserved_state(cut.model), cpu_threads(budget.threads):
         before, after = compare(model, cut.model, batched(copied(example_inputs), budget.batch), batches)
-    remember(model, cut.model, cut.plan, example_inputs)
+    if form == "module":
+        remember(model, cut.model, cut.plan, example_inputs)
     described = {
         "criterion": str(chosen),
         "budget": str(budget),
@@ -181,11 +158,11 @@ def prune(
         **(settings or {}),
     }
     notes = {**cut.compensated.notes, **cut.left_whole}
-    summary = (*_summary(cut, graph), *remarks)
+    summary = (*cut.summary(graph), *remarks)
     if optimizer is not None:
         summary += hand_over(optimizer, graph, cut.plan, cut.model)
     record = Record(before, after, described, seed, clock.seconds, summary)
-    return Result(cut.model, cut.plan, record, notes)
+    return Result(cut.model, cut.plan, record, notes, form)
 
 
 def preview(
@@ -230,107 +207,3 @@ def _again(data: Data | None) -> Callable[[], Iterable[Batch]] | None:
     if iter(data) is data:
         raise SettingError("data can be gone through only once (a generator); pass a list, a DataLoader, or a function")
     return lambda: data
-
-
-SLACK = 0.04  # a measured budget may be undercut by this share of what is left, so that fewer networks must be timed
-WASTE = 0.06  # a finished network that undercuts it by more is not needed as small: another attempt is made
-ATTEMPTS = 6
-
-
-def _within_budget(
-    graph: Graph,
-    scores: Mapping[str, Tensor],
-    budget: Budget,
-    selection: Selection,
-    repair: Callable[[Plan], Compensated],
-    clock: _Clock,
-) -> _Cut:
-    """A cut that meets its budget; where that is measured, the finished network is, and more goes until it does."""
-    if budget.unit not in MEASURED:
-        return _cut(partial(select, graph, scores, budget, selection), graph, repair, clock)
-    # which groups cannot be cut is found out first, with plain numbers: no network of theirs could be timed
-    plain = partial(compensate, graph, compensation=COMPENSATIONS.build("none"))
-    left_whole = _cut(partial(select, graph, scores, Budget(budget.amount), selection), graph, plain, clock).left_whole
-    cost, aim, left = MeasuredCost(graph, budget), budget.amount, 1 - budget.amount
-    met: list[_Cut] = []
-    for _ in range(ATTEMPTS):
-        wanted = dataclasses.replace(budget, amount=aim)
-        choose = partial(select, graph, scores, wanted, selection, cost=cost, tolerance=SLACK * left)
-        cut = _cut(choose, graph, repair, clock, dict(left_whole))
-        with clock.stage("measure"):
-            ratio = cost.of(cut.model, seconds=2.0)
-        cost.learn(cut.plan, ratio)
-        if ratio.median <= left:
-            met.append(dataclasses.replace(cut, ratio=ratio))
-            if ratio.median >= (1 - WASTE) * left or len(met) > 2:
-                break
-        elif met:
-            break
-        aim = min(max(aim + (ratio.median - left) + 0.005, 0.0), 1 - 1e-6)
-    if met:
-        return max(met, key=lambda found: found.ratio.median if found.ratio else 0.0)
-    raise BudgetError(
-        f"after {ATTEMPTS} attempts the pruned model's {budget.unit} is still {ratio.median:.3f} of the original's "
-        f"(between {ratio.low:.3f} and {ratio.high:.3f}), not {left:g}; ask for less, or stop other work on this machine"
-    )
-
-
-def _cut(
-    choose: Callable[..., Plan],
-    graph: Graph,
-    repair: Callable[[Plan], Compensated],
-    clock: _Clock,
-    left_whole: dict[str, str] | None = None,
-) -> _Cut:
-    """Select, compensate, shrink and check; a group whose cut cannot be proved is left whole, and the others go on."""
-    left_whole = left_whole or {}
-    blame = Blame(graph)
-    while True:
-        with clock.stage("select"):
-            try:
-                plan = choose(without=left_whole)
-            except BudgetError as error:
-                reasons = "".join(f"; {name} is {reason}" for name, reason in left_whole.items())
-                raise BudgetError(f"{error}{reasons}") from error
-        with clock.stage("compensate"):
-            compensated = repair(plan)
-        try:
-            smaller, plan, difference = _proved(graph, plan, compensated.mixings, clock)
-        except SurgeryError as error:
-            suspects = blame(plan, error)
-            if not set(plan) - set(suspects) or not suspects:
-                raise
-            left_whole.update(dict.fromkeys(suspects, f"left whole: {error}"))
-        else:
-            with clock.stage("check"):
-                plan, unstated = follow_config(smaller, graph, plan)
-            return _Cut(smaller, plan, compensated, difference, left_whole, unstated)
-
-
-def _proved(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], clock: _Clock) -> tuple[nn.Module, Plan, float]:
-    """The smaller model, its plan with the sizes that its code keeps, and how far it is from its reference."""
-    failures = []
-    for sizes in size_guesses(graph, plan):
-        try:
-            with clock.stage("shrink"):
-                sized = dataclasses.replace(plan, sizes=sizes)
-                smaller = shrink(graph, sized, mixings)
-            with clock.stage("check"):
-                return smaller, sized, check(graph, plan, mixings, smaller)
-        except SurgeryError as error:
-            failures.append(error)
-    # where the guesses fail differently, the one that got further is nearer to the cause
-    raise max(failures, key=lambda error: -1 if error.position is None else error.position)
-
-
-def _summary(cut: _Cut, graph: Graph) -> tuple[str, ...]:
-    """What a reader of the record must know."""
-    notes = [f"checked: outputs equal the masked original's to {cut.difference:.1e} of the largest"]
-    notes += [
-        f"{name}: {why}" for name, why in {**cut.compensated.notes, **cut.left_whole}.items() if why.startswith(("not", "left"))
-    ]
-    if cut.unstated:
-        notes.append(cut.unstated)
-    if graph.unknown:
-        notes.append("operators unknown to niwaki, whose channels are left whole: " + ", ".join(graph.unknown))
-    return tuple(notes)

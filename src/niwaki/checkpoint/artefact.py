@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from niwaki import models
@@ -86,6 +86,11 @@ def save(
         OutputError: the folder exists and `overwrite` is not set, or it cannot be written.
         CheckpointError: the model is not one that niwaki pruned, or the factory does not build its original.
     """
+    if isinstance(result.model, fx.GraphModule):
+        raise CheckpointError(
+            f"{type(result.model).__name__} is a graph of operators, which no factory builds; write it with "
+            "torch.export.save(torch.export.export(model, (inputs,)), 'model.pt2')"
+        )
     blueprint = Blueprint.of(result.model, model, arguments)
     settings = {**result.record.settings, "model": blueprint.factory, "factory": dict(blueprint.arguments)}
     if input_shape is not None:

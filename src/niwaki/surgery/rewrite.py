@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,18 +19,32 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from niwaki.compensation import Mixing
 from niwaki.errors import SurgeryError
-from niwaki.graph import Graph, Op, Ref, as_arguments, call, copied, preserved_mode, preserved_rng, preserved_state
+from niwaki.graph import (
+    Graph,
+    Op,
+    Ref,
+    as_arguments,
+    batch_size,
+    call,
+    copied,
+    named_state,
+    preserved_mode,
+    preserved_rng,
+    preserved_state,
+    tensors_in,
+)
 from niwaki.graph.terms import Term, Var, keep_mask, kept_size, leaves, resolve
 from niwaki.plan import Plan
-from niwaki.surgery.shrink import cut_tensors
+from niwaki.surgery.check import TOLERANCE, difference
+from niwaki.surgery.shrink import shrink
 
 
 def rewrite(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None) -> fx.GraphModule:
     """A smaller graph of operators that computes what the masked model computes; the model is not touched.
 
     Its forward takes what the model takes, tensors by position or by the same keywords, and returns it in the same
-    containers. The batch may be of any size if the example inputs have at least two samples. The result is not checked
-    here: `niwaki.check` does that.
+    containers. The batch may be of any size if the example inputs have at least two samples and samples do not depend on
+    each other; else only of theirs, and the graph says so. The result is not checked here: `niwaki.check` does that.
 
     Raises:
         SurgeryError: the model's path depends on values, it takes tensors inside of containers, or returns another thing
@@ -40,14 +54,41 @@ def rewrite(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = Non
     if tape.by_value:
         raise SurgeryError("the model's path depends on the values of its inputs, so that one graph cannot stand for it")
     root = _Holder()
-    state = {name: tensor.detach() for name, tensor in graph.state.items()}
-    learned = {name: parameter.requires_grad for name, parameter in graph.model.named_parameters()}
-    for name, tensor in cut_tensors(graph, plan, mixings or {}, state).items():
-        value = nn.Parameter(tensor.clone(), learned[name]) if name in learned else tensor.clone()
-        _attach(root, name, value)
-    written = _Writer(graph, plan, root).write()
-    module = fx.GraphModule(root, written, f"{type(graph.model).__name__}Graph")
-    return module.train(False)
+    smaller = shrink(graph, replace(plan, sizes={}), mixings)
+    learned = {name: parameter.requires_grad for name, parameter in smaller.named_parameters()}
+    for name, tensor in named_state(smaller).items():
+        value = tensor.detach()
+        _attach(root, name, nn.Parameter(value, learned[name]) if name in learned else value)
+    name = f"{type(graph.model).__name__}Graph"
+    module = fx.GraphModule(root, _Writer(graph, plan, root).write(), name).train(False)
+    if not _takes_any_batch(module, graph):
+        module = fx.GraphModule(root, _Writer(graph, plan, root, fixed=True).write(), name).train(False)
+    return module
+
+
+def _takes_any_batch(module: nn.Module, graph: Graph) -> bool:
+    """Whether a batch with its first sample once more gives the same, and that sample's result once more."""
+    size = batch_size(graph.inputs)
+
+    def longer(leaf: Any) -> Any:
+        return torch.cat([leaf, leaf[:1]]) if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == size else leaf
+
+    if size < 2 or any(tensor.is_meta for tensor in graph.state.values()):
+        return False
+    try:
+        before, after = (
+            list(tensors_in(_quiet(module, inputs))) for inputs in (graph.inputs, tree_map(longer, copied(graph.inputs)))
+        )
+    except (RuntimeError, IndexError, ValueError):
+        return False
+    wanted = [longer(tensor) for tensor in before]
+    return all(difference(a, b) <= TOLERANCE.get(a.dtype, 0.0) for a, b in zip(wanted, after, strict=True))
+
+
+def _quiet(model: nn.Module, inputs: Any) -> Any:
+    with torch.no_grad(), preserved_state(model), preserved_mode(model, training=False), preserved_rng():
+        torch.manual_seed(0)
+        return call(model, copied(inputs))
 
 
 class _Holder(nn.Module):
@@ -77,14 +118,15 @@ class _Size:
 class _Writer:
     """Writes the tape's operators as nodes, their sizes restated."""
 
-    def __init__(self, graph: Graph, plan: Plan, root: nn.Module) -> None:
-        self._graph, self._root = graph, root
+    def __init__(self, graph: Graph, plan: Plan, root: nn.Module, *, fixed: bool = False) -> None:
+        self._graph, self._root, self._fixed = graph, root, fixed
         self._tape, self._axes = graph.inference.tape, graph.inference.axes
         self._masks = graph.masks(plan.kept)
         self._counts = {var: int(mask.sum()) for var, mask in self._masks.items()}
         self._nodes: dict[Ref, fx.Node] = {}
         self._fx = fx.Graph()
         self._batches: dict[Var, fx.Node] = {}
+        self._new_biases = {name for name, _ in root.named_parameters()} - graph.state.keys()
 
     def write(self) -> fx.Graph:
         self._inputs()
@@ -93,8 +135,11 @@ class _Writer:
         for number, (ref, tensor) in enumerate(self._tape.constants.items()):
             self._root.register_buffer(f"constant_{number}", tensor.detach().clone(), persistent=False)
             self._nodes[ref] = self._fx.get_attr(f"constant_{number}")
-        for op in self._tape.ops:
+        biases = self._biases()
+        for position, op in enumerate(self._tape.ops):
             self._operator(op)
+            if position in biases:
+                self._add_bias(op, biases[position])
         self._fx.output(self._outputs())
         return self._fx
 
@@ -107,13 +152,21 @@ class _Writer:
                 node = self._fx.placeholder(name)
                 ref = next(refs)
                 self._nodes[ref] = node
-                first = resolve(self._axes[ref][0]) if self._axes[ref] else None
-                if isinstance(first, Var) and first.size > 1 and first not in self._batches:
-                    self._batches[first] = self._fx.call_function(torch.ops.aten.sym_size.int, (node, 0))
+                if self._axes[ref]:
+                    self._batch(node, resolve(self._axes[ref][0]))
             elif any(isinstance(leaf, Tensor) for leaf in tree_flatten(value)[0]):
                 raise SurgeryError(f"the input {name!r} holds tensors inside of a container, which a graph cannot take")
             else:
                 self._fx.placeholder(name, default_value=value)
+
+    def _batch(self, node: fx.Node, term: Term) -> None:
+        """Take the size of a batch from the input at hand, or hold the input to the size that the graph is for."""
+        if self._fixed:
+            size = self._fx.call_function(torch.ops.aten.sym_size.int, (node, 0))
+            message = f"this graph of operators is for batches of {term.size}; prune with example inputs of the size wanted"
+            self._fx.call_function(torch._assert, (self._fx.call_function(operator.eq, (size, term.size)), message))
+        elif isinstance(term, Var) and term.size > 1 and term not in self._batches:
+            self._batches[term] = self._fx.call_function(torch.ops.aten.sym_size.int, (node, 0))
 
     def _operator(self, op: Op) -> None:
         if op.name.startswith("aten._scaled_dot_product"):
@@ -131,6 +184,24 @@ class _Writer:
         for place, ref in enumerate(op.outputs):
             if ref is not None:
                 self._nodes[ref] = self._fx.call_function(operator.getitem, (node, place))
+
+    def _biases(self) -> dict[int, str]:
+        """Operator → the bias that a mixing's shift has given its layer, which had none."""
+        origins = self._graph.inference.origins
+        found = {}
+        for read in self._graph.inference.reads:
+            weight = origins[read.weight].names[0] if read.weight is not None else ""
+            bias = weight.removesuffix("weight") + "bias"
+            if bias in self._new_biases:
+                found[read.position] = bias
+        return found
+
+    def _add_bias(self, op: Op, name: str) -> None:
+        bias = self._fx.get_attr(name)
+        if op.name == "aten.convolution":  # channels are its second axis
+            shape = [-1, *(1 for _ in self._axes[op.result][2:])]
+            bias = self._fx.call_function(torch.ops.aten.view.default, (bias, shape))
+        self._nodes[op.result] = self._fx.call_function(torch.ops.aten.add.Tensor, (self._nodes[op.result], bias))
 
     def _attention(self, op: Op) -> None:
         """The kernel that torch chose cannot be trained; the function that chose it can."""
@@ -157,9 +228,7 @@ class _Writer:
         return leaf
 
     def _outputs(self) -> Any:
-        model = self._graph.model
-        with torch.no_grad(), preserved_state(model), preserved_mode(model, training=False), preserved_rng():
-            flat, form = tree_flatten(call(model, copied(self._graph.inputs)))
+        flat, form = tree_flatten(_quiet(self._graph.model, self._graph.inputs))
         if not all(isinstance(leaf, Tensor) for leaf in flat) or len(flat) != len(self._tape.outputs):
             raise SurgeryError("the model returns more than tensors in tuples, lists and dicts, which a graph cannot")
         return tree_unflatten([self._nodes[ref] for ref in self._tape.outputs], form)
@@ -174,9 +243,17 @@ class _Writer:
             return _Size(left // batches[0].size, batches[0])
         return _Size(left)
 
-    def shape(self, ref: Ref) -> list[_Size]:
-        """What is left of every axis of a value."""
-        return [self.size(term) for term in self._axes[ref]]
+    def shape(self, ref: Ref, *, new: bool = False) -> list[_Size]:
+        """What is left of every axis of a value.
+
+        Args:
+            new: it is made of nothing; a first axis of the batch's size then is taken to be the batch.
+        """
+        sizes = [self.size(term) for term in self._axes[ref]]
+        batch = next(iter(self._batches), None)
+        if new and batch is not None and sizes and sizes[0] == _Size(batch.size):
+            sizes[0] = _Size(1, batch)
+        return sizes
 
     def place(self, term: Term, position: int) -> int:
         """Where a position of an axis lies among those that are left."""
@@ -190,12 +267,12 @@ class _Writer:
 
 def _to_shape(writer: _Writer, op: Op) -> tuple[Any, ...]:
     """view, expand and others: (x, sizes); sizes of what comes out."""
-    return (op.args[0], writer.shape(op.result), *op.args[2:])
+    return (op.args[0], writer.shape(op.result, new=".new_" in op.name), *op.args[2:])
 
 
 def _of_shape(writer: _Writer, op: Op) -> tuple[Any, ...]:
     """zeros and others: (sizes)."""
-    return (writer.shape(op.result), *op.args[1:])
+    return (writer.shape(op.result, new=True), *op.args[1:])
 
 
 def _parts(writer: _Writer, op: Op) -> tuple[Any, ...]:
