@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import niwaki
+from niwaki.checkpoint.blocks import kept_weights, opened, put_back, take_out
 from niwaki.criteria import Dependency, Estimation
 from niwaki.criteria.activations import Sampling
 from niwaki.criteria.layer_dependencies import contiguous_groups
@@ -276,9 +279,14 @@ def test_the_compact_network_is_the_masked_one(share: float) -> None:
     with torch.no_grad():
         torch.testing.assert_close(result.model(x), result.masked(x), rtol=1e-4, atol=1e-5)
     assert result.params_gone >= share
-    zeros = sum(int((result.masked.get_parameter(name) == 0).sum()) for name in result.blocks)
-    sizes = sum(result.masked.get_parameter(name).numel() for name in result.blocks)
-    assert zeros / sizes == pytest.approx(result.params_gone)
+    masks = Masks(result.blocks, state(model))
+    full = copy.deepcopy(model)
+    masks(full)
+    with torch.no_grad():
+        torch.testing.assert_close(result.model(x), full(x), rtol=1e-4, atol=1e-5)
+    zeros = sum(int((full.get_parameter(name) == 0).sum()) for name in result.blocks)
+    sizes = sum(full.get_parameter(name).numel() for name in result.blocks)
+    assert zeros / sizes == pytest.approx(result.params_gone) == pytest.approx(masks.gone)
     assert niwaki.count_params(result.model) <= niwaki.count_params(model) - zeros
     assert result.record.after.bytes < result.record.before.bytes
     assert result.record.after.params == niwaki.count_params(result.model)
@@ -351,7 +359,7 @@ def test_masks_hold_through_training() -> None:
     found = made_up(model)
     names = [item.pair.weight for item in found]
     result = trim(model, images(2), dependencies=found, cut_off=CutOff(params=0.6, upper_limit=1), retrain=retrain)
-    sizes = sum(result.masked.get_parameter(name).numel() for name in names)
+    sizes = sum(state(model)[name].numel() for name in names)
     assert all(count <= sizes * (1 - result.params_gone) + 1e-9 for count in held)
     assert not torch.equal(result.masked.fc2.bias, model.fc2.bias)
     with torch.no_grad():
@@ -417,3 +425,45 @@ def test_a_network_that_differs_is_not_handed_out(monkeypatch: pytest.MonkeyPatc
     )
     with pytest.raises(SurgeryError, match="the network of blocks differs from the masked one"):
         make_compact(masked, images(2), plan)
+
+
+def test_a_trimmed_network_is_saved_with_its_blocks_only_and_loaded_again(tmp_path: Path) -> None:
+    model = niwaki.models.build("digits-cnn").eval()
+    x = niwaki.models.example_inputs(model)
+    pairs = scope(layer_pairs(niwaki.trace(model, x)))
+    generator = torch.Generator().manual_seed(0)
+    found = [dependency(pair, torch.rand(4, 4, generator=generator)) for pair in pairs]
+    found[0].values[:, 1] = 0  # a group of conv1 leaves
+    result = trim(model, x, dependencies=found, cut_off=CutOff(params=0.8, upper_limit=1))
+    niwaki.save(result, tmp_path / "out")
+    again = niwaki.load(tmp_path / "out")
+    assert isinstance(again.conv2, BlockConv2d)
+    assert again.conv2.blocks == result.model.conv2.blocks
+    with torch.no_grad():
+        assert torch.equal(again(x), result.model(x))
+    left = sum(parameter.nbytes for parameter in result.model.parameters())
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size < left + 8000
+    (tmp_path / "out" / "blocks.json").unlink()
+    with pytest.raises(niwaki.NiwakiError, match=r"blocks\.json is missing"):
+        niwaki.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shapes": {}}, "does not fit the weights of 0"),
+        ({"shapes": {"0": [4, 7]}}, "has another shape than its blocks"),
+        ({"layers": {}, "dense": ["9"]}, "is of another network"),
+        ({"schema": 2}, "has no schema 1"),
+    ],
+)
+def test_blocks_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+    model = with_blocks(nn.Sequential(nn.Linear(6, 4)), {"0": LayerBlocks((0, 0, 1, 1), (0, 0, 0, 1, 1, 1), ((0, 1),))})
+    ordinary, text = take_out(model)
+    assert text is not None
+    tensors = kept_weights(model)
+    assert torch.equal(opened(text, tensors, "x")["0.weight"], ordinary[0].weight)
+    wrong = json.dumps({**json.loads(text), **change})
+    read = opened if message != "is of another network" else put_back
+    with pytest.raises(niwaki.NiwakiError, match=message):
+        read(*((wrong, tensors, "x") if read is opened else (ordinary, wrong, "x")))

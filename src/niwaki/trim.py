@@ -1,8 +1,8 @@
 """Dependencies → blocks that go → masks → training under them → a network that holds only what is left.
 
-MINT as its paper has it (arXiv 2003.08472): not whole channels go, but blocks of weights between groups of channels. In
-the end nothing is masked any more: channels that nothing reads have left the network, and layers hold and multiply only the
-blocks that they kept.
+MINT as its paper has it (arXiv 2003.08472): not whole channels go, but blocks of weights between groups of channels. Channels
+that nothing reads any more leave the network at once; in the end nothing is masked any more, and layers hold and multiply
+only the blocks that they kept.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -42,7 +43,7 @@ class Trimmed:
 
     Attributes:
         model: the compact network, in the original's train/eval mode.
-        masked: the same function at full size, with zeros.
+        masked: the same with ordinary layers, and zeros in them.
         plan: channels that left the network.
         blocks: blocks that stayed, by weight, of the original's size.
         params_gone: share of the weights of the trimmed layers that went.
@@ -125,8 +126,9 @@ def trim(
         dependencies: from `niwaki.criteria.layer_dependencies` on this model; estimated here without them, from
             `calibration` and as `estimation` says.
         only, skip: glob patterns on the names of the layers that lose blocks.
-        retrain: trains the masked model in place: (model, hold) → anything; it must call `hold(model)` after every step,
-            as `niwaki.training.fit(…, after_step=hold)` does.
+        retrain: trains the masked model, which the channels that nothing reads have left already, in place:
+            (model, hold) → anything; it must call `hold(model)` after every step, as
+            `niwaki.training.fit(…, after_step=hold)` does.
         data: gives (inputs, class numbers) batches afresh, for accuracy and loss before and after. Nothing is chosen on it.
         settings: more entries for the record's settings.
 
@@ -148,15 +150,15 @@ def trim(
     remarks += dict.fromkeys(remark for item in dependencies for remark in item.remarks)
     seconds["score"] = time.perf_counter() - start
     plan = cut_blocks(dependencies, graph.state, cut_off)
-    masked = copy.deepcopy(model)
-    hold = Masks(plan, graph.state)
-    hold(masked)
+    gone = Masks(plan, graph.state).gone
+    masked, units, left = without_unread(model, example_inputs, plan)
     if retrain is not None:
         start = time.perf_counter()
+        hold = Masks(left, named_state(masked))
         retrain(masked, hold)
         hold(masked)
         seconds["retrain"] = time.perf_counter() - start
-    compact, units = make_compact(masked, example_inputs, plan)
+    compact = make_compact(masked, example_inputs, left)
     with preserved_state(model), preserved_state(compact):
         before, after = compare(model, compact, copied(example_inputs), data)
     described = {
@@ -170,9 +172,9 @@ def trim(
     }
     before = dataclasses.replace(before, bytes=stored_bytes(model))
     after = dataclasses.replace(after, bytes=stored_bytes(compact))
-    notes = (f"{hold.gone:.2%} of the weights of {len(plan)} layers went, {len(units.kept)} groups lost channels", *remarks)
+    notes = (f"{gone:.2%} of the weights of {len(plan)} layers went, {len(units.kept)} groups lost channels", *remarks)
     record = Record(before, after, described, seed, seconds, notes)
-    return Trimmed(compact, masked, units, plan, hold.gone, _stored(graph, compact, plan), record)
+    return Trimmed(compact, masked, units, plan, gone, _stored(graph, compact, plan), record)
 
 
 def _stored(graph: Graph, compact: nn.Module, plan: BlockPlan) -> dict[str, tuple[int, int]]:
@@ -186,23 +188,49 @@ def _stored(graph: Graph, compact: nn.Module, plan: BlockPlan) -> dict[str, tupl
     return sizes
 
 
-def make_compact(masked: nn.Module, example_inputs: Inputs, plan: BlockPlan) -> tuple[nn.Module, Plan]:
-    """A network that holds only what is left of a masked one, and which channels left it.
+def without_unread(model: nn.Module, example_inputs: Inputs, plan: BlockPlan) -> tuple[nn.Module, Plan, BlockPlan]:
+    """A masked copy of a model without the channels that nothing reads any more.
+
+    Returns:
+        it, which channels stayed, and the blocks of what is left.
 
     Raises:
-        SurgeryError: it does not compute what the masked one does.
+        SurgeryError: it does not compute what the masked one at full size does.
     """
+    masked = copy.deepcopy(model)
+    Masks(plan, named_state(masked))(masked)
     graph = trace(masked, example_inputs)
     units = unread_units(graph, plan)
     smaller = shrink(graph, units)
     if units.kept:
         check(graph, units, {}, smaller)
-    remember(masked, smaller, units, example_inputs)
-    layers = _after(graph, units, plan)
-    compact = with_blocks(smaller, {weight.rpartition(".")[0]: blocks for weight, blocks in layers.items()})
-    _refuse_difference(smaller, compact, example_inputs)
+    remember(model, smaller, units, example_inputs)
+    return smaller, units, BlockPlan(_after(graph, units, plan))
+
+
+def make_compact(masked: nn.Module, example_inputs: Inputs, plan: BlockPlan) -> nn.Module:
+    """A network whose layers hold only what is left of a masked one's; layers that have no form of blocks stay as they are.
+
+    Raises:
+        SurgeryError: it does not compute what the masked one does.
+    """
+    compact = with_blocks(masked, {weight.rpartition(".")[0]: plan[weight] for weight in _with_a_form(masked, plan)})
+    _refuse_difference(masked, compact, example_inputs)
     choose_products(compact, example_inputs)
-    return compact, units
+    return compact
+
+
+def _with_a_form(model: nn.Module, plan: BlockPlan) -> list[str]:
+    """Weights of layers that can hold blocks, and that no other layer shares."""
+    owners = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    state = named_state(model)
+    return [
+        name
+        for name, blocks in plan.items()
+        if can_be_blocks(model.get_submodule(name.rpartition(".")[0]))
+        and owners[id(state[name])] == 1
+        and (blocks.out_axis, blocks.in_axis) == (0, 1)
+    ]
 
 
 def unread_units(graph: Graph, plan: BlockPlan) -> Plan:
@@ -224,23 +252,17 @@ def unread_units(graph: Graph, plan: BlockPlan) -> Plan:
 
 
 def _after(graph: Graph, units: Plan, plan: BlockPlan) -> dict[str, LayerBlocks]:
-    """What the blocks are once channels have left; only of layers that have a form of blocks, and a weight of their own."""
+    """What the blocks are once channels have left."""
     indices = graph.kept_indices(units.kept)
-    owners: dict[int, int] = {}
-    for _, parameter in graph.model.named_parameters(remove_duplicate=False):
-        owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     found = {}
     for name, blocks in plan.items():
-        module = graph.model.get_submodule(name.rpartition(".")[0])
-        if not can_be_blocks(module) or owners[id(graph.state[name])] > 1 or (blocks.out_axis, blocks.in_axis) != (0, 1):
-            continue
         axes = indices.get(name, {})
         rows, columns = (
             tuple(side[i] for i in axes[axis].tolist()) if axis in axes else side
-            for axis, side in ((0, blocks.rows), (1, blocks.columns))
+            for axis, side in ((blocks.out_axis, blocks.rows), (blocks.in_axis, blocks.columns))
         )
         kept = tuple((row, column) for row, column in blocks.kept if row in rows and column in columns)
-        found[name] = LayerBlocks(rows, columns, kept)
+        found[name] = LayerBlocks(rows, columns, kept, blocks.out_axis, blocks.in_axis)
     return found
 
 

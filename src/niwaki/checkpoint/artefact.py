@@ -2,6 +2,7 @@
 
     plan.json               how the original becomes the pruned network (see blueprint)
     model.safetensors       its weights: a plain state dict; buffers.safetensors has those that a state dict leaves out
+    blocks.json             of a trimmed network: which blocks of a weight its entries are
     record.json             what was measured, with settings, versions and hardware
     manifest.json           the hashes of these
     README.md               a model card; load_without_niwaki.py loads the folder where niwaki is not installed
@@ -17,7 +18,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from torch.utils._pytree import tree_leaves
 
 from niwaki import models
 from niwaki.checkpoint import standalone
+from niwaki.checkpoint.blocks import BLOCKS, kept_weights, opened, put_back, take_out
 from niwaki.checkpoint.blueprint import Blueprint
 from niwaki.checkpoint.card import model_card
 from niwaki.checkpoint.construct import build_original
@@ -91,13 +93,16 @@ def save(
             f"{type(result.model).__name__} is a graph of operators, which no factory builds; write it with "
             "torch.export.save(torch.export.export(model, (inputs,)), 'model.pt2')"
         )
-    blueprint = Blueprint.of(result.model, model, arguments)
+    ordinary, blocks = take_out(result.model)
+    blueprint = Blueprint.of(ordinary, model, arguments)
     settings = {**result.record.settings, "model": blueprint.factory, "factory": dict(blueprint.arguments)}
     if input_shape is not None:
         settings["input_shape"] = list(input_shape)
     record = dataclasses.replace(result.record, settings=settings)
     with staged_folder(Path(folder), overwrite=overwrite) as stage:
-        _write_weights(result.model, stage)
+        _write_weights(ordinary, kept_weights(result.model), stage)
+        if blocks is not None:
+            (stage / BLOCKS).write_text(blocks, encoding="utf-8")
         if blueprint.factory is not None:
             blueprint = _proved(result.model, blueprint, stage, told=model is not None)
         (stage / PLAN).write_text(blueprint.to_json(), encoding="utf-8")
@@ -125,8 +130,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module | Callable[[], nn.Modu
     folder = Path(folder)
     files = check_manifest(folder)
     blueprint = read_blueprint(folder)
-    tensors = {name: tensor for file in (WEIGHTS, BUFFERS) if file in files for name, tensor in _tensors(folder / file).items()}
-    return _assembled(blueprint, tensors, model, folder)
+    return _assembled(blueprint, [folder / name for name in files], model, folder)
 
 
 def read_blueprint(folder: Path) -> Blueprint:
@@ -154,10 +158,14 @@ def read_record(folder: str | os.PathLike[str]) -> Record:
 
 def _assembled(
     blueprint: Blueprint,
-    tensors: dict[str, Tensor],
+    files: Sequence[Path],
     given: nn.Module | Callable[[], nn.Module] | str | None,
     folder: Path,
 ) -> nn.Module:
+    tensors = {name: tensor for file in files if file.name in (WEIGHTS, BUFFERS) for name, tensor in _tensors(file).items()}
+    blocks = next((read_text(file) for file in files if file.name == BLOCKS), None)
+    if blocks is not None:
+        tensors = opened(blocks, tensors, str(folder / BLOCKS))
     sizes = {name: math.prod(pair[0] or ()) for name, pair in blueprint.tensors.items()}
     sizes |= {name: tensor.numel() for name, tensor in tensors.items() if name not in sizes}
     with preserved_rng():
@@ -169,7 +177,7 @@ def _assembled(
         raise CheckpointError(f"{folder} cannot be loaded into {type(original).__name__}: {error}") from error
     original.eval()  # caches of the full size go with the mode, in modules that keep some
     _remember(original, blueprint)
-    return original
+    return original if blocks is None else put_back(original, blocks, str(folder / BLOCKS))
 
 
 def _original(blueprint: Blueprint, given: Any, sizes: Mapping[str, int], folder: Path) -> nn.Module:
@@ -211,8 +219,9 @@ def _remember(model: nn.Module, blueprint: Blueprint) -> None:
     setattr(model, models.PROVENANCE, noted)
 
 
-def _write_weights(model: nn.Module, stage: Path) -> None:
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in named_state(model).items()}
+def _write_weights(model: nn.Module, kept: Mapping[str, Tensor], stage: Path) -> None:
+    tensors = {**named_state(model), **kept}
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     saved = model.state_dict().keys()
     save_file({name: tensor for name, tensor in state.items() if name in saved}, str(stage / WEIGHTS))
     rest = {name: tensor for name, tensor in state.items() if name not in saved}
@@ -237,8 +246,8 @@ def _refuse_broken(original: nn.Module, tensors: Mapping[str, Tensor], folder: P
 def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, told: bool) -> Blueprint:
     """The blueprint, once its factory and the weights written gave the model again; without the factory if that was a guess."""
     try:
-        files = [stage / name for name in (WEIGHTS, BUFFERS) if (stage / name).exists()]
-        again = _assembled(blueprint, {n: t for file in files for n, t in _tensors(file).items()}, blueprint.factory, stage)
+        files = [stage / name for name in (WEIGHTS, BUFFERS, BLOCKS) if (stage / name).exists()]
+        again = _assembled(blueprint, files, blueprint.factory, stage)
         difference = _difference(model, again, blueprint)
     except NiwakiError as error:
         difference = str(error).replace(str(stage), "it")

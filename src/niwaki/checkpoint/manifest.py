@@ -10,6 +10,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from niwaki.checkpoint.blocks import BLOCKS
 from niwaki.checkpoint.blueprint import read_json
 from niwaki.errors import CheckpointError, SettingError
 
@@ -21,7 +22,7 @@ MANIFEST, PLAN, WEIGHTS, BUFFERS, RECORD = (
     "record.json",
 )
 CARD, STANDALONE = "README.md", "load_without_niwaki.py"  # for people: not read by niwaki, and free to be changed
-REQUIRED, OPTIONAL = (PLAN, WEIGHTS, RECORD), (BUFFERS,)
+REQUIRED, OPTIONAL = (PLAN, WEIGHTS, RECORD), (BUFFERS, BLOCKS)
 TEXT_LIMIT = 2**28  # bytes of a JSON file
 SCHEMA = 1
 

@@ -146,8 +146,8 @@ def _pair(graph: Graph, read: Read, weight: str, out_axis: int, in_axis: int) ->
     parents = _channels(read.whole)
     groups = {var: name for name, var in graph.variables.items()}
     shape = state.shape(op.args[read.slot])
-    given = bool(parents) and all(var.frozen == "model input" for var in parents)
-    if given and len(shape) == 4 and read.axis == 1:
+    picture = len(shape) == 4 and read.axis == 1 and _all_given(state.axes[op.args[read.slot]][2:])
+    if picture:
         reads = Site(read.position, read.slot, read.axis, torch.zeros(0, dtype=torch.int64), shape[2] * shape[3], picture=True)
         columns = None
     else:
@@ -159,7 +159,7 @@ def _pair(graph: Graph, read: Read, weight: str, out_axis: int, in_axis: int) ->
     writes = _written(graph, read.position, out, children, keys)
     named = [groups[var] for var in parents if var in groups]
     return LayerPair(
-        " + ".join(named) or (INPUT if given else f"what {op.layer or 'the model'} reads"),
+        " + ".join(named) or (INPUT if picture or _all_given([read.whole]) else f"what {op.layer or 'the model'} reads"),
         op.layer,
         weight,
         out_axis,
@@ -171,6 +171,12 @@ def _pair(graph: Graph, read: Read, weight: str, out_axis: int, in_axis: int) ->
         _of_groups(out, children, groups, rows),
         {} if reads.picture else _of_groups(read.whole, parents, groups, reads.units),
     )
+
+
+def _all_given(terms: Sequence[Term]) -> bool:
+    """Whether axes are those of the model's input."""
+    found = [var for term in terms for var in leaves(term)]
+    return bool(found) and all(var.frozen in ("model input", "size one") for var in found)
 
 
 def _channels(term: Term) -> list[Var]:

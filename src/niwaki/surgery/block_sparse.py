@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import torch
@@ -34,7 +34,7 @@ class BlockSparse(nn.Module):
         super().__init__()
         dense = like.weight.detach()
         self.blocks, self.dense, self._shape = blocks, False, tuple(dense.shape)
-        self._made: tuple[tuple[int, int], Tensor] | None = None
+        self._made: tuple[int, Tensor] | None = None
         places = blocks.mask(dense.reshape(*dense.shape[:2], -1)[..., 0]).cpu()
         self._pieces = _pieces(places)
         inner = dense.reshape(*dense.shape[:2], -1)
@@ -55,26 +55,24 @@ class BlockSparse(nn.Module):
 
     def dense_weight(self) -> Tensor:
         """The weight with zeros where nothing is kept, of the original's shape."""
-        whole = self.weight.new_zeros(self._shape)
-        for (rows, columns), values in zip(self._pieces, self._values(), strict=True):
-            if len(columns):
-                whole = whole.index_put((rows[:, None], columns[None]), values)
-        return whole
+        return _put(self._pieces, self._values(), self._shape)
 
     def _ready(self) -> Tensor:
         """The dense weight, made anew whenever it may have changed."""
         if torch.is_grad_enabled():
             return self.dense_weight()
-        mark = (self.weight._version, self.weight.data_ptr())
-        if self._made is None or self._made[0] != mark:
-            self._made = (mark, self.dense_weight())
+        if self._made is None or self._made[0] != self.weight._version:
+            self._made = (self.weight._version, self.dense_weight())
         return self._made[1]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BlockSparse:
+        self._made = None  # it would stay behind on the old device
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch has no types for it
+        return self
 
     def _values(self) -> list[Tensor]:
         """The kept weights of each product: (rows, columns, …)."""
-        shapes = [(len(rows), len(columns), *self._shape[2:]) for rows, columns in self._pieces]
-        parts = torch.split(self.weight, [math.prod(shape) for shape in shapes])
-        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return _taken_apart(self._pieces, self.weight, self._shape)
 
     def _joined(self, parts: list[Tensor], axis: int) -> Tensor:
         joined = torch.cat(parts, axis)
@@ -137,6 +135,34 @@ def _pieces(places: Tensor) -> list[tuple[Tensor, Tensor]]:
         ((which == number).nonzero().squeeze(1), patterns[number].nonzero().squeeze(1)) for number in first.argsort().tolist()
     ]
     return sorted(pieces, key=lambda piece: len(piece[1]) == 0)
+
+
+def _taken_apart(pieces: list[tuple[Tensor, Tensor]], values: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
+    """The values of each product: (rows, columns, …)."""
+    shapes = [(len(rows), len(columns), *shape[2:]) for rows, columns in pieces]
+    parts = torch.split(values, [math.prod(part) for part in shapes])
+    return [part.view(form) for part, form in zip(parts, shapes, strict=True)]
+
+
+def _put(pieces: list[tuple[Tensor, Tensor]], values: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+    whole = values[0].new_zeros(shape)
+    for (rows, columns), part in zip(pieces, values, strict=True):
+        if len(columns):
+            whole = whole.index_put((rows[:, None], columns[None]), part)
+    return whole
+
+
+def expanded(values: Tensor, blocks: LayerBlocks, shape: tuple[int, ...]) -> Tensor:
+    """The dense weight whose kept blocks a layer of blocks has as its `weight`.
+
+    Raises:
+        SurgeryError: there are not as many values as the blocks have.
+    """
+    pieces = _pieces(blocks.mask(torch.zeros(shape[:2])))
+    wanted = math.prod(shape[2:]) * sum(len(rows) * len(columns) for rows, columns in pieces)
+    if values.shape != (wanted,):
+        raise SurgeryError(f"the blocks of a weight {shape} have {wanted} entries, not {tuple(values.shape)}")
+    return _put(pieces, _taken_apart(pieces, values, shape), shape)
 
 
 def can_be_blocks(module: nn.Module) -> bool:
