@@ -15,6 +15,7 @@ from niwaki.cli.finetune import finetune
 from niwaki.cli.inspect import inspect
 from niwaki.cli.prune import prune
 from niwaki.cli.reproduce import reproduce
+from niwaki.cli.score import score_command
 from niwaki.cli.train import train
 from niwaki.errors import NiwakiError
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(train)
+app.command("score")(score_command)
 app.command()(prune)
 app.command()(finetune)
 app.command("eval")(evaluate)

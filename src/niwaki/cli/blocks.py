@@ -1,0 +1,169 @@
+"""What the command line says of MINT: groups, samples, workers, blocks and cut-offs, and scores from a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import typer
+
+import niwaki
+from niwaki.checkpoint import Scores, load_scores
+from niwaki.cli.console import results, table
+from niwaki.cli.setup import Setup
+from niwaki.criteria import CRITERIA, Criterion, Dependency, Mint, layer_dependencies
+from niwaki.errors import SettingError
+from niwaki.evidence import Calibration, Evidence
+from niwaki.graph import trace
+from niwaki.graph.pairs import layer_pairs
+from niwaki.measure import evaluate
+from niwaki.selection import Budget
+from niwaki.selection.blocks import CutOff, cut_blocks, grid
+from niwaki.trim import Masks, Trimmed, scope, trim, without_unread
+
+Granularity = Annotated[
+    Literal["unit", "block"], typer.Option(help="what goes: whole channels, or blocks of weights between groups of them (mint)")
+]
+Groups = Annotated[int | None, typer.Option(help="mint: groups of a layer's channels; else 8", min=1)]
+PerClass = Annotated[int | None, typer.Option(help="mint: inputs drawn of every class; else 250", min=1)]
+UpperLimit = Annotated[
+    float | None, typer.Option(help="blocks: the share of its weights that a layer loses at most; else 0.75")
+]
+CutOffs = Annotated[
+    str | None, typer.Option("--cut-off", help="blocks: place among the sorted dependencies, or a grid from:to:step of them")
+]
+Engine = Annotated[Literal["local", "ray"] | None, typer.Option(help="mint: who estimates: processes here, or a Ray cluster")]
+Workers = Annotated[int | None, typer.Option(help="mint: processes", min=1)]
+ScoresFile = Annotated[Path | None, typer.Option(help="scores that niwaki score wrote, in the place of --criterion")]
+
+
+@dataclass(frozen=True)
+class MintWords:
+    """What the user said of MINT."""
+
+    groups: int | None = None
+    samples_per_class: int | None = None
+    engine: str | None = None
+    workers: int | None = None
+    folder: Path | None = None
+
+    def criterion(self, spec: str) -> Criterion:
+        """The criterion that was asked for, with these settings.
+
+        Raises:
+            SettingError: they are given for another criterion, or twice.
+        """
+        said = {key: str(value) for key, value in vars(self).items() if value is not None}
+        name = spec.partition(":")[0]
+        if said and name != "mint":
+            option = next(iter(said)).replace("_", "-").replace("folder", "keep")
+            raise SettingError(f"--{option} is a setting of mint; the criterion is {spec!r}: use --criterion mint")
+        settings = ",".join(f"{key}={value}" for key, value in said.items())
+        return CRITERIA.build(spec if not said else f"{spec}{',' if ':' in spec else ':'}{settings}")
+
+
+def whole_training_split(setup: Setup, criterion: Criterion, batch_size: int) -> Calibration | None:
+    """What was asked for as --calibration; for MINT, which draws itself, else all training inputs."""
+    if setup.calibration is not None or not isinstance(criterion, Mint) or setup.dataset is None:
+        return setup.calibration
+    if setup.settings.get("split") == "train":
+        raise SettingError("mint draws from the training split, so that accuracy is measured on another: --split test")
+    train = setup.dataset.split("train").to(str(setup.settings["device"]))
+    return Calibration.labelled(lambda: train.batches(batch_size))
+
+
+def scores_of(path: Path, setup: Setup) -> Scores:
+    """Scores from a file, of this network."""
+    return load_scores(path, trace(setup.model, setup.inputs))
+
+
+def refuse_unheard(granularity: str, upper_limit: float | None, cut_off: str | None, dry_run: bool) -> None:
+    """Options that would do nothing are refused.
+
+    Raises:
+        SettingError: one of them was given.
+    """
+    if granularity == "unit" and (upper_limit is not None or cut_off is not None):
+        option = "--upper-limit" if upper_limit is not None else "--cut-off"
+        raise SettingError(f"{option} is for --granularity block; for whole channels use --ratio or --budget")
+    if granularity == "block" and dry_run:
+        raise SettingError("--dry-run foresees whole channels; for blocks give --cut-off a grid, as 0:1:0.1")
+
+
+@dataclass(frozen=True)
+class BlockWords:
+    """What the user said of the trimming of blocks.
+
+    Attributes:
+        budget: share of the weights to remove; cut_offs: or where the line is cut, one place or a grid.
+    """
+
+    budget: Budget | None
+    cut_offs: str | None
+    upper_limit: float | None
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+
+    def all(self) -> list[CutOff]:
+        """The cut-offs that were asked for."""
+        limit = 0.75 if self.upper_limit is None else self.upper_limit
+        if self.cut_offs is not None:
+            if self.budget is not None:
+                raise SettingError("--cut-off and --budget or --ratio both say how much goes; give one of them")
+            return [CutOff(share=share, upper_limit=limit) for share in grid(self.cut_offs)]
+        if self.budget is not None and self.budget.unit not in ("channels", "params"):
+            raise SettingError(f"blocks go by a share of the weights: --budget params=0.9; got {self.budget}")
+        return [CutOff(params=0.5 if self.budget is None else self.budget.amount, upper_limit=limit)]
+
+
+def found_dependencies(
+    setup: Setup, criterion: Criterion, calibration: Calibration | None, scores: Scores | None, seed: int
+) -> list[Dependency]:
+    """From a file, or estimated."""
+    if scores is not None:
+        if not scores.dependencies:
+            raise SettingError(f"these are scores of {scores.criterion}, without dependencies; blocks need those of mint")
+        return list(scores.dependencies)
+    if not isinstance(criterion, Mint):
+        raise SettingError("only mint says which blocks go: --criterion mint --granularity block")
+    graph = trace(setup.model, setup.inputs)
+    evidence = Evidence(graph, calibration, torch.Generator().manual_seed(seed))
+    return layer_dependencies(evidence, layer_pairs(graph), criterion.estimation())
+
+
+def trim_blocks(setup: Setup, found: list[Dependency], words: BlockWords, seed: int) -> Trimmed | None:
+    """One trimmed network; for a grid of cut-offs its table, and none."""
+    cut_offs = words.all()
+    if len(cut_offs) == 1:
+        return trim(
+            setup.model,
+            setup.inputs,
+            cut_off=cut_offs[0],
+            dependencies=found,
+            only=words.only,
+            skip=words.skip,
+            data=setup.batches,
+            seed=seed,
+            settings=setup.settings,
+        )
+    rows = [_line(setup, found, words, cut_off) for cut_off in cut_offs]
+    title = "before any retraining; accuracy on the validation split, as one of them is to be chosen"
+    results.print(table(title, ("cut-off", "weights gone", "parameters left", "accuracy"), rows))
+    return None
+
+
+def _line(setup: Setup, found: list[Dependency], words: BlockWords, cut_off: CutOff) -> tuple[str, ...]:
+    """What one cut-off of a grid would do."""
+    inside = {pair.weight for pair in scope([item.pair for item in found], words.only, words.skip)}
+    state = dict(setup.model.named_parameters())
+    plan = cut_blocks([item for item in found if item.pair.weight in inside], state, cut_off)
+    masked, _, left = without_unread(setup.model, setup.inputs, plan)
+    zeros = sum(int((~blocks.mask(masked.get_parameter(name))).sum()) for name, blocks in left.items())
+    accuracy = "–"
+    if setup.dataset is not None:
+        held_out = setup.dataset.split("validation").to(str(setup.settings["device"]))
+        accuracy = f"{evaluate(masked, held_out.batches(200)).accuracy:.2%}"
+    gone = Masks(plan, state).gone
+    return f"{cut_off.share:g}", f"{gone:.2%}", f"{niwaki.count_params(masked) - zeros:,}", accuracy

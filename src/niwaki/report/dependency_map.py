@@ -1,0 +1,63 @@
+"""The dependency of every group of a child on every group of its parent as a heat map, with what was cut drawn on it."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from niwaki.criteria import Dependency
+from niwaki.errors import MissingExtraError
+from niwaki.selection.blocks import LayerBlocks
+
+WIDTH = 5.2  # inches
+MARK = 0.32  # half of a cut block's cross, in blocks
+NUMBERS = 12  # groups a side up to which every value is written out
+
+
+def draw_dependencies(found: Dependency, path: str | Path, blocks: LayerBlocks | None = None) -> Path:
+    """Draw one pair of layers to a file.
+
+    Args:
+        path: ends in .png, .svg or .pdf; its folder is made where it is not there.
+        blocks: which blocks stay; those that go are crossed out.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        figures: Any = importlib.import_module("matplotlib.figure")
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot") from error
+    values = found.values
+    children, parents = values.shape
+    figure = figures.Figure(figsize=(WIDTH, 1.3 + (WIDTH - 1.4) * min(max(children / parents, 0.35), 2)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(values.numpy(), cmap="YlGnBu", vmin=0, vmax=max(float(values.max()), 1e-9), aspect="auto")
+    figure.colorbar(image, ax=axes, label="I(child; parent | other parents)")
+    if max(children, parents) <= NUMBERS:
+        _write_values(axes, found, float(values.max()))
+    title = found.pair.name if len(found.pair.name) <= 44 else f"{found.pair.child} and what it reads"
+    if blocks is not None:
+        kept = set(blocks.kept)
+        gone = [(row, column) for row in range(children) for column in range(parents) if (row, column) not in kept]
+        for row, column in gone:
+            for sign in (-1, 1):
+                axes.plot([column - MARK, column + MARK], [row - sign * MARK, row + sign * MARK], color="#b3432b", lw=0.9)
+        title += f": {len(gone)} of {children * parents} blocks cut (crossed out)"
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_xlabel(f"groups of the {len(found.parent_group)} parent units", fontsize=8)
+    axes.set_ylabel(f"groups of the {len(found.child_group)} child units", fontsize=8)
+    axes.tick_params(labelsize=7, length=2)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=200)
+    return Path(path)
+
+
+def _write_values(axes: Any, found: Dependency, highest: float) -> None:
+    for row, line in enumerate(found.values.tolist()):
+        for column, value in enumerate(line):
+            color = "white" if value > 0.6 * highest else "#333333"
+            axes.text(column, row - 0.28, f"{value:.2f}".lstrip("0") or "0", ha="center", va="center", size=6, color=color)
