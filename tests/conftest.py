@@ -23,10 +23,11 @@ def shared_root() -> Path:
 
 @pytest.fixture
 def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latency is measured for a second by default, which tests of other things need not wait for."""
+    """Latency is measured for a second by default, and peak memory on one more run: tests of other things need not wait."""
     snapshot = sys.modules["niwaki.measure.snapshot"]
     quick = partial(snapshot.measure_latency, repeats=2, warmup=1, seconds=0)
     monkeypatch.setattr(snapshot, "measure_latency", quick)
+    monkeypatch.setattr(snapshot, "peak_memory", lambda model, inputs: 0)
 
 
 @pytest.fixture

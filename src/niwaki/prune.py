@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -19,7 +20,7 @@ from niwaki.evidence import Calibration
 from niwaki.graph import Inputs, batched, copied, preserved_state, trace
 from niwaki.measure import compare, cpu_threads
 from niwaki.plan import Plan
-from niwaki.records import Record
+from niwaki.records import Record, as_table
 from niwaki.selection import Budget, Preview, Selection, select
 from niwaki.selection import preview as foresee
 from niwaki.selection.select import Rounding, Scope
@@ -52,6 +53,10 @@ class Result:
     record: Record
     notes: Mapping[str, str]
     form: Form = "module"
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        return as_table(self.record)
 
     def __str__(self) -> str:
         before, after = self.record.before, self.record.after
@@ -161,7 +166,16 @@ def prune(
     summary = (*cut.summary(graph), *remarks)
     if optimizer is not None:
         summary += hand_over(optimizer, graph, cut.plan, cut.model)
-    record = Record(before, after, described, seed, clock.seconds, summary)
+    record = Record(
+        before,
+        after,
+        described,
+        seed,
+        clock.seconds,
+        summary,
+        residuals=dict(cut.compensated.residuals),
+        importances=_importances(scores, cut.plan),
+    )
     return Result(cut.model, cut.plan, record, notes, form)
 
 
@@ -194,6 +208,27 @@ def preview(
 def default_multiple(budget: Budget) -> int:
     """What kept counts are rounded to for a budget, unless the user says it: 8 where time counts."""
     return 8 if budget.unit == "latency" else 1
+
+
+BINS = 40
+
+
+def _importances(scores: Mapping[str, Tensor], plan: Plan) -> dict[str, list[float]]:
+    """How the scores of all units that took part are spread: a histogram, of those that stayed and of those that went."""
+    kept, dropped = [], []
+    for name, entry in plan.items():
+        stays = torch.zeros(entry.width, dtype=torch.bool)
+        stays[list(entry.units)] = True
+        values = scores[name].detach().double().cpu()
+        kept.append(values[stays])
+        dropped.append(values[~stays])
+    every = torch.cat([*kept, *dropped]) if kept else torch.empty(0)
+    if not every.numel() or not bool(every.isfinite().all()):
+        return {}
+    low, high = every.min().item(), every.max().item()
+    edges = torch.linspace(low, high if high > low else low + 1, BINS + 1, dtype=torch.float64)
+    counts = [torch.histogram(torch.cat(part), edges).hist.tolist() for part in (kept, dropped)]
+    return {"edges": edges.tolist(), "kept": counts[0], "dropped": counts[1]}
 
 
 def _patterns(text: str | Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from niwaki.cli.export import export
 from niwaki.cli.finetune import finetune
 from niwaki.cli.inspect import inspect
 from niwaki.cli.prune import prune
+from niwaki.cli.report import report
 from niwaki.cli.reproduce import reproduce
 from niwaki.cli.score import score_command
 from niwaki.cli.train import train
@@ -32,6 +33,7 @@ app.command()(finetune)
 app.command("eval")(evaluate)
 app.command()(inspect)
 app.command()(export)
+app.command()(report)
 app.command()(reproduce)
 app.command()(demo)
 

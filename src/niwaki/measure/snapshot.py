@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
-from niwaki.graph.inputs import Inputs
+from niwaki.graph.inputs import Inputs, batch_size
 from niwaki.measure.accuracy import Batch, Evaluation, evaluate
 from niwaki.measure.latency import Latency, measure_latency
 from niwaki.measure.macs import count_macs
+from niwaki.measure.memory import peak_memory
 from niwaki.measure.params import count_bytes, count_params
 from niwaki.records import Measurement
 
@@ -37,20 +38,21 @@ def snapshot(models: Sequence[nn.Module], inputs: Inputs, batches: Batches | Non
     latencies = measure_latency(models, inputs)
     scores = [evaluate(model, batches()) if batches else None for model in models]
     return [
-        _measurement(model, count_macs(model, inputs), latency, score)
-        for model, latency, score in zip(models, latencies, scores, strict=True)
+        _measurement(model, inputs, latency, score) for model, latency, score in zip(models, latencies, scores, strict=True)
     ]
 
 
-def _measurement(model: nn.Module, macs: int, latency: Latency, score: Evaluation | None) -> Measurement:
+def _measurement(model: nn.Module, inputs: Inputs, latency: Latency, score: Evaluation | None) -> Measurement:
     return Measurement(
         accuracy=score.accuracy if score else None,
         loss=score.loss if score and math.isfinite(score.loss) else None,
         params=count_params(model),
-        macs=macs,
+        macs=count_macs(model, inputs),
         latency_ms=latency.median_ms,
         bytes=count_bytes(model),
         latency_spread_ms=latency.spread_ms,
         samples=score.samples if score else None,
         non_finite=score.non_finite if score else 0,
+        peak_bytes=peak_memory(model, inputs),
+        batch=batch_size(inputs),
     )

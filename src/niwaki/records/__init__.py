@@ -2,6 +2,7 @@
 
 from niwaki.records.environment import hardware, versions
 from niwaki.records.files import check_output, staged_folder, write_bytes_atomic, write_text_atomic
+from niwaki.records.html import as_table
 from niwaki.records.record import SCHEMA, Measurement, Record, RecordError
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Measurement",
     "Record",
     "RecordError",
+    "as_table",
     "check_output",
     "hardware",
     "staged_folder",

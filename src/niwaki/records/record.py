@@ -16,6 +16,8 @@ from niwaki.records.environment import hardware, versions
 
 SCHEMA = 1  # raised when a key of record.json changes its meaning or goes
 
+LATER: dict[str, Any] = {"peak_bytes": None, "batch": None, "residuals": {}, "importances": {}}  # older records lack these
+
 T = TypeVar("T")
 
 
@@ -36,6 +38,13 @@ class Measurement:
     latency_spread_ms: float = 0.0  # interquartile range of the timed runs
     samples: int | None = None  # that accuracy and loss were taken on
     non_finite: int = 0  # samples among them whose output held a NaN; they count as wrong
+    peak_bytes: int | None = None  # most bytes of activations alive at once in one forward of the example batch
+    batch: int | None = None  # samples in the example batch
+
+    @property
+    def throughput(self) -> float | None:
+        """Samples a second in forwards of the example batch."""
+        return 1000 * self.batch / self.latency_ms if self.batch and self.latency_ms else None
 
 
 def _now() -> str:
@@ -56,6 +65,8 @@ class Record:
     hardware: dict[str, Any] = field(default_factory=hardware)
     created: str = field(default_factory=_now)  # ISO 8601, UTC
     schema: int = SCHEMA
+    residuals: dict[str, float] = field(default_factory=dict)  # group → share of what its consumers read that is lost
+    importances: dict[str, list[float]] = field(default_factory=dict)  # histogram of scores: edges, kept, dropped
 
     def to_json(self) -> str:
         """The record as indented JSON, ending in a newline.
@@ -92,6 +103,8 @@ def _build(cls: type[T], data: object, where: str) -> T:
     if not isinstance(data, dict):
         raise RecordError(f"{where} must be a JSON object; it is {_json_type(data)}")
     hints = typing.get_type_hints(cls)
+    data = {**LATER, **data} if LATER.keys() & hints.keys() else data
+    data = {key: value for key, value in data.items() if key in hints or key not in LATER}
     if missing := sorted(hints.keys() - data.keys()):
         raise RecordError(f"{where} lacks {', '.join(map(repr, missing))}")
     if unknown := sorted(data.keys() - hints.keys()):
@@ -112,6 +125,8 @@ def _value(value: object, hint: Any, where: str) -> Any:
         return _value(value, next(option for option in args if option is not type(None)), where)
     if origin is dict and isinstance(value, dict):
         return {key: _value(item, args[1], f"{where}: {key}") for key, item in value.items()}
+    if origin is list and isinstance(value, list):
+        return [_value(item, args[0], where) for item in value]
     if origin is tuple and isinstance(value, list):
         return tuple(_value(item, args[0], where) for item in value)
     if hint is float and type(value) in (int, float) and math.isfinite(typing.cast(float, value)):

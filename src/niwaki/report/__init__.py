@@ -2,5 +2,20 @@
 
 from niwaki.report.channels import channels_dot, channels_html
 from niwaki.report.figures import FigurePoint, accuracy_size_figure
+from niwaki.report.numbers import as_csv, as_json
+from niwaki.report.page import report_page
+from niwaki.report.runs import HeatMap, Run, pareto, read_runs
 
-__all__ = ["FigurePoint", "accuracy_size_figure", "channels_dot", "channels_html"]
+__all__ = [
+    "FigurePoint",
+    "HeatMap",
+    "Run",
+    "accuracy_size_figure",
+    "as_csv",
+    "as_json",
+    "channels_dot",
+    "channels_html",
+    "pareto",
+    "read_runs",
+    "report_page",
+]

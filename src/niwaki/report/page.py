@@ -1,0 +1,223 @@
+"""One self-contained HTML page of all runs: no network, no library; readable on a phone, in the dark, on paper, by keyboard."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+
+from niwaki.records import Measurement
+from niwaki.records.html import ROWS, change
+from niwaki.report.numbers import as_csv, as_json
+from niwaki.report.run_section import run_section
+from niwaki.report.runs import Run, pareto
+from niwaki.report.scatter import Dot, scatter
+
+MARK = (
+    '<svg viewBox="0 0 64 64" aria-hidden="true"><path d="M31 60c1-10-6-13-4-22s9-9 7-20" fill="none" stroke="var(--bark)" '
+    'stroke-width="4" stroke-linecap="round"/><path d="M28 40c5-1 9-2 13-6" fill="none" stroke="var(--bark)" stroke-width="3" '
+    'stroke-linecap="round"/><g fill="var(--leaf)"><ellipse cx="34" cy="14" rx="15" ry="8"/><ellipse cx="16" cy="30" rx="13" '
+    'ry="7"/><ellipse cx="47" cy="33" rx="13" ry="7"/></g></svg>'
+)
+TILES = ("params", "macs", "latency", "accuracy")
+SHORT_NAMES = {
+    "accuracy": "accuracy",
+    "params": "parameters",
+    "macs": "MACs",
+    "latency": "ms",
+    "throughput": "samples/s",
+    "bytes": "bytes",
+    "peak": "peak memory",
+}
+
+
+def report_page(runs: Sequence[Run], left_out: Sequence[str] = ()) -> str:
+    """The page.
+
+    Args:
+        left_out: what could not be read, in words.
+    """
+    front = _front(runs)
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} pruned networks"
+    files = resources.files("niwaki.report")
+    style, script = (files.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    opened, _ = _featured(runs)
+    sections = [run_section(run, number, number == opened + 1) for number, run in enumerate(runs, 1)]
+    parts = [
+        f"<header>{MARK}<div><h1>{escape(title)}</h1><p class=sub>{escape(_subtitle(runs))}</p></div></header>",
+        "<main>",
+        _warnings(left_out),
+        _tiles(runs),
+        _charts(runs),
+        "<h2>Before and after</h2>",
+        _table(runs, front),
+        f"<h2>{'Inside the network' if len(runs) == 1 else 'Inside each network'}</h2>",
+        *sections,
+        "</main>",
+        _footer(runs),
+        '<div id="tip" role="status"></div>',
+    ]
+    body = "\n".join(part for part in parts if part)
+    return (
+        "<!doctype html>\n"
+        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)} · niwaki</title>"
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">"
+        f'<link rel=icon href="data:,"><style>\n{style}</style></head><body>\n{body}\n'
+        f"<script>\n{script}</script></body></html>\n"
+    )
+
+
+def _subtitle(runs: Sequence[Run]) -> str:
+    record = runs[0].record
+    where = record.hardware.get("gpu") or record.hardware.get("cpu") or "unknown hardware"
+    models = dict.fromkeys(str(run.record.settings.get("model") or "a network") for run in runs)
+    named = ", ".join(models) if len(models) < 4 else f"{len(models)} architectures"
+    return f"{named} · measured on {where}, {record.hardware.get('threads')} threads · torch {record.versions.get('torch')}"
+
+
+def _warnings(left_out: Sequence[str]) -> str:
+    if not left_out:
+        return ""
+    items = "".join(f"<li>{escape(text)}</li>" for text in left_out)
+    return f'<div class="card warn"><h3>Not in this report</h3><ul>{items}</ul></div><br>'
+
+
+def _front(runs: Sequence[Run]) -> set[int]:
+    """The runs that no other beats in accuracy for their parameters or for their time."""
+    scored = [i for i, run in enumerate(runs) if run.record.after.accuracy is not None]
+    pairs = [(runs[i].record.before, runs[i].record.after) for i in scored]
+    sizes = pareto((after.params, after.accuracy or 0.0) for _, after in pairs)
+    times = pareto((after.latency_ms / (before.latency_ms or 1), after.accuracy or 0.0) for before, after in pairs)
+    fronts = [sizes, times]
+    return {scored[i] for front in fronts for i in front}
+
+
+def _featured(runs: Sequence[Run]) -> tuple[int, str]:
+    """The run that the page opens with, and why that one."""
+    if len(runs) == 1:
+        return 0, ""
+    close = [
+        i
+        for i, run in enumerate(runs)
+        if run.record.after.accuracy is not None
+        and run.record.before.accuracy is not None
+        and run.record.after.accuracy >= run.record.before.accuracy - 0.01
+    ]
+    if close:
+        return min(close, key=lambda i: runs[i].record.after.params), "The smallest within a point of its original"
+    if all(run.record.after.accuracy is not None for run in runs):
+        return max(
+            range(len(runs)), key=lambda i: runs[i].record.after.accuracy or 0
+        ), "The most accurate; none is within a point"
+    return min(range(len(runs)), key=lambda i: runs[i].record.after.params), "The smallest"
+
+
+def _tiles(runs: Sequence[Run]) -> str:
+    index, why = _featured(runs)
+    record = runs[index].record
+    tiles = []
+    for key in TILES:
+        name, value, form = ROWS[key]
+        before, after = value(record.before), value(record.after)
+        if before is None or after is None:
+            continue
+        worse = (key == "accuracy" and after < before - 0.01) or (key != "accuracy" and after > before)
+        big = change(key, before, after).replace(" points", "").replace(" less", "")
+        label = "points of accuracy" if key == "accuracy" else f"fewer {name}" if key in ("params", "macs") else "less latency"
+        detail = f"{form.format(before)} → {form.format(after)}"
+        emphasis = "<b class=worse>" if worse else "<b>"
+        tiles.append(f"<div class='card tile'>{emphasis}{big}</b><span>{label}</span><span>{detail}</span></div>")
+    intro = f"<p class=note>{why}: <strong>{escape(runs[index].name)}</strong></p>" if why else ""
+    return f"{intro}<div class=tiles>{''.join(tiles)}</div>"
+
+
+def _charts(runs: Sequence[Run]) -> str:
+    scored = [(number, run) for number, run in enumerate(runs, 1) if run.record.after.accuracy is not None]
+    if not scored:
+        return ""
+    size = [_dot(number, run.name, run.record.after, run.record.after.params) for number, run in scored]
+    # times of different runs were taken at different times: only the share of the original's, taken in turns, compares
+    time = [
+        _dot(number, run.name, run.record.after, 100 * run.record.after.latency_ms / run.record.before.latency_ms)
+        for number, run in scored
+        if run.record.before.latency_ms
+    ]
+    originals = {(run.record.before.params, run.record.before.accuracy): run.record.before for _, run in scored}
+    for found in originals.values():
+        if found.accuracy is not None:
+            size.append(_dot(0, "the original", found, found.params))
+            time.append(_dot(0, "the original", found, 100))
+    charts = [
+        scatter(size, "Accuracy against size", "parameters", _short),
+        scatter(time, "Accuracy against time", "% of the original's time", lambda value: f"{value:g}"),
+    ]
+    legend = (
+        "<div class=legend><span><i class=original></i>unpruned</span><span><i class=best></i>no other is as good for as little"
+        "</span><span><i></i>another is</span></div>"
+    )
+    return f"<h2>What accuracy costs</h2><div class=two>{''.join(charts)}</div>{legend}"
+
+
+def _dot(number: int, name: str, found: Measurement, cost: float) -> Dot:
+    accuracy = 100 * (found.accuracy or 0.0)
+    tip = f"{name}\naccuracy {accuracy:.2f}%\n{found.params:,} parameters\n{found.macs:,} MACs\n{found.latency_ms:.2f} ms"
+    return Dot(float(cost), accuracy, tip, number, original=number == 0)
+
+
+def _short(value: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.4g} {letter}"
+    return f"{value:.4g}"
+
+
+def _table(runs: Sequence[Run], front: set[int]) -> str:
+    """A row a network, numbers short; the original comes first where all have the same."""
+    keys = [key for key, (_, value, _) in ROWS.items() if any(value(run.record.after) is not None for run in runs)]
+    head = "".join(f"<th scope=col>{SHORT_NAMES[key]}</th>" for key in keys)
+    sizes = {(run.record.before.params, run.record.before.macs, run.record.before.accuracy) for run in runs}
+    rows = []
+    if len(sizes) == 1:
+        cells = "".join(_cell(key, None, runs[0].record.before) for key in keys)
+        rows.append(f"<tr class=unpruned><td class='name left'><i class=original></i>the original</td>{cells}</tr>")
+    for index, run in enumerate(runs):
+        before = run.record.before
+        if len(sizes) > 1:
+            cells = "".join(_cell(key, None, before) for key in keys)
+            rows.append(
+                f"<tr class=unpruned><td class='name left'><i class=original></i>original of {index + 1}</td>{cells}</tr>"
+            )
+        best = " best" if index in front else ""
+        name = f"<td class='name left'><span class='badge{best}'>{index + 1}</span>{escape(run.name)}</td>"
+        rows.append(f"<tr>{name}{''.join(_cell(key, before, run.record.after) for key in keys)}</tr>")
+    return (
+        "<div class='card scroll' tabindex=0 role=region aria-label='before and after'><table class=runs><thead><tr>"
+        f"<th scope=col class=left>network</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _cell(key: str, before: Measurement | None, found: Measurement) -> str:
+    _, value, form = ROWS[key]
+    number, old = value(found), None if before is None else value(before)
+    label = f"data-label='{SHORT_NAMES[key]}'"
+    if number is None:
+        return f"<td {label}>–</td>"
+    text = f"{number:.2%}" if key == "accuracy" else _short(number)
+    changed = "" if old is None else f"<small>{change(key, old, number)}</small>"
+    return f"<td {label} title='{form.format(number)}'>{text}{changed}</td>"
+
+
+def _footer(runs: Sequence[Run]) -> str:
+    links = []
+    for name, kind, text in (("report.csv", "text/csv", as_csv(runs)), ("report.json", "application/json", as_json(runs))):
+        data = base64.b64encode(text.encode()).decode()
+        links.append(f'<a download="{name}" href="data:{kind};base64,{data}">{name}</a>')
+    return (
+        f"<footer><p class=data>The numbers: {' · '.join(links)}</p><p>Latency is the median of one forward of the example "
+        "batch, before and after in turns; bytes are those of parameters and buffers. One MAC is one "
+        "multiply-add. Peak activations are the most bytes of tensors alive at "
+        "once in a forward, inputs included, parameters not. Made by niwaki; the page loads nothing from anywhere.</p></footer>"
+    )
