@@ -117,19 +117,19 @@ def _sides(graph: Graph, read: Read, op: Op, where: str) -> tuple[int, int, Any]
         bias = op.args[0] if name == "addmm" else None
         if read.weight in known:
             return 0, 1, bias
-        if _is_transposed(graph, read.weight):
+        if turned_over(graph, read.weight) is not None:
             return 1, 0, bias
     raise NoPlace(f"what {where} puts out of a constant is not the same everywhere")
 
 
-def _is_transposed(graph: Graph, ref: Ref | None) -> bool:
-    """Whether a value is a whole matrix parameter turned over."""
+def turned_over(graph: Graph, ref: Ref | None) -> str | None:
+    """The name of the matrix parameter that a value is the transpose of; None where it is of none."""
     tape = graph.inference.tape
     maker = next((op for op in tape.ops if ref in op.outputs), None)
     if maker is None or maker.name not in ("aten.t", "aten.transpose", "aten.permute"):
-        return False
+        return None
     name = tape.parameters.get(maker.args[0])
-    return name is not None and graph.state[name].ndim == 2
+    return name if name is not None and graph.state[name].ndim == 2 else None
 
 
 def _is_vector(graph: Graph, ref: Any, size: int) -> bool:

@@ -1,0 +1,96 @@
+"""Products with a weight as a table: what one output sums over is one row, so that a weight can be fitted anew."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from niwaki.graph.offsets import turned_over
+from niwaki.graph.tape import Op, Ref
+from niwaki.graph.types import Graph
+
+
+@dataclass(frozen=True)
+class Product:
+    """One linear layer, or one convolution of images, that alone uses its weight.
+
+    Attributes:
+        position: the operator on the tape.
+        weight, bias: parameters by name.
+        turned: whether the weight is (in, out).
+    """
+
+    position: int
+    op: Op
+    weight: str
+    bias: str | None
+    turned: bool
+
+    @property
+    def is_convolution(self) -> bool:
+        return self.op.name == "aten.convolution"
+
+    @property
+    def slot(self) -> int:
+        """Which argument the rows are made of."""
+        return 1 if self.op.name == "aten.addmm" else 0
+
+    def rows(self, args: tuple[Any, ...], places: int) -> Tensor:
+        """What every output is a sum over: (rows, in), at most about `places` of a map, evenly spread."""
+        operand: Tensor = args[self.slot]
+        if not self.is_convolution:
+            return operand.reshape(-1, operand.shape[-1])
+        stride, padding, dilation = args[3:6]
+        kernel = tuple(args[1].shape[2:])
+        columns = F.unfold(operand, kernel, tuple(dilation), tuple(padding), tuple(stride))  # (samples, in, places)
+        return columns[:, :, :: _stride(columns.shape[-1], places)].movedim(1, 2).flatten(0, 1)
+
+    def results(self, result: Tensor, places: int) -> Tensor:
+        """What came out, row by row as `rows`: (rows, out)."""
+        if not self.is_convolution:
+            return result.reshape(-1, result.shape[-1])
+        maps = result.flatten(2)
+        return maps[:, :, :: _stride(maps.shape[-1], places)].movedim(1, 2).flatten(0, 1)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """A weight as (out, in)."""
+        return weight.T if self.turned else weight.flatten(1)
+
+    def write(self, weight: Tensor, matrix: Tensor) -> None:
+        """Put (out, in) into a weight."""
+        with torch.no_grad():
+            weight.copy_(matrix.T if self.turned else matrix.view(weight.shape))
+
+
+def _stride(there: int, places: int) -> int:
+    return 1 if there <= places else -(-there // places) | 1  # odd: not the same columns in every row of an image
+
+
+def products(graph: Graph) -> list[Product]:
+    """All linear layers and ungrouped 2-d convolutions whose weight no other operator uses, in the order of the tape."""
+    tape = graph.inference.tape
+    uses = Counter(tape.parameters[ref] for op in tape.ops for ref in op.tensors if ref in tape.parameters)
+    found = [_product(graph, position, op) for position, op in enumerate(tape.ops)]
+    return [made for made in found if made is not None and uses[made.weight] == 1 and (not made.bias or uses[made.bias] == 1)]
+
+
+def _product(graph: Graph, position: int, op: Op) -> Product | None:
+    known = graph.inference.tape.parameters
+    name = op.name.removeprefix("aten.")
+    if name == "convolution" and (op.args[6] or op.args[8] != 1 or len(op.args[3]) != 2):
+        return None
+    slots = {"convolution": (1, 2), "linear": (1, 2), "addmm": (2, 0), "mm": (1, None)}.get(name)
+    if slots is None or op.kwargs or not isinstance(op.args[slots[0]], Ref):
+        return None
+    weight, turned = known.get(op.args[slots[0]]), name in ("addmm", "mm")
+    if weight is None and turned:
+        weight, turned = turned_over(graph, op.args[slots[0]]), False
+    given = None if slots[1] is None else op.arg(slots[1], "bias")
+    bias = known.get(given) if isinstance(given, Ref) else None
+    fits = isinstance(op.args[1 if name == "addmm" else 0], Ref) and (given is None or bias is not None)
+    return Product(position, op, weight, bias, turned) if weight is not None and fits else None

@@ -1,0 +1,103 @@
+"""Layer-wise recovery: each weight fitted anew, so that its layer puts out what the original's does.
+
+For every layer in turn, X what it sums over in the pruned network as it is by then and Y what the original's layer puts out,
+
+    W' = W + (C_yx - W·C_xx)·(C_xx + λ·I)⁻¹,   bias' = mean(Y) - W'·mean(X),
+
+ridge least squares around the weight that surgery left. A mixing can only combine units; this also moves weight between the
+places of a kernel. Normalisations by stored statistics are counted anew on the way.
+
+Source: the layer-wise reconstruction of Luo, Wu, Lin, ThiNet, ICCV 2017, section 3.2.3, with all layers in sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from niwaki.errors import SettingError
+from niwaki.graph.products import Product, products
+from niwaki.moments import Moments
+from niwaki.recovery.base import RECOVERIES, Recovery
+from niwaki.recovery.batchnorm import reestimate
+from niwaki.recovery.side_by_side import SideBySide
+
+
+@RECOVERIES.register("refit")
+@dataclass(frozen=True)
+class Refit(Recovery):
+    """One closed-form step a layer.
+
+    Attributes:
+        ridge: λ as a share of the mean variance of what a layer sums over.
+        places: how many places of a map, evenly spread, are looked at in every input.
+        widest: layers that sum over more than this many numbers are left as they are: their covariance would not fit.
+        norms: whether the statistics of normalisations are counted anew too.
+    """
+
+    ridge: float = 1e-2
+    places: int = 64
+    widest: int = 4608
+    norms: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ridge < float("inf"):
+            raise SettingError(f"refit:ridge must be 0 or more; got {self.ridge}")
+        if self.places < 1 or self.widest < 1:
+            raise SettingError(f"refit:places and refit:widest must be at least 1; got {self.places} and {self.widest}")
+
+    def apply(self, runs: SideBySide) -> str:
+        layers = {product.position: product for product in products(runs.graph)}
+        norms = {norm.position: norm for norm in runs.graph.inference.norms} if self.norms else {}
+        fitted = 0
+        for position in sorted({*layers, *norms}):
+            if position in norms:
+                reestimate(runs, norms[position])
+            elif runs.state[layers[position].weight].numel() and self._fit(runs, layers[position]):
+                fitted += 1
+        counted = f", {len(norms)} normalisations counted anew" if norms else ""
+        return f"{fitted} layers fitted to the original's over {runs.inputs} inputs{counted}"
+
+    def _fit(self, runs: SideBySide, layer: Product) -> bool:
+        """Fit one layer; whether it was."""
+        weight = runs.state[layer.weight]
+        matrix = layer.matrix(weight).double().cpu()
+        out, width = matrix.shape
+        if width > self.widest:
+            return False
+        kept = runs.left(layer.weight, 1 if layer.turned else 0)
+        joint = Moments(width + out)
+        for (theirs, _), (ours, _) in zip(runs.original(layer.position), runs.pruned(layer.position), strict=True):
+            wanted = layer.results(layer.op.func(*theirs), self.places)[:, kept.to(weight.device)]
+            joint.add(torch.cat([layer.rows(ours, self.places), wanted], 1), f"what {layer.op.layer or 'the model'} reads")
+        self._write(runs, layer, matrix, joint)
+        return True
+
+    def _write(self, runs: SideBySide, layer: Product, matrix: Tensor, joint: Moments) -> None:
+        width = matrix.shape[1]
+        bias = self._bias(runs, layer)
+        followed = layer.is_convolution and bias is None and self._normalised(runs, layer)
+        mean, second = joint.mean, joint.covariance
+        if bias is None and not followed:  # no constant anywhere
+            second, mean = second + torch.outer(mean, mean), torch.zeros_like(mean)
+        xx, yx = second[:width, :width], second[width:, :width]
+        level = float(xx.diagonal().mean())
+        if not level > 0:
+            return
+        few = runs.inputs * self.places < 10 * width
+        damped = xx + max(self.ridge * (10 if few else 1), 1e-9) * level * torch.eye(width, dtype=torch.float64)
+        new = matrix + torch.linalg.solve(damped, (yx - matrix @ xx).T, left=True).T
+        layer.write(runs.state[layer.weight], new)
+        if bias is not None:
+            bias.copy_(mean[width:] - new @ mean[:width])
+
+    def _bias(self, runs: SideBySide, layer: Product) -> Tensor | None:
+        if layer.bias is not None:
+            return runs.state[layer.bias]
+        return runs.state.get(layer.weight.removesuffix("weight") + "bias")  # one that a mixing's constant needed
+
+    def _normalised(self, runs: SideBySide, layer: Product) -> bool:
+        readers = [place for place, op in enumerate(runs.graph.inference.tape.ops) if layer.op.result in op.tensors]
+        return self.norms and len(readers) == 1 and any(norm.position == readers[0] for norm in runs.graph.inference.norms)

@@ -1,0 +1,79 @@
+"""Recovery after the cut: against closed forms on small networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import niwaki
+from niwaki.errors import SettingError
+from niwaki.plan import Kept
+from niwaki.recovery import recover
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 5, 3, stride=2, bias=False)]
+    return nn.Sequential(*layers, nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 9, 3)).double().eval()
+
+
+def cut(model: nn.Module, data: Tensor, compensation: str = "none") -> tuple[niwaki.Graph, niwaki.Plan, nn.Module]:
+    graph = niwaki.trace(model, data[:2])
+    plan = niwaki.Plan({"0": Kept(8, (0, 2, 3, 6, 7))})
+    calibration = niwaki.Calibration.of([data])
+    return (
+        graph,
+        plan,
+        niwaki.shrink(graph, plan, niwaki.compensate(graph, plan, compensation, calibration=calibration).mixings),
+    )
+
+
+def seen() -> Tensor:
+    return torch.randn(60, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def test_statistics_are_those_of_the_pruned_network_layer_by_layer() -> None:
+    data, model = seen(), network()
+    graph, plan, pruned = cut(model, data)
+    said = recover(graph, plan, pruned, "batchnorm", calibration=niwaki.Calibration.of(list(data.split(25))))
+    assert said == "statistics of 2 normalisations counted anew over 60 inputs"
+    before_norm = pruned[:4](data)  # type: ignore[index]
+    torch.testing.assert_close(pruned[4].running_mean, before_norm.mean((0, 2, 3)))  # type: ignore[index]
+    torch.testing.assert_close(pruned[4].running_var, before_norm.var((0, 2, 3)))  # type: ignore[index]
+
+
+@pytest.mark.parametrize("compensation", ["none", "reconstruct"])
+def test_refit_brings_the_outputs_nearer_to_the_originals(compensation: str) -> None:
+    data, model = seen(), network()
+    graph, plan, pruned = cut(model, data, compensation)
+    before = (pruned(data) - model(data)).square().mean()
+    shapes = {name: tensor.shape for name, tensor in pruned.state_dict().items()}
+    said = recover(graph, plan, pruned, "refit", calibration=niwaki.Calibration.of(list(data.split(25))))
+    assert said.startswith("3 layers fitted to the original's over 60 inputs, 2 normalisations")
+    assert (pruned(data) - model(data)).square().mean() < 0.7 * before
+    assert shapes == {name: tensor.shape for name, tensor in pruned.state_dict().items()}
+
+
+def test_a_network_that_lost_nothing_stays_as_it_is() -> None:
+    data, model = seen(), network()
+    with torch.no_grad():
+        model[0].weight[1], model[0].weight[4], model[0].weight[5] = 0, 0, 0
+        model[1].bias[[1, 4, 5]] = -1.0  # dead behind the ReLU
+    graph, plan, pruned = cut(model, data)
+    recover(graph, plan, pruned, "refit:ridge=0,places=1000,norms=false", calibration=niwaki.Calibration.of([data]))
+    torch.testing.assert_close(pruned(data), model(data), rtol=1e-6, atol=1e-6)
+
+
+def test_bad_input() -> None:
+    data, model = seen(), network()
+    graph, plan, pruned = cut(model, data)
+    with pytest.raises(SettingError, match="looks at what the network does with inputs; pass some as calibration="):
+        recover(graph, plan, pruned, "refit")
+    broken = data.clone()
+    broken[0, 0, 0, 0] = torch.nan
+    for name in ("refit", "batchnorm"):
+        with pytest.raises(SettingError, match="NaN or infinite values; look for them"):
+            recover(graph, plan, pruned, name, calibration=niwaki.Calibration.of([broken]))
+    with pytest.raises(SettingError, match="refit:ridge must be 0 or more"):
+        recover(graph, plan, pruned, "refit:ridge=-2", calibration=niwaki.Calibration.of([data]))
