@@ -54,6 +54,11 @@ class Cut:
             notes.append("form='graph' may prune what was left whole: a graph of operators holds no sizes in code of its own")
         if self.unstated:
             notes.append(self.unstated)
+        notes += self.compensated.remarks
+        if self.compensated.residuals:
+            worst = sorted(self.compensated.residuals.items(), key=lambda pair: -pair[1])[:3]
+            lost = ", ".join(f"{share:.1%} of {name}" for name, share in worst)
+            notes.append(f"most is lost, of what consumers read: {lost}")
         if graph.unknown:
             notes.append("operators unknown to niwaki, whose channels are left whole: " + ", ".join(graph.unknown))
         return tuple(notes)

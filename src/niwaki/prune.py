@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from niwaki.graph import Inputs, batched, copied, preserved_state, trace
 from niwaki.measure import compare, cpu_threads
 from niwaki.plan import Plan
 from niwaki.records import Record, as_table
+from niwaki.recovery import RECOVERIES, Recovery, recover
 from niwaki.selection import Budget, Preview, Selection, select
 from niwaki.selection import preview as foresee
 from niwaki.selection.select import Rounding, Scope
@@ -46,6 +47,8 @@ class Result:
         record: before and after, settings, versions, hardware, seed, wall times.
         notes: group name → what its compensation did, or why it could do nothing; and, for a group that was to be pruned
             but could not be, why it was left whole.
+        residuals: group name → the share of what its consumers read that is lost, E|W·(x - x̂)|² over E|W·(x - E x)|², on the
+            calibration inputs, or by the moments that were derived; of compensations that know it.
     """
 
     model: nn.Module
@@ -53,6 +56,7 @@ class Result:
     record: Record
     notes: Mapping[str, str]
     form: Form = "module"
+    residuals: Mapping[str, float] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
@@ -89,7 +93,8 @@ def prune(
     *,
     criterion: Criterion | str = "l2",
     budget: Budget | float | str = 0.5,
-    compensation: Compensation | str = "merge",
+    compensation: Compensation | str = "auto",
+    recovery: Recovery | str | Sequence[Recovery | str] = (),
     data: Data | None = None,
     calibration: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]] | None = None,
     scope: Scope = "local",
@@ -113,7 +118,10 @@ def prune(
             `"bytes=0.5"`, `"memory=0.5"` (activations), `"latency=0.5,batch=8,threads=2"`. Memory and latency are measured
             on networks made for the purpose, and in the end on the pruned one, which must meet the budget.
         compensation: what the kept units do for those that go: `"none"`, `"merge"`, with settings as in
-            `"merge:threshold=0.45"`, or a `Compensation`. Where it cannot be applied the result's notes say why.
+            `"merge:threshold=0.45"`, `"moments"`, `"reconstruct"`, or a `Compensation`; `"auto"` is the best that can be had:
+            `reconstruct` with calibration inputs, `moments` without. Where it cannot be applied the result's notes say why.
+        recovery: what is done for the smaller network after the check, from the calibration inputs: `"batchnorm"`, `"refit"`,
+            or several, one after the other.
         data: (inputs, class numbers) batches for accuracy and loss before and after: an iterable that can be gone through
             twice, or a function that gives one. Nothing is chosen on it.
         calibration: batches of unlabelled model inputs for criteria and compensations that look at activations: an iterable
@@ -138,6 +146,7 @@ def prune(
     budget = Budget.parse(budget)
     chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
     repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
+    steps = _recoveries(recovery)
     selection = Selection(scope, _patterns(only), _patterns(skip), min_units, rounding, multiple or default_multiple(budget))
     batches = _again(data)
     evidence = None if calibration is None else Calibration.of(calibration)
@@ -149,6 +158,9 @@ def prune(
         scores = score(graph, chosen, calibration=evidence, seed=seed, say=remarks.append)
     repairing = partial(compensate, graph, compensation=repair, calibration=evidence, seed=seed)
     cut = Cutting(graph, repairing, form, clock).within_budget(scores, budget, selection)
+    for step in steps:
+        with clock.stage("recover"):
+            remarks.append(recover(graph, cut.plan, cut.model, step, calibration=evidence, seed=seed))
     with clock.stage("measure"), preserved_state(model), preserved_state(cut.model), cpu_threads(budget.threads):
         before, after = compare(model, cut.model, batched(copied(example_inputs), budget.batch), batches)
     if form == "module":
@@ -157,6 +169,7 @@ def prune(
         "criterion": str(chosen),
         "budget": str(budget),
         "compensation": str(repair),
+        **({"recovery": [str(step) for step in steps]} if steps else {}),
         **{key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(selection).items()},
         **({} if cut.ratio is None else {f"{budget.unit}_ratio": dataclasses.asdict(cut.ratio)}),
         **({"input_shape": list(example_inputs.shape[1:])} if isinstance(example_inputs, Tensor) else {}),
@@ -176,7 +189,7 @@ def prune(
         residuals=dict(cut.compensated.residuals),
         importances=_importances(scores, cut.plan),
     )
-    return Result(cut.model, cut.plan, record, notes, form)
+    return Result(cut.model, cut.plan, record, notes, form, cut.compensated.residuals)
 
 
 def preview(
@@ -229,6 +242,11 @@ def _importances(scores: Mapping[str, Tensor], plan: Plan) -> dict[str, list[flo
     edges = torch.linspace(low, high if high > low else low + 1, BINS + 1, dtype=torch.float64)
     counts = [torch.histogram(torch.cat(part), edges).hist.tolist() for part in (kept, dropped)]
     return {"edges": edges.tolist(), "kept": counts[0], "dropped": counts[1]}
+
+
+def _recoveries(given: Recovery | str | Sequence[Recovery | str]) -> list[Recovery]:
+    steps = [given] if isinstance(given, (Recovery, str)) else given
+    return [RECOVERIES.build(step) if isinstance(step, str) else step for step in steps]
 
 
 def _patterns(text: str | Sequence[str]) -> tuple[str, ...]:

@@ -39,7 +39,12 @@ def prune(
         str | None,
         typer.Option(help="share to remove of channels, params, macs, bytes, memory, or latency=0.5,batch=8,threads=2"),
     ] = None,
-    compensation: Annotated[str, typer.Option(help="repair: none, merge, merge:threshold=0.45,bn=published")] = "merge",
+    compensation: Annotated[
+        str, typer.Option(help="repair: none, merge, moments (no data), reconstruct (--calibration), auto: the best of these")
+    ] = "auto",
+    recovery: Annotated[
+        list[str] | None, typer.Option(help="after the cut, with --calibration: batchnorm, refit; may be repeated")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for plan.json, model.safetensors, record.json")] = None,
     only: Annotated[list[str] | None, typer.Option(help="prune only layers named like this glob; may be repeated")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="leave layers named like this glob whole; may be repeated")] = None,
@@ -84,6 +89,11 @@ def prune(
       niwaki prune mnist-mlp --weights mlp.safetensors --data mnist --data-root data --criterion mint --granularity block
         --groups 50 --samples-per-class 250 --upper-limit 0.97 --only fc2 --budget params=0.96 --out trimmed
 
+    Units repaired by least squares on 512 training images without their labels, then every layer fitted to the original's:
+
+      niwaki prune resnet56:shortcut=projection --weights resnet56.pth --data cifar10 --data-root data
+        --ratio 0.5 --calibration 512 --recovery refit --out pruned
+
     Half the time for a batch of 8 on 2 threads, measured; first what that would cut:
 
       niwaki prune timm:mobilenetv2_100 --weights w.safetensors --budget latency=0.5,batch=8,threads=2 --dry-run
@@ -121,6 +131,7 @@ def prune(
         criterion=method,
         budget=share,
         compensation=compensation,
+        recovery=recovery or (),
         data=setup.batches,
         calibration=seen,
         scope=scope,

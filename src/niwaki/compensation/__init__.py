@@ -1,5 +1,6 @@
 """Compensation: what the kept units do for those that go. One method a file."""
 
+from niwaki.compensation.auto import Auto
 from niwaki.compensation.base import COMPENSATIONS, Compensated, Compensation, compensate
 from niwaki.compensation.merge import Merge
 from niwaki.compensation.mixing import Mixing
@@ -9,6 +10,7 @@ from niwaki.compensation.reconstruct import Reconstruct
 
 __all__ = [
     "COMPENSATIONS",
+    "Auto",
     "Compensated",
     "Compensation",
     "DerivedMoments",

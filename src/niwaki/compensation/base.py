@@ -23,11 +23,13 @@ class Compensated:
     Attributes:
         residuals: group name → E|W·(x - x̂)|² as a share of E|W·(x - E x)|², W the consumers' weights, x the units where they
             are read and x̂ what the mixing makes of them; for compensations that know it.
+        remarks: what is to be said of all groups together.
     """
 
     mixings: Mapping[str, Mixing]
     notes: Mapping[str, str]
     residuals: Mapping[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 class Compensation(ABC):
@@ -69,7 +71,8 @@ def compensate(
     """Find the mixing of every group that loses units.
 
     Args:
-        compensation: a compensation, or its notation: `"none"`, `"merge"`, `"merge:threshold=0.45"`.
+        compensation: a compensation, or its notation: `"auto"`, `"none"`, `"merge:threshold=0.45"`, `"moments"`,
+            `"reconstruct"`.
         calibration: unlabelled inputs, for compensations that learn from activations.
 
     Raises:

@@ -36,8 +36,8 @@ class Joint:
     @classmethod
     def of_original(cls, mean: Tensor, covariance: Tensor, units: Sequence[int]) -> Joint:
         """Where the kept units are those of the original network: r is zero for them."""
-        kept = torch.as_tensor(units)
-        dropped = torch.ones(len(mean), dtype=torch.float64).index_fill(0, kept, 0)
+        kept = torch.as_tensor(units, device="cpu")
+        dropped = torch.ones(len(mean), dtype=torch.float64, device="cpu").index_fill(0, kept, 0)
         rr = covariance * dropped[:, None] * dropped
         return cls(mean * dropped, mean[kept], rr, covariance[:, kept] * dropped[:, None], covariance[kept][:, kept])
 
@@ -68,7 +68,7 @@ def solve(joint: Joint, units: Sequence[int], ridge: float, *, shift: bool = Tru
     plain = Mixing.selecting(width, units).matrix
     if not level > 0:  # nothing kept ever changes: a constant is all that can be done
         return Mixing(plain, used.r_mean.clone() if shift else None)
-    damped = used.zz + max(ridge, TINY) * level * torch.eye(kept, dtype=torch.float64)
+    damped = used.zz + max(ridge, TINY) * level * torch.eye(kept, dtype=torch.float64, device="cpu")
     change = _solved(damped, used.rz.T).T
     return Mixing(plain + change, used.r_mean - change @ used.z_mean if shift else None)
 
@@ -91,7 +91,7 @@ def residual(joint: Joint, mixing: Mixing, units: Sequence[int], gram: Tensor | 
     mean = joint.r_mean - change @ joint.z_mean
     if mixing.shift is not None:
         mean = mean - mixing.shift
-    gram = torch.eye(len(mean), dtype=torch.float64) if gram is None else gram
+    gram = torch.eye(len(mean), dtype=torch.float64, device="cpu") if gram is None else gram
     return max(0.0, float((gram * covariance).sum() + mean @ gram @ mean))
 
 
@@ -106,7 +106,7 @@ def signal(joint: Joint, units: Sequence[int], gram: Tensor | None = None) -> fl
 def consumer_gram(graph: Graph, name: str, weight: str) -> Tensor:
     """W·Wᵀ over the units that a consumer reads, summed over all that it puts out of each: (width, width), float64."""
     rows = [piece.rows(graph.state).double().cpu() for piece in graph[name].of_role(Role.CONSUMER) if piece.tensor == weight]
-    return sum((table @ table.T for table in rows), torch.zeros(()))
+    return sum((table @ table.T for table in rows), torch.zeros((), device="cpu"))
 
 
 def as_one(found: Mapping[str, Mixing]) -> Mixing:

@@ -129,7 +129,7 @@ class Masked:
             return narrow
         full.zero_()
         kept = self._kept_positions(ref, summed)
-        index = [kept.get(axis, torch.arange(size)).to(full.device) for axis, size in enumerate(full.shape)]
+        index = [kept.get(axis, torch.arange(size, device="cpu")).to(full.device) for axis, size in enumerate(full.shape)]
         full[torch.meshgrid(*index, indexing="ij")] = narrow
         return full
 

@@ -135,7 +135,7 @@ class _Fit:
 
     def _rows(self, reader: Reader, original: Tensor, smaller: Tensor) -> Tensor:
         """[r | z] of niwaki.compensation.least_squares, a row a place."""
-        kept = torch.as_tensor(self._plan.kept[reader.group])
+        kept = torch.as_tensor(self._plan.kept[reader.group], device="cpu")
         left, z = reader.rows(original, None, self._places).clone(), reader.rows(smaller, kept, self._places)
         left[:, kept.to(left.device)] -= z
         return torch.cat([left, z], 1)

@@ -32,11 +32,16 @@ class Prior:
     def correlation(self, sizes: tuple[int, ...], steps: tuple[int, ...] | None = None) -> Tensor:
         """Of all places of a grid with each other: (places, places)."""
         axes = [
-            torch.arange(size, dtype=torch.float64) * step for size, step in zip(sizes, steps or (1,) * len(sizes), strict=True)
+            torch.arange(size, dtype=torch.float64, device="cpu") * step
+            for size, step in zip(sizes, steps or (1,) * len(sizes), strict=True)
         ]
-        grid = torch.stack([axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij")], 1) if axes else torch.zeros(1, 1)
+        grid = (
+            torch.stack([axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij")], 1)
+            if axes
+            else torch.zeros(1, 1, device="cpu")
+        )
         near = torch.exp(-torch.cdist(grid, grid) / self.reach)
-        return (1 - self.white) * near.double() + self.white * torch.eye(len(grid), dtype=torch.float64)
+        return (1 - self.white) * near.double() + self.white * torch.eye(len(grid), dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +55,11 @@ class Gaussian:
     @classmethod
     def white(cls, channels: int, space: tuple[int, ...] = ()) -> Gaussian:
         """Zero mean, unit covariance."""
-        return cls(torch.zeros(channels, dtype=torch.float64), torch.eye(channels, dtype=torch.float64), space)
+        return cls(
+            torch.zeros(channels, dtype=torch.float64, device="cpu"),
+            torch.eye(channels, dtype=torch.float64, device="cpu"),
+            space,
+        )
 
     @property
     def size(self) -> int:

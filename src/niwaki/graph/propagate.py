@@ -20,6 +20,7 @@ from torch import Tensor
 
 from niwaki.graph.gaussian import TINY, Gaussian, Prior
 from niwaki.graph.inference import Norm
+from niwaki.graph.inputs import preserved_rng
 from niwaki.graph.operators.elementwise import RULES as ELEMENTWISE
 from niwaki.graph.operators.elementwise import pointwise
 from niwaki.graph.tape import Op, Ref
@@ -66,13 +67,13 @@ def gaussians(graph: Graph, prior: Prior, wanted: Mapping[int, int]) -> dict[int
         if len(shape) == 4 or len(shape) == 2:
             walk.known[ref] = Gaussian.white(shape[1], shape[2:])
     found = {}
-    for position, op in enumerate(tape.ops):
-        walk.position = position
-        if position in wanted:
-            given = walk.operand(op, wanted[position])
+    with torch.no_grad(), preserved_rng():
+        for position, op in enumerate(tape.ops):
+            walk.position = position
+            given = walk.operand(op, wanted[position]) if position in wanted else None
             if given is not None:
                 found[position] = given
-        _advance(walk, op)
+            _advance(walk, op)
     return found
 
 
@@ -170,7 +171,7 @@ def _convolution(walk: _Walk, op: Op) -> Result:
     if transposed:  # (in, out/groups, …)
         weight = torch.unflatten(weight, 0, [groups, -1]).transpose(1, 2).flatten(0, 1)
     inner, out = weight.shape[1], weight.shape[0]
-    table = torch.zeros(out, channels, math.prod(kernel), dtype=torch.float64)
+    table = torch.zeros(out, channels, math.prod(kernel), dtype=torch.float64, device="cpu")
     for group in range(groups):
         rows = slice(group * out // groups, (group + 1) * out // groups)
         table[rows, group * inner : (group + 1) * inner] = weight[rows].flatten(2)
@@ -199,7 +200,7 @@ def _layer_norm(walk: _Walk, op: Op) -> Result:
     given = walk.operand(op, 0)
     if given is None or len(op.args[1]) != 1 or op.args[1][0] != given.size:
         return None
-    centred = torch.eye(given.size, dtype=torch.float64) - 1 / given.size
+    centred = torch.eye(given.size, dtype=torch.float64, device="cpu") - 1 / given.size
     mean, covariance = centred @ given.mean, centred @ given.covariance @ centred
     size = (mean.square() + covariance.diagonal()).mean().clamp(min=TINY).sqrt()
     made = replace(given, mean=mean / size, covariance=covariance / size**2)
@@ -251,7 +252,9 @@ def _with_constant(walk: _Walk, op: Op, change: Callable[[Gaussian, Tensor], Gau
     if made is None:
         return None
     other = next((item for item in op.args[:2] if not (isinstance(item, Ref) and item in walk.known)), None)
-    tensor = walk.tensor(other) if isinstance(other, Ref) else torch.as_tensor(other) if other is not None else None
+    tensor = (
+        walk.tensor(other) if isinstance(other, Ref) else torch.as_tensor(other, device="cpu") if other is not None else None
+    )
     if tensor is None or tensor.numel() not in (1, made.size):
         return made
     return change(made, tensor.double().flatten())

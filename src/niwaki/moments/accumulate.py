@@ -16,8 +16,8 @@ class Moments:
     def __init__(self, width: int) -> None:
         self.count = 0
         self._centre: Tensor | None = None  # near the mean, so that little is lost when its square is taken off
-        self._sum = torch.zeros(width, dtype=torch.float64)
-        self._products = torch.zeros(width, width, dtype=torch.float64)
+        self._sum = torch.zeros(width, dtype=torch.float64, device="cpu")
+        self._products = torch.zeros(width, width, dtype=torch.float64, device="cpu")
 
     @classmethod
     def stated(cls, mean: Tensor, covariance: Tensor) -> Moments:

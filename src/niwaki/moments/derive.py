@@ -38,7 +38,9 @@ def _of_units(reader: Reader, given: Gaussian | None) -> tuple[Tensor, Tensor]:
     columns = (reader.order // (size // given.size)).view(reader.width, -1).T
     columns = torch.unique(columns, dim=0)
     mean = torch.stack([given.mean[units] for units in columns])
-    second = sum((given.covariance[units][:, units] for units in columns), torch.zeros(reader.width, reader.width).double())
+    second = sum(
+        (given.covariance[units][:, units] for units in columns), torch.zeros(reader.width, reader.width, device="cpu").double()
+    )
     second = second / len(columns) + mean.T @ mean / len(columns)
     centre = mean.mean(0)
     return centre, second - torch.outer(centre, centre)

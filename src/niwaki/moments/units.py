@@ -43,7 +43,9 @@ class Reader:
         """
         table = self.order.view(self.width, -1)
         table = table if units is None else table[units]
-        whole = len(table) == operand.shape[self.read.axis] and bool((table.flatten() == torch.arange(len(table))).all())
+        whole = len(table) == operand.shape[self.read.axis] and bool(
+            (table.flatten() == torch.arange(len(table), device="cpu")).all()
+        )
         if operand.ndim > 2 and self.read.axis > 0:
             operand = operand.movedim(self.read.axis, 1).flatten(2)[:, :, :: self._stride(operand, places)].movedim(1, 2)
         else:

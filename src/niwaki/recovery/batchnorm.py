@@ -27,7 +27,7 @@ class BatchNorm(Recovery):
 
 def reestimate(runs: SideBySide, norm: Norm) -> None:
     """Write the mean and variance of what a normalisation of the pruned network is given."""
-    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    count, total, squares = 0, torch.zeros((), device="cpu"), torch.zeros((), device="cpu")
     centre: Tensor | None = None
     for args, _ in runs.pruned(norm.position):
         rows = args[0].movedim(1, -1).flatten(0, -2).double()

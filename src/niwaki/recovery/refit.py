@@ -87,7 +87,7 @@ class Refit(Recovery):
         if not level > 0:
             return
         few = runs.inputs * self.places < 10 * width
-        damped = xx + max(self.ridge * (10 if few else 1), 1e-9) * level * torch.eye(width, dtype=torch.float64)
+        damped = xx + max(self.ridge * (10 if few else 1), 1e-9) * level * torch.eye(width, dtype=torch.float64, device="cpu")
         new = matrix + torch.linalg.solve(damped, (yx - matrix @ xx).T, left=True).T
         layer.write(runs.state[layer.weight], new)
         if bias is not None:

@@ -53,7 +53,7 @@ class SideBySide:
     def left(self, name: str, axis: int) -> Tensor:
         """Which indices of an axis of the original's tensor the pruned network still has: int64 (left,)."""
         indices = self.graph.kept_indices(self.plan.kept).get(name, {})
-        return indices.get(axis, torch.arange(self.graph.state[name].shape[axis]))
+        return indices.get(axis, torch.arange(self.graph.state[name].shape[axis], device="cpu"))
 
 
 def _plain(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
