@@ -230,16 +230,16 @@ def _importances(scores: Mapping[str, Tensor], plan: Plan) -> dict[str, list[flo
     """How the scores of all units that took part are spread: a histogram, of those that stayed and of those that went."""
     kept, dropped = [], []
     for name, entry in plan.items():
-        stays = torch.zeros(entry.width, dtype=torch.bool)
+        stays = torch.zeros(entry.width, dtype=torch.bool, device="cpu")
         stays[list(entry.units)] = True
         values = scores[name].detach().double().cpu()
         kept.append(values[stays])
         dropped.append(values[~stays])
-    every = torch.cat([*kept, *dropped]) if kept else torch.empty(0)
+    every = torch.cat([*kept, *dropped]) if kept else torch.empty(0, device="cpu")
     if not every.numel() or not bool(every.isfinite().all()):
         return {}
     low, high = every.min().item(), every.max().item()
-    edges = torch.linspace(low, high if high > low else low + 1, BINS + 1, dtype=torch.float64)
+    edges = torch.linspace(low, high if high > low else low + 1, BINS + 1, dtype=torch.float64, device="cpu")
     counts = [torch.histogram(torch.cat(part), edges).hist.tolist() for part in (kept, dropped)]
     return {"edges": edges.tolist(), "kept": counts[0], "dropped": counts[1]}
 
