@@ -2,6 +2,7 @@
 
 from niwaki.report.channels import channels_dot, channels_html
 from niwaki.report.figures import FigurePoint, accuracy_size_figure
+from niwaki.report.importances import importance_histograms
 from niwaki.report.numbers import as_csv, as_json
 from niwaki.report.page import report_page
 from niwaki.report.runs import HeatMap, Run, pareto, read_runs
@@ -15,6 +16,7 @@ __all__ = [
     "as_json",
     "channels_dot",
     "channels_html",
+    "importance_histograms",
     "pareto",
     "read_runs",
     "report_page",

@@ -17,7 +17,7 @@ from niwaki import models
 from niwaki.criteria import score
 from niwaki.data import Dataset
 from niwaki.errors import SettingError, UnknownNameError
-from niwaki.graph import trace
+from niwaki.graph import Graph, preserved_rng, trace
 from niwaki.measure import evaluate
 from niwaki.prune import Result, prune
 from niwaki.selection import Selection, select
@@ -57,33 +57,42 @@ class Setting:
             raise UnknownNameError("method", self.method, get_args(Method))
 
 
-def prunable(model: nn.Module) -> tuple[str, ...]:
-    """Patterns of the layers whose filters are pruned: the first convolution of a residual block; else all."""
-    return ("layer*.conv1",) if isinstance(model, models.ResNet) else ()
+def prunable(graph: Graph) -> tuple[str, ...]:
+    """The groups that are pruned: of a residual network the first convolutions of its blocks, else all with a scale."""
+    if isinstance(graph.model, models.ResNet):
+        return ("layer*.conv1",)
+    return tuple(group.name for group in graph.groups if group.scales)
 
 
 def trained(
     setting: Setting, dataset: Dataset, folder: RunFolder | None = None, *, progress: bool = True
 ) -> tuple[nn.Module, History]:
     """A network from scratch, with the method's penalty."""
-    channels, size, _ = dataset.input_shape
-    torch.manual_seed(setting.seed)
-    model = models.build(setting.arch, classes=dataset.classes, in_channels=channels, image_size=size)
-    model = _prepared(model, setting).to(setting.device)
+    model = fresh(setting, dataset).to(setting.device)
     history = _fitted(model, setting, dataset, penalty(model, setting), folder, progress)
     return model.eval(), history
 
 
+def fresh(setting: Setting, dataset: Dataset) -> nn.Module:
+    """The network as training begins: always the same for the same seed."""
+    channels, size, _ = dataset.input_shape
+    with preserved_rng():
+        torch.manual_seed(setting.seed)
+        model = models.build(setting.arch, classes=dataset.classes, in_channels=channels, image_size=size)
+        return _prepared(model, setting)
+
+
 def pruned(model: nn.Module, setting: Setting, dataset: Dataset, share: float) -> Result:
     """The network without its least important filters: one threshold for the network, for UCS one a layer."""
+    inputs = models.example_inputs(model)
     return prune(
         model,
-        models.example_inputs(model),
+        inputs,
         criterion="bn-scale",
         budget=share,
         compensation="none",
         scope="local" if setting.method == "ucs" else "global",
-        only=prunable(model),
+        only=prunable(trace(model, inputs)),
         min_units=MIN_UNITS,
         data=lambda: dataset.split("test").to(setting.device).batches(EVALUATION_BATCH),
         seed=setting.seed,
@@ -110,14 +119,15 @@ def penalty(model: nn.Module, setting: Setting) -> PenaltyOver | None:
     if setting.method == "ucs":
         return None
     method = RNI(setting.reg_weight, setting.b) if setting.method == "rni" else L1(setting.reg_weight)
-    return method.over(trace(model, models.example_inputs(model)), only=prunable(model))
+    graph = trace(model, models.example_inputs(model))
+    return method.over(graph, only=prunable(graph))
 
 
 def importances(model: nn.Module) -> Tensor:
     """The factors of all filters that are pruned, (filters,), on the CPU: sigmoid(γ), or |γ| of a plain BatchNorm."""
     graph = trace(model, models.example_inputs(model))
     scores = score(graph, "bn-scale")
-    plan = select(graph, scores, 0.0, Selection(only=prunable(model)))
+    plan = select(graph, scores, 0.0, Selection(only=prunable(graph)))
     return torch.cat([scores[name] for name in plan])
 
 

@@ -21,7 +21,7 @@ from niwaki.errors import DataError, UnknownNameError
 from niwaki.measure import count_macs, count_params
 from niwaki.papers.cell import Cell, Outcome
 from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
-from niwaki.papers.rni.experiment import Setting, importances, pruned, test_accuracy, trained, tuned
+from niwaki.papers.rni.experiment import Setting, fresh, importances, pruned, test_accuracy, trained, tuned
 from niwaki.papers.rni.runs import CellRun, read
 from niwaki.training import History, RunFolder
 
@@ -110,7 +110,8 @@ class _Work:
             return found
         model, history = self._network(dataset)
         run = self._record(model, history, dataset, 0.0, self.setting)
-        return self._written(dataclasses.replace(run, importances=_counts(model)))
+        started = _counts(fresh(self.setting, dataset))
+        return self._written(dataclasses.replace(run, importances=_counts(model), importances_before=started))
 
     def tuned(self, dataset: Dataset, setting: Setting, share: float) -> CellRun:
         """The network, pruned and trained again."""

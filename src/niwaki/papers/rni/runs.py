@@ -27,6 +27,7 @@ class CellRun:
         kept: layer → filters that stayed.
         curve: epoch by epoch: training loss, training accuracy and validation accuracy (shares).
         importances: counts of filters by importance, 50 equal bins from 0 to 1 (the last holds all above).
+        importances_before: the same at the start of training; empty for pruned networks.
     """
 
     experiment: str
@@ -44,6 +45,7 @@ class CellRun:
     untuned: float | None = None
     kept: dict[str, int] = field(default_factory=dict)
     importances: list[int] = field(default_factory=list)
+    importances_before: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=versions)
     hardware: dict[str, Any] = field(default_factory=hardware)
