@@ -76,7 +76,9 @@ class Registry(Generic[T]):
 
 def _convert(text: str, hint: object, where: str) -> object:
     """Read `text` as the type that a dataclass field is annotated with."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    # a union with a Literal in it is one of typing's, others are of types
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    options = typing.get_args(hint) if is_union else (hint,)
     if type(None) in options and text.lower() == "none":
         return None
     for option in options:

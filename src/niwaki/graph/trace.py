@@ -35,6 +35,8 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
     _refuse_unreadable(model)
     _refuse_misplaced(model, inputs)
     inference = infer(record(model, inputs), RULES)
+    learned = dict(model.named_parameters())
+    inference.scales = {name: bounded for name, bounded in inference.scales.items() if name in learned}  # no buffers
     groups, variables, frozen = build_groups(inference)
     return Graph(model, inputs, inference, groups, variables, frozen)
 

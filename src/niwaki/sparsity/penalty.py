@@ -33,6 +33,8 @@ class Term:
         moved = model.get_parameter(self.piece.tensor).movedim(self.piece.axis, 0)
         if self.order is not None:
             moved = moved[self.order.to(moved.device)]
+        if moved.dtype in (torch.float16, torch.bfloat16):
+            moved = moved.float()  # sums of many small numbers
         return self.measure(moved.reshape(self.width, -1)).sum()
 
     @cached_property

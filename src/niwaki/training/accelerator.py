@@ -39,6 +39,8 @@ def make_accelerator(
         SettingError: the precision does not exist on the device.
     """
     _check_trackers(trackers)
+    if precision == "fp16" and device.type == "cpu":  # its gradients would underflow: they are scaled on accelerators only
+        raise SettingError("precision 'fp16' cannot be used on the cpu; take 'bf16' or 'no'")
     try:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState, PartialState

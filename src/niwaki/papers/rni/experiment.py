@@ -140,6 +140,12 @@ def _prepared(model: nn.Module, setting: Setting) -> nn.Module:
     return model
 
 
+def _augment(dataset: Dataset) -> Augment:
+    """Four pixels of 32, as usual for CIFAR, and mirrored; grey images are digits, which are not mirrored."""
+    channels, size, _ = dataset.input_shape
+    return Augment(pad=size // 8, border="zero", flip=channels == 3)
+
+
 def _fitted(
     model: nn.Module,
     setting: Setting,
@@ -159,7 +165,7 @@ def _fitted(
     validation = validation.to(setting.device)
     feed = Feed(
         train.to(setting.device),
-        FeedSettings(setting.batch_size, Augment(pad=4, border="zero"), seed=setting.seed, drop_last=setting.compile),
+        FeedSettings(setting.batch_size, _augment(dataset), seed=setting.seed, drop_last=setting.compile),
     )
     settings = TrainSettings(
         epochs=setting.epochs,
