@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint types contracts clean
+.PHONY: install demo test lint types contracts docs clean
 
 install: $(STAMP)
 
@@ -32,6 +32,9 @@ types: install
 
 contracts: install
 	$(BIN)/lint-imports
+
+docs: install
+	$(BIN)/mkdocs build --site-dir site
 
 clean:
 	rm -rf $(VENV) niwaki-demo build src/niwaki.egg-info
