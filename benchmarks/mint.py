@@ -1,0 +1,203 @@
+"""Conditional geometric mutual information beside the plain algorithm, in one run; a whole VGG-16; how cost grows.
+
+    python benchmarks/mint.py                 # all; --only estimate, vgg16 or growth
+    python benchmarks/mint.py --data-root DATA --out mint.json --plot mint.png
+
+The plain algorithm is the definition as one would first write it down: a Python double loop over the rows for the distances,
+and scipy's minimal spanning tree. Ratios are of processor time on one core, so that other work on the machine does not count;
+wall times are printed beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse.csgraph import minimum_spanning_tree
+
+import niwaki
+from niwaki.criteria import Estimation, conditional_mutual_information, dependencies, layer_dependencies
+from niwaki.criteria.activations import observe
+from niwaki.criteria.spread import Workers
+from niwaki.graph.pairs import layer_pairs
+
+N, WIDTH, GROUPS, BATCH = 2500, 8, 8, 64
+FLOOR = 500
+
+
+def plain(x: np.ndarray, y: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> float:
+    """One estimate, loop by loop."""
+    rows = rng.permutation(len(x))
+    third = len(x) // 3
+    receivers, donors = rows[: (len(x) - third) // 2], rows[(len(x) - third) // 2 : len(x) - third]
+    points = []
+    for row in receivers:
+        best, nearest = np.inf, -1
+        for other in donors:
+            distance = np.linalg.norm(z[row] - z[other])
+            if distance < best:
+                best, nearest = distance, other
+        points.append(np.concatenate([x[row], y[nearest], z[row]]))
+    points += [np.concatenate([x[row], y[row], z[row]]) for row in rows[len(x) - third :]]
+    distances = np.zeros((len(points), len(points)))
+    for i in range(len(points)):
+        for j in range(i + 1, len(points)):
+            distances[i, j] = np.linalg.norm(points[i] - points[j])
+    tree = minimum_spanning_tree(distances).tocoo()
+    q, p = len(receivers), third
+    crossing = int(((tree.row < q) != (tree.col < q)).sum())
+    return max(0.0, 1 - crossing * (p + q) / (2 * p * q))
+
+
+def timed(work: Callable[[], Any], repeats: int = 1) -> tuple[float, float]:
+    """Processor and wall seconds, medians."""
+    processor, wall = [], []
+    for _ in range(repeats):
+        start, clock = time.process_time(), time.perf_counter()
+        work()
+        processor.append(time.process_time() - start)
+        wall.append(time.perf_counter() - clock)
+    return statistics.median(processor), statistics.median(wall)
+
+
+def estimate() -> dict[str, Any]:
+    """One estimate of the plain algorithm, and batches of 64, on one core."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    children = [torch.randn(N, WIDTH, generator=generator) for _ in range(GROUPS)]
+    parents = [torch.randn(N, WIDTH, generator=generator) for _ in range(GROUPS)]
+    rest = torch.cat(parents[1:], 1)
+    arrays = [part.double().numpy() for part in (children[0], parents[0], rest)]
+    slow = timed(lambda: plain(*arrays, np.random.default_rng(0)))
+    pair = timed(lambda: dependencies(children, parents), 3)
+    many = [torch.randn(BATCH, N, width, generator=generator) for width in (WIDTH, WIDTH, WIDTH * (GROUPS - 1))]
+    alone = timed(lambda: conditional_mutual_information(*many), 3)
+    found = {
+        "plain_s": slow,
+        "layer_pair_ms": [1000 * seconds / BATCH for seconds in pair],
+        "independent_ms": [1000 * seconds / BATCH for seconds in alone],
+        "layer_pair_times_faster": BATCH * slow[0] / pair[0],
+        "independent_times_faster": BATCH * slow[0] / alone[0],
+    }
+    print(f"one estimate, N = {N}, {WIDTH} + {WIDTH} + {WIDTH * (GROUPS - 1)} columns, one core (processor time, wall time)")
+    print(f"  plain loops + scipy         {slow[0]:10.2f} s   {slow[1]:10.2f} s")
+    for name, what in (("layer_pair", "8 x 8 groups of a layer pair"), ("independent", "64 with nothing in common")):
+        milliseconds = found[f"{name}_ms"]
+        ratio = found[f"{name}_times_faster"]
+        print(f"  {what:<28}{milliseconds[0]:9.2f} ms  {milliseconds[1]:10.2f} ms   {ratio:7.0f} x faster (floor {FLOOR} x)")
+    return found
+
+
+def vgg16(data_root: Path | None) -> dict[str, Any]:
+    """All 14 layer pairs of VGG-16, 8 x 8 groups, 250 samples a class: 896 estimates, on two processes."""
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    model = niwaki.models.build("vgg16:classifier=two-layer").eval()
+    graph = niwaki.trace(model, niwaki.models.example_inputs(model))
+    pairs = [pair for pair in layer_pairs(graph) if pair.columns is not None]
+    if data_root is None:
+        images = torch.randn(2500, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        labels = torch.arange(2500) % 10
+        batches = [(images[start : start + 125], labels[start : start + 125]) for start in range(0, 2500, 125)]
+        calibration = niwaki.Calibration.labelled(batches)
+    else:
+        split = niwaki.data.load("cifar10", data_root).split("train")
+        calibration = niwaki.Calibration.labelled(lambda: split.batches(200))
+    evidence = niwaki.Evidence(graph, calibration, say=lambda remark: None)
+    start, clock = time.process_time(), time.perf_counter()
+    observe(evidence, [site for pair in pairs for site in (pair.writes, pair.reads)], Estimation().sampling)
+    watching = time.perf_counter() - clock, time.process_time() - start
+    evidence = niwaki.Evidence(graph, calibration, say=lambda remark: None)
+    clock, used = time.perf_counter(), _processor()
+    found = layer_dependencies(evidence, pairs, Estimation(GROUPS, workers=Workers(count=2)))
+    wall, processor = time.perf_counter() - clock, _processor() - used
+    own, child = (resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    numbers = {
+        "estimates": sum(item.values.numel() for item in found),
+        "wall_s": wall,
+        "processor_s": processor,
+        "two_free_cores_s": processor / 2,
+        "watching_wall_s": watching[0],
+        "peak_gb": [own, child, own + 2 * child],
+    }
+    print(f"\nVGG-16, {len(pairs)} layer pairs, {numbers['estimates']} estimates on two processes (floor 60 s, 2 GB)")
+    print(f"  wall {wall:.1f} s; processor time of all {processor:.1f} s, so {processor / 2:.1f} s on two free cores")
+    print(f"  of that, running the network on 2,500 images takes {watching[0]:.1f} s of wall time")
+    print(f"  peak memory: main {own:.2f} GB, largest worker {child:.2f} GB")
+    return numbers
+
+
+def _processor() -> float:
+    """Processor seconds of this process and of those that it has waited for."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def growth() -> dict[str, Any]:
+    """Processor milliseconds an estimate by samples, groups and width; each from the same middle."""
+    torch.set_num_threads(1)
+    series: dict[str, list[tuple[int, float]]] = {"samples": [], "groups": [], "width": []}
+    for samples in (300, 600, 1250, 2500, 5000):
+        series["samples"].append((samples, _milliseconds(samples, 8, 64)))
+    for groups in (2, 4, 8, 16, 32):
+        series["groups"].append((groups, _milliseconds(1250, groups, 64)))
+    for width in (32, 64, 128, 256, 512, 1024):
+        series["width"].append((width, _milliseconds(1250, 8, width)))
+    print("\nprocessor milliseconds an estimate (else 1,250 samples, 8 x 8 groups, 64 channels a layer)")
+    for name, points in series.items():
+        print(f"  {name:<9}" + "  ".join(f"{size}: {value:.2f}" for size, value in points))
+    return series
+
+
+def _milliseconds(samples: int, groups: int, width: int) -> float:
+    generator = torch.Generator().manual_seed(0)
+    children, parents = (list(torch.randn(samples, width, generator=generator).tensor_split(groups, 1)) for _ in range(2))
+    return 1000 * timed(lambda: dependencies(children, parents))[0] / groups**2
+
+
+def draw(series: dict[str, Any], path: Path) -> None:
+    """The growth as a picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.9), layout="constrained")
+    for axes, (name, points) in zip(figure.subplots(1, len(series)), series.items(), strict=True):
+        axes.plot(*zip(*points, strict=True), marker="o", color="#2f6b4f", lw=1.5)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        axes.set_xticks([size for size, _ in points], [str(size) for size, _ in points], fontsize=7, minor=False)
+        axes.set_xlabel({"samples": "samples", "groups": "groups a layer", "width": "channels a layer"}[name])
+        axes.set_ylabel("ms an estimate, one core")
+        axes.grid(alpha=0.3)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    figure.savefig(path, dpi=160)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=("estimate", "vgg16", "growth"))
+    parser.add_argument("--data-root", type=Path, help="with CIFAR-10; without it, noise of the same size")
+    parser.add_argument("--out", type=Path, help="file for the numbers as JSON")
+    parser.add_argument("--plot", type=Path, help="file for the picture of the growth")
+    words = parser.parse_args()
+    found: dict[str, Any] = {"versions": niwaki.records.versions(), "hardware": niwaki.records.hardware()}
+    if words.only in (None, "estimate"):
+        found["estimate"] = estimate()
+    if words.only in (None, "vgg16"):
+        found["vgg16"] = vgg16(words.data_root)
+    if words.only in (None, "growth"):
+        found["growth"] = growth()
+        if words.plot:
+            draw(found["growth"], words.plot)
+    if words.out:
+        words.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
