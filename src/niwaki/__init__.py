@@ -7,10 +7,11 @@ from niwaki import data, models
 from niwaki.checkpoint import load, load_weights, open_weights, read_weights, save, shrink_files
 from niwaki.compensation import Compensation, Mixing, compensate
 from niwaki.criteria import Criterion, score
+from niwaki.depth import Shallower, drop_branches
 from niwaki.errors import NiwakiError
 from niwaki.evidence import Calibration, Evidence
 from niwaki.export import export_onnx, export_program, quantise_onnx
-from niwaki.graph import Graph, Group, trace
+from niwaki.graph import Branch, Graph, Group, branches, trace
 from niwaki.measure import count_bytes, count_macs, count_params, evaluate, layer_costs, measure_latency, peak_memory
 from niwaki.plan import Plan
 from niwaki.prune import Result, preview, prune
@@ -21,6 +22,7 @@ from niwaki.surgery import check, shrink
 from niwaki.trim import Trimmed, trim
 
 __all__ = [
+    "Branch",
     "Budget",
     "Calibration",
     "Compensation",
@@ -36,14 +38,17 @@ __all__ = [
     "Record",
     "Result",
     "Selection",
+    "Shallower",
     "Trimmed",
     "__version__",
+    "branches",
     "check",
     "compensate",
     "count_bytes",
     "count_macs",
     "count_params",
     "data",
+    "drop_branches",
     "evaluate",
     "export_onnx",
     "export_program",

@@ -1,5 +1,6 @@
 """The channel graph: which indices of which tensors belong together. Only this package knows layers and operators."""
 
+from niwaki.graph.branches import Branch, branches
 from niwaki.graph.inputs import (
     Inputs,
     as_arguments,
@@ -20,6 +21,7 @@ from niwaki.graph.trace import trace
 from niwaki.graph.types import Frozen, Graph, Group, Normaliser, Role, Scale, Slice, Writer
 
 __all__ = [
+    "Branch",
     "Frozen",
     "Graph",
     "Group",
@@ -37,6 +39,7 @@ __all__ = [
     "as_arguments",
     "batch_size",
     "batched",
+    "branches",
     "call",
     "copied",
     "described",

@@ -4,6 +4,7 @@ from niwaki.surgery.blame import Blame
 from niwaki.surgery.check import check
 from niwaki.surgery.config import follow_config
 from niwaki.surgery.cost import MEASURED, MeasuredCost
+from niwaki.surgery.depth import Nothing, check_branches, graph_without_branches, without_branches
 from niwaki.surgery.lineage import remember
 from niwaki.surgery.optimizer import hand_over
 from niwaki.surgery.reference import reference_outputs
@@ -16,14 +17,18 @@ __all__ = [
     "MEASURED",
     "Blame",
     "MeasuredCost",
+    "Nothing",
     "check",
+    "check_branches",
     "check_structure",
     "cut_tensors",
     "follow_config",
+    "graph_without_branches",
     "hand_over",
     "reference_outputs",
     "remember",
     "rewrite",
     "shrink",
     "size_guesses",
+    "without_branches",
 ]

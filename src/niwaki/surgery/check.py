@@ -44,7 +44,7 @@ def check(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None, pruned
         raise SurgeryError("a model on the meta device has no values to check; move it to a device with its weights first")
     worst = _compare(graph, plan, mixings, pruned)
     if not graph.inference.tape.by_value:
-        telling = replace(graph, model=_with_telling_weights(graph.model))
+        telling = replace(graph, model=with_telling_weights(graph.model))
         refilled = copy.deepcopy(pruned)
         fill(refilled, telling, plan, mixings)
         _compare(telling, plan, mixings, refilled, slack=10)
@@ -53,7 +53,7 @@ def check(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None, pruned
 
 def _compare(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], pruned: nn.Module, slack: float = 1) -> float:
     """The largest difference of an output, as a share of the largest; raises where it is too large."""
-    inputs = _telling(graph.inputs)
+    inputs = telling_inputs(graph.inputs)
     made_up = slack > 1
     with preserved_rng():
         torch.manual_seed(0)
@@ -63,7 +63,7 @@ def _compare(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], pruned: nn
             if made_up:
                 return 0.0  # as many boxes or matches as the trace found need not be found with other weights
             raise SurgeryError(f"the masked original cannot be run: {error}") from error
-    actual = _run(pruned, inputs)
+    actual = run_outputs(pruned, inputs)
     if len(expected) != len(actual):
         raise SurgeryError(f"the pruned model returns {len(actual)} tensors, the original {len(expected)}")
     if made_up and not all(bool(tensor.isfinite().all()) for tensor in expected):
@@ -84,7 +84,7 @@ def _compare(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], pruned: nn
     return worst
 
 
-def _with_telling_weights(model: nn.Module) -> nn.Module:
+def with_telling_weights(model: nn.Module) -> nn.Module:
     """A copy with made-up weights of a usual size: branches that start at zero would hide a wrong cut behind them."""
     model = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
@@ -99,7 +99,7 @@ def _with_telling_weights(model: nn.Module) -> nn.Module:
     return model
 
 
-def _telling(inputs: Inputs) -> Inputs:
+def telling_inputs(inputs: Inputs) -> Inputs:
     generator = torch.Generator().manual_seed(0)
 
     def spread(leaf: Any) -> Any:
@@ -115,7 +115,7 @@ def _telling(inputs: Inputs) -> Inputs:
     return tree_map(spread, inputs)  # type: ignore[no-any-return]  # the tree keeps its form
 
 
-def _run(model: nn.Module, inputs: Inputs, watch: AbstractContextManager[Any] | None = None) -> list[Tensor]:
+def run_outputs(model: nn.Module, inputs: Inputs, watch: AbstractContextManager[Any] | None = None) -> list[Tensor]:
     inputs = copied(inputs)
     # a model in evaluation mode is run as it is: setting the mode again might clear what is wrong with it
     mode = preserved_mode(model, training=False) if any(part.training for part in model.modules()) else nullcontext()
@@ -175,7 +175,7 @@ def _first_difference(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], p
         torch.manual_seed(0)
         reference_outputs(graph, plan, mixings, inputs, watch=keep)
     comparer = _Comparer(expected)
-    _run(pruned, inputs, watch=comparer)
+    run_outputs(pruned, inputs, watch=comparer)
     return comparer
 
 

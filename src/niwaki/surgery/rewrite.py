@@ -9,7 +9,7 @@ would have. The graph is the path that the model took in evaluation mode: a Batc
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,18 +33,24 @@ from niwaki.graph import (
     preserved_state,
     tensors_in,
 )
+from niwaki.graph.branches import Branch
 from niwaki.graph.terms import Term, Var, keep_mask, kept_size, leaves, resolve
 from niwaki.plan import Plan
 from niwaki.surgery.check import TOLERANCE, difference
 from niwaki.surgery.shrink import shrink
 
 
-def rewrite(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None) -> fx.GraphModule:
+def rewrite(
+    graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None, dropped: Sequence[Branch] = ()
+) -> fx.GraphModule:
     """A smaller graph of operators that computes what the masked model computes; the model is not touched.
 
     Its forward takes what the model takes, tensors by position or by the same keywords, and returns it in the same
     containers. The batch may be of any size if the example inputs have at least two samples and samples do not depend on
     each other; else only of theirs, and the graph says so. The result is not checked here: `niwaki.check` does that.
+
+    Args:
+        dropped: residual branches that are left out, their sums skipped.
 
     Raises:
         SurgeryError: the model's path depends on values, it takes tensors inside of containers, or returns another thing
@@ -60,9 +66,9 @@ def rewrite(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = Non
         value = tensor.detach()
         _attach(root, name, nn.Parameter(value, learned[name]) if name in learned else value)
     name = f"{type(graph.model).__name__}Graph"
-    module = fx.GraphModule(root, _Writer(graph, plan, root).write(), name).train(False)
+    module = fx.GraphModule(root, _Writer(graph, plan, root, dropped).write(), name).train(False)
     if not _takes_any_batch(module, graph):
-        module = fx.GraphModule(root, _Writer(graph, plan, root, fixed=True).write(), name).train(False)
+        module = fx.GraphModule(root, _Writer(graph, plan, root, dropped, fixed=True).write(), name).train(False)
     return module
 
 
@@ -118,7 +124,11 @@ class _Size:
 class _Writer:
     """Writes the tape's operators as nodes, their sizes restated."""
 
-    def __init__(self, graph: Graph, plan: Plan, root: nn.Module, *, fixed: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, plan: Plan, root: nn.Module, dropped: Sequence[Branch] = (), *, fixed: bool = False
+    ) -> None:
+        self._sums = {branch.position: branch.stream for branch in dropped}
+        self._left_out = {position for branch in dropped for position in branch.operators}
         self._graph, self._root, self._fixed = graph, root, fixed
         self._tape, self._axes = graph.inference.tape, graph.inference.axes
         self._masks = graph.masks(plan.kept)
@@ -137,10 +147,16 @@ class _Writer:
             self._nodes[ref] = self._fx.get_attr(f"constant_{number}")
         biases = self._biases()
         for position, op in enumerate(self._tape.ops):
-            self._operator(op)
-            if position in biases:
-                self._add_bias(op, biases[position])
+            if position in self._sums:
+                self._nodes[op.result] = self._nodes[op.tensors[self._sums[position]]]
+            elif position not in self._left_out:
+                self._operator(op)
+                if position in biases:
+                    self._add_bias(op, biases[position])
         self._fx.output(self._outputs())
+        for node in self._fx.nodes:
+            if node.op == "get_attr" and not node.users:
+                self._fx.erase_node(node)  # and the module does not keep it
         return self._fx
 
     def _inputs(self) -> None:
