@@ -15,7 +15,7 @@ from niwaki import checkpoint, models
 from niwaki.checkpoint import Blueprint
 from niwaki.cli import options, training
 from niwaki.cli.console import before_after, messages, results
-from niwaki.cli.setup import Words, is_artefact, set_up
+from niwaki.cli.setup import Words, is_artefact, is_first_process, set_up, usable_device
 from niwaki.cli.training import Parts, TrainWords, run_training
 from niwaki.errors import SettingError
 from niwaki.measure import snapshot
@@ -77,12 +77,14 @@ def finetune(
     parts = Parts(
         setup.model,
         setup.dataset,
-        device,
+        str(usable_device(device)),
         {"data": data, "plan": hashlib.sha256(blueprint.to_json().encode()).hexdigest()},
         distillation=_distillation(blueprint, teacher, distil, device) if teacher else None,
         parameter_groups=parameter_groups(setup.model, weight_decay=weight_decay),
     )
     history = run_training(words, parts)
+    if not is_first_process():
+        return
     (now,) = snapshot([setup.model.eval()], setup.inputs, setup.batches)
     found = setup.record
     notes = (*found.notes, *history.notes, *([history.stopped] if history.stopped else []))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,17 +95,24 @@ def set_up(words: Words) -> Setup:
     return Setup(model, inputs, _batches(words, dataset, device), settings, record, calibration, dataset)
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that writes and prints, of those that accelerate or torchrun launched."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def is_artefact(model: str) -> bool:
     """Whether the word for a model is a folder that niwaki wrote."""
     return (Path(model) / checkpoint.PLAN).is_file()
 
 
 def usable_device(name: str) -> torch.device:
-    """The device of that name.
+    """The device of that name; "cuda" is this process's own where several were launched.
 
     Raises:
         SettingError: there is none here.
     """
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -13,7 +13,7 @@ from niwaki import models
 from niwaki.checkpoint import WEIGHTS
 from niwaki.cli import options, training
 from niwaki.cli.console import before_after, messages, results
-from niwaki.cli.setup import usable_device
+from niwaki.cli.setup import is_first_process, usable_device
 from niwaki.cli.training import Parts, TrainWords, run_training
 from niwaki.graph import trace
 from niwaki.measure import snapshot
@@ -79,6 +79,8 @@ def train(
         parameter_groups=parameter_groups(network, weight_decay=weight_decay),
     )
     history = run_training(words, parts)
+    if not is_first_process():
+        return
     plain = fold_sigmoid_batchnorm(network)
     write_bytes_atomic(out / WEIGHTS, save({name: t.detach().cpu().contiguous() for name, t in plain.state_dict().items()}))
     test = dataset.split("test").to(place)

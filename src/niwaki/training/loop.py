@@ -209,6 +209,23 @@ def check_weights(model: nn.Module) -> None:
             raise DivergedError(f"buffer {name!r} is not a number any more")
 
 
+def _check_everywhere(run: Run) -> None:
+    """What one process finds broken (its own BatchNorm statistics, say) stops all, or the others would wait for it."""
+    if run.accelerator.num_processes == 1:
+        check_weights(run.model)
+        return
+    from accelerate.utils import gather_object
+
+    try:
+        check_weights(run.model)
+        found: list[str] = []
+    except DivergedError as error:
+        found = [str(error)]
+    problems: list[str] = gather_object(found)
+    if problems:
+        raise DivergedError(problems[0])
+
+
 def _finished(run: Run, progress: Progress) -> Epoch:
     """The epoch's numbers, over all processes."""
     if run.accelerator.num_processes > 1:
@@ -220,7 +237,7 @@ def _finished(run: Run, progress: Progress) -> Epoch:
     if not samples:
         raise DataError(f"train_batches gave no samples for epoch {progress.epoch}")
     check_loss(progress)
-    check_weights(run.model)
+    _check_everywhere(run)
     loss, extra, correct, _ = progress.sums.tolist()
     return Epoch(
         progress.epoch, loss / samples, extra / progress.step, correct / samples, progress.lr, int(samples), progress.seconds
