@@ -242,6 +242,15 @@ def test_a_model_that_was_not_pruned_is_refused(saved: tuple[niwaki.Result, Path
         niwaki.save(other, tmp_path / "other")
 
 
+def test_a_graph_of_operators_is_refused_and_can_be_exported(tmp_path: Path, quick_latency: None) -> None:
+    model = zoo.build("ConvNoBias")
+    result = niwaki.prune(model, zoo.inputs(model, 1), compensation="none", form="graph")
+    with pytest.raises(CheckpointError, match="is a graph of operators"):
+        niwaki.save(result, tmp_path / "graph")
+    exported = niwaki.export_program(result.model, zoo.inputs(model, 1), tmp_path / "graph.pt2")
+    assert exported.difference < 1e-5
+
+
 @pytest.mark.parametrize("name", ["plan.json", "model.safetensors", "record.json", "manifest.json"])
 def test_any_changed_byte_and_any_missing_file_is_named(saved: tuple[niwaki.Result, Path], name: str) -> None:
     path = saved[1] / name

@@ -139,6 +139,13 @@ def test_a_pruned_folder_is_pruned_again(run: Run, weights: Path, tmp_path: Path
     assert (plan["factory"], len(plan["steps"])) == ("digits-cnn", 2)
 
 
+def test_eval_says_what_each_layer_costs(run: Run) -> None:
+    code, text, err = run("eval", "lenet-300-100", "--layers")
+    assert code == 0, err
+    assert "of the time" in text
+    assert "235,200" in text  # 784 · 300 multiply-adds
+
+
 def test_inspect_lists_groups_and_reasons(run: Run) -> None:
     code, text, _ = run("inspect", "lenet-300-100")
     assert code == 0

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import torch.fx
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn

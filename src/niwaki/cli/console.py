@@ -40,7 +40,9 @@ _ROWS: dict[str, Callable[[Measurement], str]] = {
     "parameters": lambda m: f"{m.params:,}",
     "MACs a sample": lambda m: f"{m.macs:,}",
     "latency": lambda m: f"{m.latency_ms:.2f} ms",
+    "throughput": lambda m: "–" if m.throughput is None else f"{m.throughput:,.0f} samples/s",
     "size": lambda m: f"{m.bytes:,} B",
+    "peak memory": lambda m: "–" if m.peak_bytes is None else f"{m.peak_bytes:,} B",
 }
 _SIZES = {"parameters": "params", "MACs a sample": "macs", "latency": "latency_ms", "size": "bytes"}
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
+from rich.table import Table
 
 from niwaki.cli import options
-from niwaki.cli.console import before_after, results
+from niwaki.cli.console import before_after, results, table
 from niwaki.cli.setup import Words, set_up
-from niwaki.measure import snapshot
+from niwaki.measure import LayerCost, layer_costs, snapshot
 from niwaki.records import Record
 
 
@@ -23,6 +26,7 @@ def evaluate(
     device: options.Device = "cpu",
     seed: options.Seed = 0,
     json: options.Json = False,
+    layers: Annotated[bool, typer.Option("--layers", help="what each layer costs, too")] = False,
 ) -> None:
     """Measure one network, pruned or not: accuracy, loss, parameters, MACs, latency, size.
 
@@ -31,6 +35,8 @@ def evaluate(
       niwaki eval lenet-300-100 --weights lenet.pth --data fashion-mnist --data-root data
 
       niwaki eval pruned --data fashion-mnist --data-root data --json
+
+      niwaki eval resnet20 --layers
     """
     setup = set_up(Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed))
     (now,) = snapshot([setup.model], setup.inputs, setup.batches)
@@ -40,3 +46,15 @@ def evaluate(
         typer.echo(record.to_json(), nl=False)
     else:
         results.print(before_after(record, model))
+        if layers:
+            results.print(_layers(layer_costs(setup.model, setup.inputs)))
+
+
+def _layers(costs: list[LayerCost]) -> Table:
+    """What each layer costs, and its share of the layers' time."""
+    total = sum(cost.ms for cost in costs) or 1.0
+    rows = [
+        (cost.name or "the model", cost.kind, f"{cost.params:,}", f"{cost.macs:,}", f"{cost.ms:.3f}", f"{cost.ms / total:.1%}")
+        for cost in costs
+    ]
+    return table("layers", ("layer", "kind", "parameters", "MACs a sample", "ms a batch", "of the time"), rows)
