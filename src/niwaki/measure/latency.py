@@ -91,7 +91,8 @@ def latency_ratio(
 ) -> Ratio:
     """The time of the second model as a multiple of the first's, on the same inputs.
 
-    Rounds go on for `seconds`, and then until the median is known to `precision`, but not beyond `patience` seconds.
+    Rounds go on for `seconds`, and then until the median is known to `precision`, but not beyond `patience` seconds (four times
+    that where fewer than 30 rounds were made).
 
     Args:
         target: it is enough to know on which side of this the ratio lies.
@@ -112,7 +113,9 @@ def latency_ratio(
                 elapsed, ratio = time.perf_counter() - start, _ratio(ratios)
                 known = elapsed >= seconds and ratio.spread <= precision
                 told = target is not None and elapsed >= seconds / 2 and not ratio.low <= target <= ratio.high
-                if len(ratios) >= 8 and (known or told or elapsed >= patience):
+                # slow models have few rounds to their name by then: they get more time, but not without end
+                enough = elapsed >= patience and (len(ratios) >= 30 or elapsed >= 4 * patience)
+                if len(ratios) >= 8 and (known or told or enough):
                     return ratio
 
 
