@@ -25,7 +25,7 @@ def prune(
     weights: options.Weights = None,
     data: options.Data = None,
     data_root: options.DataRoot = None,
-    criterion: Annotated[str, typer.Option(help="which units stay: l1, l2, l2-gm, bn-scale, random, mint")] = "l2",
+    criterion: Annotated[str, typer.Option(help="which units stay: l1, l2, l2-gm, reconstruct, bn-scale, random, mint")] = "l2",
     scores: blocks.ScoresFile = None,
     granularity: blocks.Granularity = "unit",
     groups: blocks.Groups = None,

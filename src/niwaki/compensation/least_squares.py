@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from niwaki.compensation.mixing import Mixing
-from niwaki.graph import Graph, Role
 
 TINY = 1e-9  # of the mean variance: keeps a singular matrix solvable
 
@@ -101,12 +100,6 @@ def signal(joint: Joint, units: Sequence[int], gram: Tensor | None = None) -> fl
     cross = plain @ joint.rz.T
     covariance = joint.rr + cross + cross.T + plain @ joint.zz @ plain.T
     return float(covariance.trace() if gram is None else (gram * covariance).sum())
-
-
-def consumer_gram(graph: Graph, name: str, weight: str) -> Tensor:
-    """W·Wᵀ over the units that a consumer reads, summed over all that it puts out of each: (width, width), float64."""
-    rows = [piece.rows(graph.state).double().cpu() for piece in graph[name].of_role(Role.CONSUMER) if piece.tensor == weight]
-    return sum((table @ table.T for table in rows), torch.zeros((), device="cpu"))
 
 
 def as_one(found: Mapping[str, Mixing]) -> Mixing:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from niwaki.compensation.base import COMPENSATIONS, Compensated, Compensation
-from niwaki.compensation.least_squares import Joint, as_one, consumer_gram, residual, signal, solve
+from niwaki.compensation.least_squares import Joint, as_one, residual, signal, solve
 from niwaki.compensation.merge import Merge
 from niwaki.compensation.mixing import Mixing
 from niwaki.errors import SettingError
@@ -24,7 +24,7 @@ from niwaki.evidence import Evidence
 from niwaki.graph import Group
 from niwaki.graph.gaussian import Prior
 from niwaki.graph.offsets import offsets
-from niwaki.moments import derive
+from niwaki.moments import consumer_gram, derive
 from niwaki.plan import Plan
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from niwaki.compensation.base import COMPENSATIONS, Compensated, Compensation
-from niwaki.compensation.least_squares import Joint, as_one, consumer_gram, residual, signal, solve
+from niwaki.compensation.least_squares import Joint, as_one, residual, signal, solve
 from niwaki.compensation.masked import Folded
 from niwaki.compensation.mixing import Mixing
 from niwaki.errors import SettingError
@@ -27,7 +27,7 @@ from niwaki.evidence import Evidence
 from niwaki.graph import Graph, Group, Op, Playback, Tape, batch_size, preserved_rng, tensors_in
 from niwaki.graph.offsets import offsets
 from niwaki.graph.playback import live_bytes, restated
-from niwaki.moments import Moments, Reader, gather, readers
+from niwaki.moments import Moments, Reader, consumer_gram, gather, readers
 from niwaki.plan import Plan
 
 FEW = 0.03  # the ridge where there are as many inputs as kept units

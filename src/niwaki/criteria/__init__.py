@@ -8,6 +8,7 @@ from niwaki.criteria.mint import Mint, unit_scores
 from niwaki.criteria.mutual_information import conditional_mutual_information, dependencies
 from niwaki.criteria.norm import L1, L2
 from niwaki.criteria.random import Random
+from niwaki.criteria.reconstruction import Reconstruction
 
 __all__ = [
     "CRITERIA",
@@ -20,6 +21,7 @@ __all__ = [
     "GeometricMedian",
     "Mint",
     "Random",
+    "Reconstruction",
     "conditional_mutual_information",
     "dependencies",
     "layer_dependencies",

@@ -2,7 +2,8 @@
 
 from niwaki.moments.accumulate import Moments
 from niwaki.moments.derive import derive
+from niwaki.moments.fisher import output_fisher
 from niwaki.moments.gather import gather
-from niwaki.moments.units import Reader, readers
+from niwaki.moments.units import Reader, consumer_gram, readers
 
-__all__ = ["Moments", "Reader", "derive", "gather", "readers"]
+__all__ = ["Moments", "Reader", "consumer_gram", "derive", "gather", "output_fisher", "readers"]

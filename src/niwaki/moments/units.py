@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from niwaki.graph import Graph
+from niwaki.graph import Graph, Role
 from niwaki.graph.inference import Read
 from niwaki.graph.offsets import reads_of, weight_of
 from niwaki.graph.terms import positions
@@ -72,3 +72,17 @@ def readers(graph: Graph, groups: Iterable[str]) -> dict[int, list[Reader]]:
                 order = units.argsort(stable=True)[int((units < 0).sum()) :]
                 found[read.position].append(Reader(name, weight, read, order, var.size))
     return dict(sorted(found.items()))
+
+
+def consumer_gram(graph: Graph, name: str, weight: str, outputs: Tensor | None = None) -> Tensor:
+    """Wᵀ·D·W over the units that a consumer reads, summed over the places of its kernel: (width, width), float64.
+
+    Args:
+        outputs: D (out, out), for a weight with its outputs on the first axis; the identity without it.
+    """
+    tensor = graph.state[weight].detach().double().cpu()
+    if outputs is not None and outputs.shape == (len(tensor),) * 2:
+        values, vectors = torch.linalg.eigh(outputs)
+        tensor = torch.tensordot(vectors * values.clamp(min=0).sqrt(), tensor, dims=([0], [0]))
+    rows = [piece.rows({weight: tensor}) for piece in graph[name].of_role(Role.CONSUMER) if piece.tensor == weight]
+    return sum((table @ table.T for table in rows), torch.zeros((), device="cpu"))
