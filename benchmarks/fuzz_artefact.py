@@ -7,6 +7,7 @@ fit, factories that would run something. Python's audit events show every file w
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import tempfile
@@ -19,16 +20,25 @@ import torch
 
 import niwaki
 from niwaki.errors import NiwakiError
+from niwaki.selection.blocks import LayerBlocks
+from niwaki.surgery.block_sparse import with_blocks
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--blocks", action="store_true", help="of a network with block-sparse layers")
     settings = parser.parse_args()
     torch.manual_seed(0)
     model = niwaki.models.build("digits-cnn").eval()
     result = niwaki.prune(model, niwaki.models.example_inputs(model))
+    if settings.blocks:  # layers that hold blocks of a weight, as trimming leaves them
+        weight = result.model.get_parameter("conv2.weight")
+        rows, columns = ([index * 4 // size for index in range(size)] for size in weight.shape[:2])
+        kept = tuple((i, j) for i in range(4) for j in range(4) if (i + j) % 3)
+        blocks = {"conv2": LayerBlocks(tuple(rows), tuple(columns), kept)}
+        result = dataclasses.replace(result, model=with_blocks(result.model, blocks))
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         saved = niwaki.save(result, Path(folder) / "saved")

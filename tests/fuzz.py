@@ -56,8 +56,13 @@ def damage(folder: Path, rng: random.Random) -> str:
     return kind
 
 
+def _read(folder: Path) -> list[str]:
+    """The files that niwaki reads, but for the manifest."""
+    return list(json.loads((folder / "manifest.json").read_text())["files"])
+
+
 def _bytes(folder: Path, rng: random.Random) -> None:
-    path = folder / rng.choice([*READ, "manifest.json"])
+    path = folder / rng.choice([*_read(folder), "manifest.json"])
     content = bytearray(path.read_bytes())
     head = rng.random() < 0.5  # headers are where the structure is
     for _ in range(rng.choice([1, 1, 1, 2, 20])):
@@ -66,7 +71,7 @@ def _bytes(folder: Path, rng: random.Random) -> None:
 
 
 def _bytes_rehashed(folder: Path, rng: random.Random) -> None:
-    path = folder / rng.choice(READ)
+    path = folder / rng.choice(_read(folder))
     content = path.read_bytes()
     at = rng.randrange(min(len(content), 400) if rng.random() < 0.7 else len(content))
     part = bytes(rng.randrange(256) for _ in range(rng.randrange(1, 9)))
@@ -77,7 +82,7 @@ def _bytes_rehashed(folder: Path, rng: random.Random) -> None:
 
 
 def _json(folder: Path, rng: random.Random) -> None:
-    path = folder / "plan.json"
+    path = folder / rng.choice([name for name in _read(folder) if name in ("plan.json", "blocks.json")])
     data = json.loads(path.read_text())
     for _ in range(rng.choice([1, 1, 1, 3])):
         holder, key = rng.choice(list(_places(data)))

@@ -7,16 +7,19 @@ dense weight.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from niwaki.errors import CheckpointError, NiwakiError
+from niwaki.checkpoint.blueprint import read_json
+from niwaki.errors import CheckpointError, NiwakiError, SettingError
 from niwaki.selection.blocks import BlockPlan
 from niwaki.surgery.block_sparse import BlockSparse, expanded, with_blocks, without_blocks
 
 BLOCKS = "blocks.json"
+DENSEST = 2**30  # numbers in a dense weight that blocks are put into
 
 
 def take_out(model: nn.Module) -> tuple[nn.Module, str | None]:
@@ -48,10 +51,10 @@ def opened(text: str, tensors: Mapping[str, Tensor], where: str) -> dict[str, Te
     for name, blocks in plan.items():
         try:
             shape = tuple(int(size) for size in data["shapes"][name])
-            if shape[:2] != (len(blocks.rows), len(blocks.columns)):
+            if shape[:2] != (len(blocks.rows), len(blocks.columns)) or not 0 < math.prod(shape) <= DENSEST:
                 raise CheckpointError(f"{where}: the weight of {name} has another shape than its blocks")
             dense[f"{name}.weight"] = expanded(tensors[f"{name}.weight"], blocks, shape)
-        except (KeyError, TypeError, ValueError, NiwakiError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{where} does not fit the weights of {name}: {error}") from error
     return dense
 
@@ -67,15 +70,19 @@ def put_back(model: nn.Module, text: str, where: str) -> nn.Module:
         made = with_blocks(model, dict(plan))
         for name in data["dense"]:
             made.get_submodule(name).dense = True  # type: ignore[assignment]  # a layer of blocks
-    except (AttributeError, KeyError, TypeError, NiwakiError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{where} is of another network: {error}") from error
     return made
 
 
 def _read(text: str, where: str) -> tuple[BlockPlan, dict[str, Any]]:
     try:
+        data: dict[str, Any] = read_json(text)
         plan = BlockPlan.from_json(text)
-    except NiwakiError as error:
+        sides = {f"{name}, {side}": getattr(plan[name], side) for name in plan for side in ("rows", "columns")}
+        for name, groups in sides.items():
+            if not all(type(group) is int and -1 <= group < len(groups) for group in groups):
+                raise SettingError(f"the groups of {name} are not numbered from 0, at most one an index")
+    except (NiwakiError, AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{where}: {error}") from error
-    data: dict[str, Any] = json.loads(text)
     return plan, data
