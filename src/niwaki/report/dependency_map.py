@@ -6,13 +6,16 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from niwaki.criteria import Dependency
 from niwaki.errors import MissingExtraError
 from niwaki.selection.blocks import LayerBlocks
 
 WIDTH = 5.2  # inches
 MARK = 0.32  # half of a cut block's cross, in blocks
-NUMBERS = 12  # groups a side up to which every value is written out
+NUMBERS = 12  # groups a side up to which every value is written out, and what is cut crossed out
 
 
 def draw_dependencies(found: Dependency, path: str | Path, blocks: LayerBlocks | None = None) -> Path:
@@ -20,7 +23,7 @@ def draw_dependencies(found: Dependency, path: str | Path, blocks: LayerBlocks |
 
     Args:
         path: ends in .png, .svg or .pdf; its folder is made where it is not there.
-        blocks: which blocks stay; those that go are crossed out.
+        blocks: which blocks stay; those that go are crossed out, or faded where there are many.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -34,17 +37,18 @@ def draw_dependencies(found: Dependency, path: str | Path, blocks: LayerBlocks |
     figure = figures.Figure(figsize=(WIDTH, 1.3 + (WIDTH - 1.4) * min(max(children / parents, 0.35), 2)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values.numpy(), cmap="YlGnBu", vmin=0, vmax=max(float(values.max()), 1e-9), aspect="auto")
-    figure.colorbar(image, ax=axes, label="I(child; parent | other parents)")
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label("I(child; parent | other parents)", fontsize=8)
+    bar.ax.tick_params(labelsize=7, length=2)
     if max(children, parents) <= NUMBERS:
         _write_values(axes, found, float(values.max()))
     title = found.pair.name if len(found.pair.name) <= 44 else f"{found.pair.child} and what it reads"
     if blocks is not None:
-        kept = set(blocks.kept)
-        gone = [(row, column) for row in range(children) for column in range(parents) if (row, column) not in kept]
-        for row, column in gone:
-            for sign in (-1, 1):
-                axes.plot([column - MARK, column + MARK], [row - sign * MARK, row + sign * MARK], color="#b3432b", lw=0.9)
-        title += f": {len(gone)} of {children * parents} blocks cut (crossed out)"
+        gone = torch.ones(children, parents, dtype=torch.bool)
+        for row, column in blocks.kept:
+            gone[row, column] = False
+        how = _cross_out(axes, gone) if max(children, parents) <= NUMBERS else _fade(axes, gone)
+        title += f": {int(gone.sum())} of {children * parents} blocks cut ({how})"
     axes.set_title(title, fontsize=9, loc="left")
     axes.set_xlabel(f"groups of the {len(found.parent_group)} parent units", fontsize=8)
     axes.set_ylabel(f"groups of the {len(found.child_group)} child units", fontsize=8)
@@ -52,8 +56,23 @@ def draw_dependencies(found: Dependency, path: str | Path, blocks: LayerBlocks |
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.yaxis.get_major_locator().set_params(integer=True)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=200)
+    figure.savefig(path, dpi=160)
     return Path(path)
+
+
+def _cross_out(axes: Any, gone: Tensor) -> str:
+    for row, column in gone.nonzero().tolist():
+        for sign in (-1, 1):
+            axes.plot([column - MARK, column + MARK], [row - sign * MARK, row + sign * MARK], color="#b3432b", lw=0.9)
+    return "crossed out"
+
+
+def _fade(axes: Any, gone: Tensor) -> str:
+    """Lay white over what is cut: crosses would hide a large matrix."""
+    cover = torch.ones(*gone.shape, 4)
+    cover[..., 3] = 0.72 * gone
+    axes.imshow(cover.numpy(), aspect="auto")
+    return "faded"
 
 
 def _write_values(axes: Any, found: Dependency, highest: float) -> None:
