@@ -68,7 +68,11 @@ class DerivedMoments(Compensation):
             found, lost, seen = {}, 0.0, 0.0
             for weight, counted in moments[name].items():
                 joint, gram = Joint.of_original(counted.mean, counted.covariance, units), consumer_gram(graph, name, weight)
-                found[weight] = self._blended(solve(joint, units, self.ridge, shift=shift), merged)
+                fitted = solve(joint, units, self.ridge, shift=shift)
+                found[weight] = blended = self._blended(fitted, merged)
+                plain = Mixing.selecting(len(gram), units)
+                if residual(joint, blended, units, gram) > residual(joint, plain, units, gram):
+                    found[weight] = fitted  # by these moments merging does harm here
                 lost, seen = lost + residual(joint, found[weight], units, gram), seen + signal(joint, units, gram)
             mixings[name], residuals[name] = as_one(found), lost / seen if seen > 0 else 0.0
             notes[name] = (
