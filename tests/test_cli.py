@@ -146,6 +146,33 @@ def test_eval_says_what_each_layer_costs(run: Run) -> None:
     assert "235,200" in text  # 784 · 300 multiply-adds
 
 
+def test_reconstruct_and_refit_on_the_command_line(run: Run, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pruned"
+    words = ("prune", "digits-cnn", "--weights", weights, "--data", "digits", "--calibration", 64, "--recovery", "refit")
+    code, _, err = run(*words, "--out", out)
+    assert code == 0, err
+    record = json.loads((out / "record.json").read_text())
+    assert record["settings"]["recovery"] == ["Refit()"] or "Refit" in record["settings"]["recovery"][0]
+    assert any("reconstruct, as there are calibration inputs" in note for note in record["notes"])
+    assert any("fitted to the original's over 64 inputs" in note for note in record["notes"])
+    code, text, err = run("eval", out, "--data", "digits", "--json")
+    assert code == 0, err
+    assert json.loads(text)["after"]["accuracy"] == record["after"]["accuracy"]
+
+
+@pytest.mark.parametrize("more", [(), ("--data", "digits", "--accuracy", "--limit", 50)])
+def test_sensitivity_draws_and_writes_numbers(run: Run, weights: Path, tmp_path: Path, more: tuple[object, ...]) -> None:
+    picture = tmp_path / "curves.png"
+    code, _, err = run("sensitivity", "digits-cnn", "--weights", weights, "--ratios", "0.25,0.75", "--out", picture, *more)
+    assert code == 0, err
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    found = json.loads((tmp_path / "curves.json").read_text())
+    assert found["measure"] == ("accuracy" if more else "residual")
+    assert set(found["groups"]) >= {"conv1", "conv2"}
+    if not more:
+        assert all(0 <= low <= high for low, high in found["groups"].values())
+
+
 def test_inspect_lists_groups_and_reasons(run: Run) -> None:
     code, text, _ = run("inspect", "lenet-300-100")
     assert code == 0
@@ -173,6 +200,12 @@ def test_inspect_lists_groups_and_reasons(run: Run) -> None:
         (("reproduce", "neuron-mergin"), "'neuron-merging'"),
         (("reproduce", "neuron-merging", "--only", "lenet"), "'lenet-300-100'"),
         (("prune", "nowhere.nets:build"), "nowhere"),
+        (("sensitivity", "digits-cnn", "--out", "x.png", "--ratios", "half"), "0.1,0.5,0.9"),
+        (("sensitivity", "digits-cnn", "--out", "x.png", "--ratios", "0.5,1"), "[0, 1)"),
+        (("sensitivity", "digits-cnn", "--out", "x.png", "--compensation", "none"), "no residual is known"),
+        (("sensitivity", "digits-cnn", "--out", "x.png", "--accuracy"), "name one with --data"),
+        (("prune", "digits-cnn", "--recovery", "refit"), "pass some as calibration="),
+        (("prune", "digits-cnn", "--compensation", "reconstruct"), "pass some as calibration="),
         (("prune", "digits-cnn", "--calibration", 64), "training split of --data"),
         (("prune", "digits-cnn", "--calibration", 64, "--data", "digits", "--split", "train"), "on another"),
         (("prune", "digits-cnn", "--calibration", 99999, "--data", "digits"), "99999"),

@@ -17,6 +17,7 @@ from niwaki.cli.prune import prune
 from niwaki.cli.report import report
 from niwaki.cli.reproduce import reproduce
 from niwaki.cli.score import score_command
+from niwaki.cli.sensitivity import sensitivity_command
 from niwaki.cli.train import train
 from niwaki.errors import NiwakiError
 
@@ -30,6 +31,7 @@ app.command()(train)
 app.command("score")(score_command)
 app.command()(prune)
 app.command()(finetune)
+app.command("sensitivity")(sensitivity_command)
 app.command("eval")(evaluate)
 app.command()(inspect)
 app.command()(export)

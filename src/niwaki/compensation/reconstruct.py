@@ -3,8 +3,8 @@
 Neuron Merging gives a dropped unit's role to one kept unit; this is its natural end, all kept units at once, and a constant.
 The inputs are gone through once, all layers in step: before a layer that reads pruned units, the original and the network
 as it is so far have both run up to there on all inputs; what the original's units are there is fitted with the kept units
-as they are now, so that every layer also makes up for what is left of the errors before it. A weight that reads several times
-is fitted where it reads first.
+as they are now, so that every layer also makes up for what is left of the errors before it. A weight that reads several
+times is fitted where it reads first.
 
 Source: the least squares itself is that of He, Zhang, Sun, Channel Pruning for Accelerating Very Deep Neural Networks, ICCV
 2017, eq. 4, taken over units in the place of weights.
