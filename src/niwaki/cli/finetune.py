@@ -79,7 +79,7 @@ def finetune(
         setup.dataset,
         str(usable_device(device)),
         {"data": data, "plan": hashlib.sha256(blueprint.to_json().encode()).hexdigest()},
-        distillation=_distillation(blueprint, teacher, distil, device) if teacher else None,
+        distillation=_distillation(blueprint, teacher, distil, str(usable_device(device))) if teacher else None,
         parameter_groups=parameter_groups(setup.model, weight_decay=weight_decay),
     )
     history = run_training(words, parts)

@@ -13,6 +13,7 @@ from niwaki.records import write_bytes_atomic
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_ROOM = 1.5  # how much higher than the fifth highest bin a panel is
 _BEFORE, _AFTER, _GREY = "#B8B8B8", "#0072B2", "#595959"
 
 
@@ -59,7 +60,25 @@ def _draw(axes: Axes, title: str, before: Sequence[int], after: Sequence[int]) -
     axes.set_title(title, fontsize=12, loc="left", fontweight="bold")
     axes.set_xlabel("importance (the factor of the normalisation)", fontsize=10)
     axes.set_xlim(0, 1)
+    _cut(axes, [*zip(places, before, strict=True)], [*zip(places, after, strict=True)])
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=10, color=_GREY)
     axes.grid(axis="y", color="#E3E3E3", linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def _cut(axes: Axes, *histograms: list[tuple[float, int]]) -> None:
+    """Let a few bins that tower over all others run out at the top, with their counts: else nothing else can be seen."""
+    heights = sorted((count for histogram in histograms for _, count in histogram), reverse=True)
+    top = _ROOM * max(heights[min(4, len(heights) - 1)], 1)
+    if heights[0] <= top:
+        return
+    axes.set_ylim(0, top)
+    for histogram, colour in zip(histograms, (_GREY, _AFTER), strict=True):
+        for place, count in histogram:
+            if count > top:
+                side = "left" if place < 0.5 else "right"
+                shift = 8 if side == "left" else -8
+                axes.annotate(
+                    f"↑ {count}", (place, top), (shift, -10), textcoords="offset points", ha=side, color=colour, fontsize=10
+                )
