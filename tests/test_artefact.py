@@ -180,6 +180,16 @@ def test_a_factory_of_ones_own_is_named_with_its_arguments(tmp_path: Path, quick
         niwaki.load(folder)
 
 
+def test_a_network_changed_since_it_was_built_is_saved_without_its_factory(
+    saved: tuple[niwaki.Result, Path], tmp_path: Path
+) -> None:
+    model = saved[0].model
+    model.fc = nn.Sequential(nn.Dropout(0.1), model.fc)  # a new head
+    with pytest.warns(UserWarning, match="names no factory"):
+        folder = niwaki.save(saved[0], tmp_path / "new-head")
+    assert read_blueprint(folder).factory is None
+
+
 def test_a_factory_that_does_not_say_what_it_makes_must_be_given(tmp_path: Path, quick_latency: None) -> None:
     result = niwaki.prune(own_factory().eval(), torch.randn(2, 7))
     folder = niwaki.save(result, tmp_path / "a", model="test_artefact:own_factory")

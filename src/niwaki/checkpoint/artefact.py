@@ -87,7 +87,7 @@ def save(
 
     Raises:
         OutputError: the folder exists and `overwrite` is not set, or it cannot be written.
-        CheckpointError: the model is not one that niwaki pruned, or the factory does not build its original.
+        CheckpointError: the model is not one that niwaki pruned, it holds NaN, or `model` does not build its original.
     """
     if isinstance(result.model, fx.GraphModule):
         raise CheckpointError(
@@ -95,6 +95,7 @@ def save(
             "torch.export.save(torch.export.export(model, (inputs,)), 'model.pt2')"
         )
     ordinary, blocks = take_out(result.model)
+    _refuse_broken(ordinary, dict(ordinary.named_parameters()), f"this {type(result.model).__name__}")
     blueprint = Blueprint.of(ordinary, model, arguments)
     settings = {**result.record.settings, "model": blueprint.factory, "factory": dict(blueprint.arguments)}
     if input_shape is not None:
@@ -237,15 +238,19 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy or download it again") from error
 
 
-def _refuse_broken(original: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+def _refuse_broken(original: nn.Module, tensors: Mapping[str, Tensor], where: object) -> None:
     learned = dict(original.named_parameters(remove_duplicate=False))
     bad = [name for name, t in tensors.items() if name in learned and t.is_floating_point() and not bool(t.isfinite().all())]
     if bad:
-        raise CheckpointError(f"{folder} holds NaN or infinite weights in {', '.join(bad[:5])}; its training diverged")
+        raise CheckpointError(f"{where} holds NaN or infinite weights in {', '.join(bad[:5])}; its training diverged")
 
 
 def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, told: bool) -> Blueprint:
-    """The blueprint, once its factory and the weights written gave the model again; without the factory if that was a guess."""
+    """The blueprint, once its factory and the weights written gave the model again.
+
+    A factory that the caller did not name, but the network remembered, may have been overtaken (a new head): then it is left
+    out, with a warning.
+    """
     try:
         files = [stage / name for name in (WEIGHTS, BUFFERS, BLOCKS) if (stage / name).exists()]
         again = _assembled(blueprint, files, blueprint.factory, stage)
@@ -254,9 +259,8 @@ def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, told: bool) 
         difference = str(error).replace(str(stage), "it")
     if difference is None:
         return blueprint
-    guessed = not told and type(model).__module__.partition(".")[0] in ("timm", "transformers")  # read off the network
     wrong = f"{blueprint.factory!r} with {str(dict(blueprint.arguments))[:200]} does not build the original: {difference}"
-    if not guessed:
+    if told:
         raise CheckpointError(wrong)
     warnings.warn(f"{wrong}. The folder names no factory; save(…, model=…) can say the right one", stacklevel=4)
     return dataclasses.replace(blueprint, factory=None, arguments={})

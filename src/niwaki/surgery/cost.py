@@ -16,7 +16,8 @@ from niwaki.surgery.shrink import shrink
 from niwaki.surgery.sizes import size_guesses
 
 MEASURED = ("memory", "latency")
-UNSTEADY = 0.1  # a ratio that is not known better than this says nothing
+UNSTEADY = 0.1  # a ratio that is not known better than this says nothing of a trial
+FINAL = 0.05  # and of the finished network
 LOOKS = 3  # how often it is tried again, each time for longer
 
 
@@ -65,7 +66,7 @@ class MeasuredCost:
                     times = {"seconds": seconds * look, "patience": 6 * seconds * look}
                     ratio = latency_ratio(original, model, self._inputs, target=target, **times)
                     told = target is not None and not ratio.low <= target <= ratio.high
-                    if told or ratio.spread <= UNSTEADY:
+                    if told or ratio.spread <= (FINAL if target is None else UNSTEADY):
                         return ratio
         raise BudgetError(
             f"timings swing too much on this machine: after {ratio.rounds} rounds the pruned model's time is known only as "
