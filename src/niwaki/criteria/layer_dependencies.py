@@ -99,7 +99,10 @@ def layer_dependencies(evidence: Evidence, pairs: Sequence[LayerPair], estimatio
     drafts = {
         pair.weight: _Draft.of(pair, seen[2 * index], seen[2 * index + 1], estimation) for index, pair in enumerate(pairs)
     }
-    values = _estimated(drafts, seed, estimation)
+    # several processes would share one accelerator; alone, estimates run where the model is
+    alone = estimation.workers == Workers()
+    device = next((str(tensor.device) for tensor in evidence.graph.model.parameters()), "cpu") if alone else "cpu"
+    values = _estimated(drafts, seed, estimation, device)
     return [drafts[pair.weight].finished(values[pair.weight]) for pair in pairs]
 
 
@@ -162,14 +165,16 @@ def _all_of(group: Tensor, dead: Tensor) -> Tensor:
     return torch.zeros(int(group.max()) + 1, dtype=torch.int64).index_add_(0, group, alive) == 0
 
 
-Piece = tuple[list[Any], list[Any], int, Resampling]
+Piece = tuple[list[Any], list[Any], int, Resampling, str]
 
 
-def estimate_piece(children: list[Any], parents: list[Any], seed: int, resampling: Resampling) -> list[list[float]]:
+def estimate_piece(
+    children: list[Any], parents: list[Any], seed: int, resampling: Resampling, device: str
+) -> list[list[float]]:
     """The dependencies of one pair of layers, from arrays, as plain numbers: what is sent to a worker and comes back."""
     values = dependencies(
-        [torch.tensor(child) for child in children],
-        [torch.tensor(parent) for parent in parents],
+        [torch.tensor(child, device=device) for child in children],
+        [torch.tensor(parent, device=device) for parent in parents],
         generator=torch.Generator().manual_seed(seed),
         resampling=resampling,
         memory=MEMORY,
@@ -177,14 +182,14 @@ def estimate_piece(children: list[Any], parents: list[Any], seed: int, resamplin
     return values.tolist()
 
 
-def _estimated(drafts: dict[str, _Draft], seed: int, estimation: Estimation) -> dict[str, Tensor]:
+def _estimated(drafts: dict[str, _Draft], seed: int, estimation: Estimation, device: str) -> dict[str, Tensor]:
     """The values of all pairs, by weight; finished ones come from the folder and go there."""
     pieces: dict[str, Piece] = {}
     results: dict[str, Tensor] = {}
     files: dict[str, Path] = {}
     for number, (weight, draft) in enumerate(drafts.items()):
         arrays = [[part.numpy() for part in side] for side in (draft.children, draft.parents)]
-        piece = (arrays[0], arrays[1], seed + number, estimation.resampling)
+        piece = (arrays[0], arrays[1], seed + number, estimation.resampling, device)
         if estimation.folder is not None:
             files[weight] = estimation.folder / f"{_fingerprint(piece)}.json"
             if files[weight].is_file():
@@ -207,8 +212,8 @@ def _read(path: Path) -> Tensor:
 
 
 def _fingerprint(piece: Piece) -> str:
-    """Of everything that a result depends on."""
-    children, parents, seed, resampling = piece
+    """Of everything that a result depends on; where it is computed is nothing of that."""
+    children, parents, seed, resampling, _ = piece
     digest = hashlib.sha256(f"{seed} {resampling}".encode())
     for side in (children, parents):
         for part in side:
