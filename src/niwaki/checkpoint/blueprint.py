@@ -141,7 +141,7 @@ def _changed_attributes(model: nn.Module, before: Mapping[str, Mapping[str, Any]
     for path, module in model.named_modules():
         for name, old in before.get(path, {}).items():
             new = plain(read_attribute(module, name))
-            if new != old:
+            if new is not None and new != old:  # None: the module is another one by now
                 changed.setdefault(path, {})[name] = (old, new)
     return changed
 
