@@ -46,7 +46,7 @@ def test_a_first_call_needs_a_model_an_example_and_nothing_else() -> None:
     assert result.record.settings["criterion"] == "L2()"
     assert result.record.settings["budget"] == "channels=0.5"
     assert set(result.record.seconds) == {"trace", "score", "select", "compensate", "shrink", "check", "measure"}
-    assert "params" in str(result)
+    assert "parameters" in str(result)
     assert "2.55× less" in str(result)
 
 

@@ -20,7 +20,7 @@ from niwaki.evidence import Calibration
 from niwaki.graph import Inputs, batched, copied, preserved_state, trace
 from niwaki.measure import compare, cpu_threads
 from niwaki.plan import Plan
-from niwaki.records import Record, as_table
+from niwaki.records import Record, as_table, as_text
 from niwaki.recovery import RECOVERIES, Recovery, recover
 from niwaki.selection import Budget, Preview, Selection, select
 from niwaki.selection import preview as foresee
@@ -63,28 +63,7 @@ class Result:
         return as_table(self.record)
 
     def __str__(self) -> str:
-        before, after = self.record.before, self.record.after
-        rows = [
-            ("params", f"{before.params:,}", f"{after.params:,}", _times(before.params, after.params)),
-            ("MACs", f"{before.macs:,}", f"{after.macs:,}", _times(before.macs, after.macs)),
-            (
-                "latency ms",
-                f"{before.latency_ms:.2f}",
-                f"{after.latency_ms:.2f}",
-                _times(before.latency_ms, after.latency_ms),
-            ),
-            ("bytes", f"{before.bytes:,}", f"{after.bytes:,}", _times(before.bytes, after.bytes)),
-        ]
-        if before.accuracy is not None and after.accuracy is not None:
-            change = 100 * (after.accuracy - before.accuracy)
-            rows.append(("accuracy", f"{before.accuracy:.2%}", f"{after.accuracy:.2%}", f"{change:+.2f} points"))
-        lines = [f"{'':<12}{'before':>14}{'after':>14}"]
-        lines += [f"{name:<12}{old:>14}{new:>14}  {ratio}" for name, old, new, ratio in rows]
-        return "\n".join(lines)
-
-
-def _times(before: float, after: float) -> str:
-    return f"{before / after:.2f}× less" if after else ""
+        return as_text(self.record)
 
 
 def prune(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 from niwaki.checkpoint.blueprint import Blueprint
-from niwaki.records import Record
+from niwaki.records import Record, as_markdown
 
 FRONT = """---
 library_name: pytorch
@@ -28,7 +27,7 @@ def model_card(name: str, record: Record, blueprint: Blueprint) -> str:
         f"# {name}\n",
         f"`{original}`, made smaller by structured pruning{again}: {removed:,} channels were removed for real, and it is an "
         "ordinary PyTorch module.\n",
-        *_table(record),
+        as_markdown(record),
         "\n## Use\n",
         "```python",
         "import niwaki",
@@ -51,19 +50,3 @@ def model_card(name: str, record: Record, blueprint: Blueprint) -> str:
         "Latencies are medians of one forward of the example batch, before and after in turns; one MAC is one multiply-add.",
     ]
     return "\n".join(parts) + "\n"
-
-
-def _table(record: Record) -> Iterator[str]:
-    before, after = record.before, record.after
-    yield "| | before | after | |"
-    yield "|---|---:|---:|---:|"
-    if before.accuracy is not None and after.accuracy is not None:
-        change = 100 * (after.accuracy - before.accuracy)
-        yield f"| accuracy | {before.accuracy:.2%} | {after.accuracy:.2%} | {change:+.2f} points |"
-    for name, old, new, form in (
-        ("parameters", before.params, after.params, "{:,}"),
-        ("MACs a sample", before.macs, after.macs, "{:,}"),
-        ("bytes", before.bytes, after.bytes, "{:,}"),
-        ("latency, ms", before.latency_ms, after.latency_ms, "{:.2f}"),
-    ):
-        yield f"| {name} | {form.format(old)} | {form.format(new)} | {f'{old / new:.2f}× less' if new else ''} |"

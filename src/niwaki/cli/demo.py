@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from niwaki.cli import options
-from niwaki.cli.console import messages, ratio, results, table
+from niwaki.cli.console import messages, results, table
 from niwaki.demo import COLUMNS, run_demo
-from niwaki.records import check_output
+from niwaki.records import change, check_output
 
 
 def demo(
@@ -27,7 +27,7 @@ def demo(
     results.print(table("digits-cnn on the test digits, ms for a batch of 64, tuned for 5 epochs", COLUMNS, outcome.rows))
     best = outcome.best
     results.print(
-        f"{best.label}: parameters {ratio(best.before.params, best.after.params)}, "
+        f"{best.label}: parameters {change('params', best.before.params, best.after.params)}, "
         f"accuracy {best.before.accuracy:.2%} → {best.after.accuracy:.2%}",
         markup=False,
     )

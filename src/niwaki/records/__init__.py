@@ -1,8 +1,8 @@
 """What one run of niwaki leaves behind: its record, and output that is either complete or absent."""
 
+from niwaki.records.comparison import as_markdown, as_table, as_text, change, rows
 from niwaki.records.environment import hardware, versions
 from niwaki.records.files import check_output, staged_folder, write_bytes_atomic, write_text_atomic
-from niwaki.records.html import as_table
 from niwaki.records.record import SCHEMA, Measurement, Record, RecordError
 
 __all__ = [
@@ -10,9 +10,13 @@ __all__ = [
     "Measurement",
     "Record",
     "RecordError",
+    "as_markdown",
     "as_table",
+    "as_text",
+    "change",
     "check_output",
     "hardware",
+    "rows",
     "staged_folder",
     "versions",
     "write_bytes_atomic",

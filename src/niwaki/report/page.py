@@ -8,7 +8,7 @@ from html import escape
 from importlib import resources
 
 from niwaki.records import Measurement
-from niwaki.records.html import ROWS, change
+from niwaki.records.comparison import ROWS, change
 from niwaki.report.numbers import as_csv, as_json
 from niwaki.report.run_section import run_section
 from niwaki.report.runs import Run, pareto

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from niwaki.records.html import ROWS
+from niwaki.records.comparison import ROWS
 from niwaki.report.runs import HeatMap, Run
 
 LEFT_OF = ("params", "macs", "latency", "bytes", "peak")

@@ -1,4 +1,4 @@
-"""A record as a small HTML table, for notebooks; it takes its colours from the page around it."""
+"""What a record says of before and after, in words: as text, as Markdown, and as HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ ROWS: dict[str, tuple[str, Callable[[Measurement], float | None], str]] = {
     "peak": ("peak memory, bytes", lambda m: m.peak_bytes, "{:,.0f}"),
 }
 
+_SHOWN = {"accuracy": ROWS["accuracy"], "loss": ("loss", lambda m: m.loss, "{:.4f}"), **ROWS}  # losses have no figure
+
 
 def rows(record: Record) -> list[tuple[str, str, str, str]]:
     """Name, before, after and change, of everything that was measured on both sides."""
     found = []
-    for key, (name, value, form) in ROWS.items():
+    for key, (name, value, form) in _SHOWN.items():
         before, after = value(record.before), value(record.after)
-        if before is not None and after is not None:
+        if before is not None and after is not None and (key != "peak" or before or after):
             found.append((name, form.format(before), form.format(after), change(key, before, after)))
     return found
 
@@ -31,15 +33,27 @@ def change(key: str, before: float, after: float) -> str:
     """How a number changed, in words that fit it."""
     if key == "accuracy":
         return f"{100 * (after - before):+.2f} points"
-    if not before or not after:
+    if key == "loss" or not before or not after:
         return ""
     if abs(after / before - 1) < 0.005:
         return "the same"
     return f"{after / before:.2f}× more" if after > before else f"{before / after:.2f}× less"
 
 
+def as_text(record: Record) -> str:
+    """Before and after, in columns."""
+    lines = [("", "before", "after", ""), *rows(record)]
+    return "\n".join(f"{name:<20}{before:>14}{after:>14}  {words}".rstrip() for name, before, after, words in lines)
+
+
+def as_markdown(record: Record) -> str:
+    """Before and after, as a table of a page."""
+    lines = ["| | before | after | |", "|---|---:|---:|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in rows(record))])
+
+
 def as_table(record: Record) -> str:
-    """Before and after."""
+    """Before and after, as HTML that takes its colours from the page around it."""
     body = "".join(
         f"<tr><th style='text-align:left;font-weight:normal'>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
         for name, *cells in rows(record)
