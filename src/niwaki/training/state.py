@@ -39,9 +39,9 @@ def _gathered(run: Run, state: Tensor) -> Tensor:
 def set_generators(run: Run, states: Mapping[str, Tensor]) -> None:
     """Put this process's generators where they were."""
     number = run.accelerator.process_index
-    torch.set_rng_state(states["cpu"][number])
+    torch.set_rng_state(states["cpu"][number].clone())  # torch reads a view of a later row past its end
     if run.device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"][number], run.device)
+        torch.cuda.set_rng_state(states["cuda"][number].clone(), run.device)
 
 
 def optimizer_state(run: Run) -> dict[str, Tensor]:
