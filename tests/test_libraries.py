@@ -101,7 +101,7 @@ def test_pruned_it_learns_compiles_and_comes_back(name: str, tmp_path: Path, qui
     compiled = torch.compile(smaller, backend="aot_eager")
     with torch.no_grad():
         torch.testing.assert_close(output(compiled, inputs), output(smaller, inputs), rtol=1e-4, atol=1e-5)
-    again = niwaki.load(niwaki.save(result, tmp_path / "pruned"), model=build, example_inputs=inputs)
+    again = niwaki.load(niwaki.save(result, tmp_path / "pruned"), model=build)
     with torch.no_grad():
         assert torch.equal(output(again, inputs), output(smaller, inputs))
 

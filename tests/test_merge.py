@@ -335,7 +335,7 @@ OBSTACLES: list[tuple[nn.Module, str, str]] = [
 @pytest.mark.parametrize(("model", "group", "reason"), OBSTACLES, ids=[reason for _, _, reason in OBSTACLES])
 @pytest.mark.usefixtures("quick_latency")
 def test_what_cannot_be_merged_is_pruned_plainly_and_says_why(model: nn.Module, group: str, reason: str) -> None:
-    result = niwaki.prune(model, torch.randn(2, 3, 6, 6), only=group)
+    result = niwaki.prune(model, torch.randn(2, 3, 6, 6), compensation="merge", only=group)
     note = result.notes[group]
     assert note.startswith("not merged: ")
     assert reason in note

@@ -106,7 +106,8 @@ def test_smaller_and_right_or_refused_in_one_sentence(name: str, criterion: str,
     assert all(map(torch.equal, tree_leaves(example), tree_leaves(given)))
     if result is None:
         assert refusal is not None
-        assert REFUSED.get(name, "never") in refusal
+        unscaled = criterion == "bn-scale" and ("bn-scale reads normalisation scales" in refusal or "has no scores" in refusal)
+        assert unscaled or REFUSED.get(name, "never") in refusal
         assert "\n" not in refusal
         return
     assert niwaki.count_params(result.model) < niwaki.count_params(model)

@@ -220,7 +220,7 @@ def test_pruned_saved_and_loaded_is_the_same_network(
     result = niwaki.prune(model, example, budget=budget, criterion="random", seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         niwaki.save(result, Path(folder) / "out")
-        loaded = niwaki.load(Path(folder) / "out", model=model, example_inputs=example)
+        loaded = niwaki.load(Path(folder) / "out", model=model)
     assert loaded.state_dict().keys() == result.model.state_dict().keys()
     for name, tensor in result.model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
