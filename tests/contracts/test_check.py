@@ -266,3 +266,37 @@ def test_statistics_over_kept_units_are_those_of_the_smaller_norm(name: str) -> 
         found = niwaki.shrink(graph, plan)
     torch.testing.assert_close(found.body[1](found.body[0](x)), wanted)
     assert niwaki.check(graph, plan, {}, found) < 1e-12
+
+
+class Boxes(nn.Module):
+    """Hands on as many rows as score above zero: with units masked, other ones do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.score, self.box = nn.Linear(6, 12), nn.Linear(12, 10), nn.Linear(10, 1), nn.Linear(10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.b(torch.relu(self.a(x))))
+        keep = self.score(x).squeeze(1) > 0
+        return self.box(x[keep])
+
+
+@pytest.mark.parametrize("compensation", ["none", "merge"])
+@pytest.mark.usefixtures("quick_latency")
+def test_a_model_that_hands_on_another_number_of_rows_once_masked_is_proved_by_its_weights(compensation: str) -> None:
+    torch.manual_seed(1)
+    model, x = Boxes().double().eval(), torch.randn(40, 6, dtype=torch.float64)
+    with torch.no_grad():  # half of the rows pass
+        inner = torch.relu(model.b(torch.relu(model.a(x))))
+        model.score.bias -= model.score(inner).median() + 1e-6
+    graph = niwaki.trace(model, x)
+    assert graph.inference.tape.by_value
+    result = niwaki.prune(model, x, budget=0.5, compensation=compensation)
+    assert len(result.model(x)) != len(model(x))
+    mixings = niwaki.compensate(graph, result.plan, compensation).mixings
+    masked = oracle.masked(graph, result.plan, mixings)
+    torch.testing.assert_close(result.model(x), masked(x))
+    with torch.no_grad():
+        result.model.get_parameter("box.weight")[0, 0] += 1
+    with pytest.raises(SurgeryError, match="differs from the masked original"):
+        niwaki.check(graph, result.plan, mixings, result.model)

@@ -78,7 +78,8 @@ class Tape:
         parameters: value → name of the parameter or buffer that it is (the first name of a shared one).
         constants: value → tensor, for tensors that are none of the above and no operator made.
         fake: whether the run was on fake tensors.
-        by_value: whether the model's code looked at a tensor's values, so that others might take another path.
+        by_value: whether the model's code looked at a tensor's values, or sizes came of them, so that others might take
+            another path.
         attributes: module → attributes with integers that its code read; not of torch's own layers.
     """
 
@@ -206,9 +207,17 @@ class _Recorder(OperatorMode):
             read, read_by_name = tree_map(self.operand, (args, kwargs))
             refs = tuple(self.ref(item) if isinstance(item, Tensor) else None for item in outputs)
             self.tape.ops.append(Op(func, read, read_by_name, refs, self._layers.current))
+            self.tape.by_value |= _size_by_value(func, args)
         elif func.namespace != "prim" and isinstance(result, (bool, int, float)):
             self.tape.by_value = True
         return result
+
+
+def _size_by_value(func: OpOverload, args: tuple[Any, ...]) -> bool:
+    """Whether the size of what an operator gives depends on values: a selection by mask, boxes that are left over."""
+    if func.overloadpacket is torch.ops.aten.index:  # torch marks it for its masks alone
+        return any(isinstance(item, Tensor) and item.dtype in (torch.bool, torch.uint8) for item in args[1])
+    return torch.Tag.dynamic_output_shape in func.tags
 
 
 class _LayerStack:
