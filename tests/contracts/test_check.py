@@ -297,6 +297,6 @@ def test_a_model_that_hands_on_another_number_of_rows_once_masked_is_proved_by_i
     masked = oracle.masked(graph, result.plan, mixings)
     torch.testing.assert_close(result.model(x), masked(x))
     with torch.no_grad():
-        result.model.get_parameter("box.weight")[0, 0] += 1
+        result.model.get_parameter("box.weight")[0] += 1
     with pytest.raises(SurgeryError, match="differs from the masked original"):
         niwaki.check(graph, result.plan, mixings, result.model)
