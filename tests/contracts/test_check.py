@@ -281,18 +281,31 @@ class Boxes(nn.Module):
         return self.box(x[keep])
 
 
+def boxes(passing: float) -> tuple[Boxes, Tensor]:
+    torch.manual_seed(1)
+    model, x = Boxes().double().eval(), torch.randn(40, 6, dtype=torch.float64)
+    with torch.no_grad():
+        inner = torch.relu(model.b(torch.relu(model.a(x))))
+        model.score.bias -= model.score(inner).quantile(1 - passing) + 1e-6
+    return model, x
+
+
+def test_nothing_is_proved_by_an_empty_output() -> None:
+    model, x = boxes(0.8)
+    with torch.no_grad():
+        model.score.bias -= 100
+    with pytest.raises(SurgeryError, match="puts out nothing"):
+        niwaki.prune(model, x, budget=0.5, compensation="none")
+
+
 @pytest.mark.parametrize("compensation", ["none", "merge"])
 @pytest.mark.usefixtures("quick_latency")
 def test_a_model_that_hands_on_another_number_of_rows_once_masked_is_proved_by_its_weights(compensation: str) -> None:
-    torch.manual_seed(1)
-    model, x = Boxes().double().eval(), torch.randn(40, 6, dtype=torch.float64)
-    with torch.no_grad():  # half of the rows pass
-        inner = torch.relu(model.b(torch.relu(model.a(x))))
-        model.score.bias -= model.score(inner).median() + 1e-6
+    model, x = boxes(0.8)
     graph = niwaki.trace(model, x)
     assert graph.inference.tape.by_value
     result = niwaki.prune(model, x, budget=0.5, compensation=compensation)
-    assert len(result.model(x)) != len(model(x))
+    assert len(result.model(x)) not in (0, len(model(x)))
     mixings = niwaki.compensate(graph, result.plan, compensation).mixings
     masked = oracle.masked(graph, result.plan, mixings)
     torch.testing.assert_close(result.model(x), masked(x))

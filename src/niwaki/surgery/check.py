@@ -76,6 +76,11 @@ def _compare(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], pruned: nn
             if made_up:
                 return 0.0  # as many boxes or matches as the trace found need not be found with other weights
             raise SurgeryError(f"the masked original cannot be run: {error}") from error
+    if not made_up and all(tensor.numel() == 0 for tensor in expected):
+        raise SurgeryError(
+            "on the example inputs the masked original puts out nothing (no box, no match), so that nothing can be compared; "
+            "use inputs on which it finds something"
+        )
     actual = run_outputs(pruned, inputs)
     if len(expected) != len(actual):
         raise SurgeryError(f"the pruned model returns {len(actual)} tensors, the original {len(expected)}")
