@@ -480,7 +480,8 @@ def explained(model: nn.Module, examples: Inputs) -> Row:
     total = sum(t.numel() for t in graph.state.values())
     for name, terms in graph.inference.parameters.items():
         found = {var.frozen for term in terms for var in leaves(term) if var.frozen and var.size > 1}
-        for reason in {reason.split(" in ")[0] for reason in found} - {"model input", "model output", "spatial"}:
+        found = {reason for reason in found if not reason.startswith("model output")}
+        for reason in {reason.split(" in ")[0] for reason in found} - {"model input", "spatial"}:
             reasons[reason] += graph.state[name].numel()
     shares = {reason: round(count / total, 3) for reason, count in reasons.most_common(4)}
     return {"unknown": dict(graph.unknown), "frozen": shares, "groups": len(graph.groups)}
@@ -574,7 +575,8 @@ def summary(rows: list[Row]) -> str:
     """Totals a tool."""
     lines = ["| | " + " | ".join(TOOLS) + " |", "|---|" + "---:|" * len(TOOLS)]
     by_tool = {tool: [row for row in rows if row["tool"] == tool] for tool in TOOLS}
-    both = {row["model"] for row in by_tool[TOOLS[0]] if row["ok"]} & {row["model"] for row in by_tool[TOOLS[1]] if row["ok"]}
+    timed = [{row["model"] for row in by_tool[tool] if row["ok"] and row.get("alone")} for tool in TOOLS]
+    both = timed[0] & timed[1]
 
     def line(title: str, count: Callable[[list[Row]], object]) -> None:
         lines.append(f"| {title} | " + " | ".join(str(count(by_tool[tool])) for tool in TOOLS) + " |")
@@ -584,7 +586,7 @@ def summary(rows: list[Row]) -> str:
         return f"{statistics.median(times):.2f} s" if times else "–"
 
     def slowest(found: list[Row]) -> str:
-        times = [row["trace_s"] + row["prune_s"] for row in found if "trace_s" in row]
+        times = [row["trace_s"] + row["prune_s"] for row in found if "trace_s" in row and row.get("alone")]
         return f"{max(times):.1f} s" if times else "–"
 
     line("networks tried", len)
@@ -595,8 +597,8 @@ def summary(rows: list[Row]) -> str:
     line("nothing cut", lambda found: sum(row.get("params_after") == row.get("params", 0) for row in found))
     line("refused or crashed", lambda found: sum(ended(row) == "refused" for row in found))
     line("not done in time", lambda found: sum(ended(row) == "too slow" for row in found))
-    line(f"median time of trace and prune on the {len(both)} that both pass", median)
-    line("slowest trace and prune", slowest)
+    line(f"median time of trace and prune on the {len(both)} that both pass, of those timed with nothing beside", median)
+    line("slowest trace and prune, of those timed with nothing beside", slowest)
     return "\n".join(lines)
 
 
@@ -652,6 +654,7 @@ def main() -> None:
     todo = [(case, tool) for tool in tools for case in chosen if (case.name, tool) not in have]
 
     def done(row: Row) -> None:
+        row["alone"] = options.jobs == 1  # and it is for the user to keep the machine quiet
         rows[:] = [old for old in rows if (old["model"], old["tool"]) != (row["model"], row["tool"])] + [row]
         write(options.out, rows)
         seconds = row.get("trace_s", 0) + row.get("prune_s", 0)
