@@ -176,9 +176,12 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(niwaki.errors.SettingError, match="measured on modules"):
         niwaki.prune(model, x, form="graph", budget="latency=0.5")
     result = pruned(model, x, "graph")
-    with pytest.raises(niwaki.NiwakiError, match=r"torch\.export\.save"):
+    with pytest.raises(niwaki.NiwakiError, match=r"niwaki\.export_program"):
         niwaki.save(result, tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+    niwaki.export_program(result.model, x, tmp_path / "model.pt2")
+    again = torch.export.load(tmp_path / "model.pt2").module()
+    torch.testing.assert_close(again(x)["logits"], result.model(x)["logits"])
 
 
 def test_the_other_form_is_named_where_a_group_was_left_whole() -> None:

@@ -92,7 +92,7 @@ def save(
     if isinstance(result.model, fx.GraphModule):
         raise CheckpointError(
             f"{type(result.model).__name__} is a graph of operators, which no factory builds; write it with "
-            "torch.export.save(torch.export.export(model, (inputs,)), 'model.pt2')"
+            "niwaki.export_program(model, inputs, 'model.pt2')"
         )
     ordinary, blocks = take_out(result.model)
     _refuse_broken(ordinary, dict(ordinary.named_parameters()), f"this {type(result.model).__name__}")
