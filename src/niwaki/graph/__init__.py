@@ -13,6 +13,7 @@ from niwaki.graph.inputs import (
     preserved_mode,
     preserved_rng,
     preserved_state,
+    undisturbed,
 )
 from niwaki.graph.outline import Outline, outline
 from niwaki.graph.playback import Playback, play
@@ -54,4 +55,5 @@ __all__ = [
     "run",
     "tensors_in",
     "trace",
+    "undisturbed",
 ]

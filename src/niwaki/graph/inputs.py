@@ -189,3 +189,10 @@ def _made_up(description: Any, batch: tuple[int, int] | None, generator: torch.G
     if "low" not in description:
         return torch.randn(shape, generator=generator, device="cpu").to(dtype)
     return torch.randint(description["low"], description["high"] + 1, shape, generator=generator).to(dtype)
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run a model in evaluation mode, without gradients, and leave its mode, its state and chance as they were."""
+    with torch.no_grad(), preserved_state(model), preserved_mode(model, training=False), preserved_rng():
+        yield

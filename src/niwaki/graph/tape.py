@@ -25,7 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from niwaki.errors import TraceError
 from niwaki.graph.attributes import noted_reads
-from niwaki.graph.inputs import Inputs, as_arguments, copied, preserved_mode, preserved_rng, preserved_state
+from niwaki.graph.inputs import Inputs, as_arguments, copied, undisturbed
 
 
 @dataclass(frozen=True)
@@ -313,10 +313,7 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
     try:
         with ExitStack() as stack:
             for context in (
-                torch.no_grad(),
-                preserved_state(model),
-                preserved_mode(model, training=False),
-                preserved_rng(),
+                undisturbed(model),
                 _plain_operators(),
             ):
                 stack.enter_context(context)
@@ -400,10 +397,7 @@ def run(model: nn.Module, tape: Tape, inputs: Inputs, step: Step) -> list[Tensor
     try:
         with ExitStack() as stack:
             for context in (
-                torch.no_grad(),
-                preserved_state(model),
-                preserved_mode(model, training=False),
-                preserved_rng(),
+                undisturbed(model),
                 _plain_operators(fast=not recurrent),
                 layers.watch(),
                 stepper,

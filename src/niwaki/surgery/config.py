@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from niwaki.graph import Graph, call, copied, preserved_mode, preserved_rng, preserved_state, record, tensors_in
+from niwaki.graph import Graph, call, copied, preserved_rng, record, tensors_in, undisturbed
 from niwaki.plan import Plan, Size
 from niwaki.surgery.check import TOLERANCE, difference
 from niwaki.surgery.sizes import follow_sizes
@@ -79,7 +79,7 @@ def _rebuilds(model: nn.Module, graph: Graph, attribute: str) -> bool:
 
 
 def _outputs(model: nn.Module, graph: Graph) -> list[Tensor]:
-    with torch.no_grad(), preserved_state(model), preserved_mode(model, training=False), preserved_rng():
+    with undisturbed(model):
         torch.manual_seed(0)
         return [tensor.clone() for tensor in tensors_in(call(model, copied(graph.inputs)))]
 

@@ -28,10 +28,8 @@ from niwaki.graph import (
     call,
     copied,
     named_state,
-    preserved_mode,
-    preserved_rng,
-    preserved_state,
     tensors_in,
+    undisturbed,
 )
 from niwaki.graph.branches import Branch
 from niwaki.graph.terms import Term, Var, keep_mask, kept_size, leaves, resolve
@@ -92,7 +90,7 @@ def _takes_any_batch(module: nn.Module, graph: Graph) -> bool:
 
 
 def _quiet(model: nn.Module, inputs: Any) -> Any:
-    with torch.no_grad(), preserved_state(model), preserved_mode(model, training=False), preserved_rng():
+    with undisturbed(model):
         torch.manual_seed(0)
         return call(model, copied(inputs))
 
