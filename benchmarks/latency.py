@@ -1,7 +1,8 @@
 """How fast pruned networks are: a budget of latency met, and speed-up beside the ratio of multiply-adds, in one run.
 
     python -m pip install --no-deps -r requirements-bench.txt
-    OMP_WAIT_POLICY=passive python benchmarks/latency.py --threads 2 --batch 8 --side 128 --out benchmarks/latency.json
+    OMP_WAIT_POLICY=passive python benchmarks/latency.py --threads 2 --batch 8 --side 224 --out benchmarks/latency.json
+    python benchmarks/latency.py --table benchmarks/latency.json    # the table of docs/guides/budgets.md
 
 For every network the original, niwaki's at latency=0.5, niwaki's at half the channels with counts rounded to 1 and to 8, and
 torch-pruning's at half the channels without and with round_to=8 are timed in turns, in one interleaved run. Weights are random;
@@ -12,7 +13,7 @@ import argparse
 import copy
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ import torchvision_cpu  # noqa: F401  # before timm, which imports torchvision
 from torch import nn
 
 import niwaki
-from niwaki.measure import cpu_threads, latency_ratio
+from niwaki.measure import cpu_threads, measure_latency
 from niwaki.records import hardware, versions, write_text_atomic
 
-NETWORKS = ("resnet18", "mobilenetv2_100", "efficientnet_b0", "resnet50")
+NETWORKS = ("resnet18", "mobilenetv2_100", "efficientnet_b0", "resnet50", "convnext_tiny")
 BUDGETED = ("resnet18", "mobilenetv2_100")
 
 
@@ -72,34 +73,48 @@ def variants(name: str, model: nn.Module, x: torch.Tensor, settings: argparse.Na
 
 
 def measure(name: str, settings: argparse.Namespace) -> list[dict[str, Any]]:
+    """The original and all its variants, timed in turns: one round times each once."""
     model, x = build(name), torch.randn(settings.batch, 3, settings.side, settings.side)
-    small = x[:2]
-    rows = []
-    made = variants(name, model, small, settings)
-    whole = niwaki.count_macs(model, x)
+    made = {"original": model, **variants(name, model, x[:2], settings)}
     with cpu_threads(settings.threads):
-        for label, smaller in made.items():
-            ratio = latency_ratio(model, smaller, x, seconds=settings.seconds, patience=4 * settings.seconds)
-            macs = niwaki.count_macs(smaller, x)
-            entry = {"network": name, "variant": label, "time": ratio.median, "low": ratio.low, "high": ratio.high}
-            sizes = {"rounds": ratio.rounds, "macs": macs / whole, "params": niwaki.count_params(smaller)}
-            rows.append({**entry, **sizes})
-            said = (
-                f"{1 / ratio.median:.2f}x faster ({1 / ratio.high:.2f} to {1 / ratio.low:.2f}), {whole / macs:.2f}x fewer MACs"
-            )
-            print(f"{name:<18}{label:<34}{said}", flush=True)
+        latencies = measure_latency(list(made.values()), x, repeats=settings.rounds, seconds=settings.seconds)
+    whole = {"ms": latencies[0].median_ms, "macs": niwaki.count_macs(model, x)}
+    rows = []
+    for (label, smaller), latency in zip(made.items(), latencies, strict=True):
+        time, macs = latency.median_ms / whole["ms"], niwaki.count_macs(smaller, x) / whole["macs"]
+        sizes = {"macs": macs, "params": niwaki.count_params(smaller)}
+        times = {"median_ms": latency.median_ms, "spread_ms": latency.spread_ms, "rounds": latency.runs, "time": time}
+        rows.append({"network": name, "variant": label, **times, **sizes})
+        said = (
+            f"{latency.median_ms:8.1f} ms (+-{latency.spread_ms / 2:.1f})  {1 / time:5.2f}x faster  {1 / macs:5.2f}x fewer MACs"
+        )
+        print(f"{name:<18}{label:<34}{said}", flush=True)
     return rows
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """A record's rows in Markdown."""
+    lines = ["| network | pruned by | ms | ± | times faster | times fewer MACs |", "|---|---|---|---|---|---|"]
+    for row in record["rows"]:
+        cells = (f"{row['median_ms']:.0f}", f"{row['spread_ms'] / 2:.0f}", f"{1 / row['time']:.2f}", f"{1 / row['macs']:.2f}")
+        lines.append(f"| {row['network']} | {row['variant'].replace('original', '–')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--side", type=int, default=128)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each comparison with the original")
+    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each network's interleaved run")
+    parser.add_argument("--rounds", type=int, default=15, help="at least so many rounds")
     parser.add_argument("--only", nargs="*", default=NETWORKS)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", type=Path, help="print this record as a table, and time nothing")
     settings = parser.parse_args()
+    if settings.table is not None:
+        print(table(json.loads(settings.table.read_text(encoding="utf-8"))))
+        return
     torch.set_num_threads(settings.threads)
     load = os.getloadavg()[0]
     rows = [row for name in settings.only for row in measure(name, settings)]
