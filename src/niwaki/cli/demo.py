@@ -24,7 +24,7 @@ def demo(
     """
     check_output(out, overwrite)
     outcome = run_demo(out, seed=seed, overwrite=overwrite, say=messages.print)
-    results.print(table("digits-cnn on the test digits, ms for a batch of 64, tuned for 5 epochs", COLUMNS, outcome.rows))
+    results.print(table("digits-cnn on the test digits, by selection + repair", COLUMNS, outcome.rows))
     best = outcome.best
     results.print(
         f"{best.label}: parameters {change('params', best.before.params, best.after.params)}, "

@@ -62,12 +62,17 @@ def finetune(
     niwaki finetune pruned --data cifar10 --data-root data --epochs 40 --lr 0.02 --out tuned
 
     niwaki finetune pruned --data cifar10 --data-root data --teacher runs/rni/model.safetensors --out tuned
+
+    Gradients are shortened to clip_norm=1 unless --set says otherwise: repaired weights are larger than trained ones.
     """
     if not is_artefact(folder):
         raise SettingError(f"{folder} is no folder that niwaki prune wrote; to train a network from scratch use niwaki train")
     check_output(out, overwrite)
+    more = set_ or []
+    if not any(word.partition("=")[0].strip() == "clip_norm" for word in more):
+        more = [*more, "clip_norm=1"]
     words = TrainWords(
-        out.with_name(f"{out.name}.run"), epochs, lr, batch_size, schedule, weight_decay, set_ or (), augment, missing, workers,
+        out.with_name(f"{out.name}.run"), epochs, lr, batch_size, schedule, weight_decay, more, augment, missing, workers,
         ("tensorboard",) if tracker is None else tracker, resume, every, limit, seed,
     )  # fmt: skip
     setup = set_up(Words(folder, None, data, data_root, device=device, seed=seed))

@@ -31,7 +31,8 @@ from niwaki.graph.playback import live_bytes, restated
 from niwaki.moments import Moments, Reader, consumer_gram, gather, readers
 from niwaki.plan import Plan
 
-FEW = 0.03  # the ridge where there are as many inputs as kept units
+RIDGE = 0.03
+FEW = 6.0  # one row a kept unit makes the ridge so many times larger, many rows leave it as it is
 
 
 @COMPENSATIONS.register("reconstruct")
@@ -40,13 +41,14 @@ class Reconstruct(Compensation):
     """Least squares on calibration inputs.
 
     Attributes:
-        ridge: λ as a share of the mean variance of the kept units.
+        ridge: λ as a share of the mean variance of the kept units. Smaller ones fit no better on inputs that were not seen, and
+            give weights so large that fine-tuning after it does harm.
         places: how many places of a map, evenly spread, are looked at in every input; neighbours tell nearly the same.
         order: "sequential" as above; "parallel" fits every layer to the original's own units, at the cost of one pass.
         memory: GiB that the activations of a sequential run may take; beyond it the order is "parallel".
     """
 
-    ridge: float = 1e-3
+    ridge: float = RIDGE
     places: int = 64
     order: Literal["sequential", "parallel"] = "sequential"
     memory: float = 4.0
@@ -88,7 +90,7 @@ class _Fit:
         for name, weights in gather(evidence, {reader.group for reader in self._all()}, "reconstruct", self._places).items():
             for weight, moments in weights.items():
                 joint = Joint.of_original(moments.mean, moments.covariance, self._plan.kept[name])
-                self._solve(name, weight, joint)
+                self._solve(name, weight, joint, moments.effective)
 
     def sequential(self, evidence: Evidence, limit: float) -> None:
         """Every mixing from the original and from the network as it is by then, run side by side."""
@@ -105,20 +107,21 @@ class _Fit:
             for position, here in self._readers.items():
                 new = [reader for reader in here if reader.weight not in self._found.get(reader.group, {})]
                 moments = {reader: Moments(reader.width + len(self._plan.kept[reader.group])) for reader in new}
-                for original, smaller in runs:
+                for original, smaller, size in runs:
                     original.until(position, _plain)
                     smaller.until(position, masked.run)
                     for reader in new:
                         slot = reader.read.slot
                         rows = self._rows(reader, original.arguments()[0][slot], smaller.arguments()[0][slot])
-                        moments[reader].add(rows, f"what {self._layer(position)} reads")
+                        moments[reader].add(rows, f"what {self._layer(position)} reads", size)
                 for reader in new:
                     counted = moments[reader]
-                    self._solve(reader.group, reader.weight, Joint.of_rows(counted.mean, counted.covariance, reader.width))
+                    joint = Joint.of_rows(counted.mean, counted.covariance, reader.width)
+                    self._solve(reader.group, reader.weight, joint, counted.effective)
                     masked.mixings[reader.group] = as_one(self._found[reader.group])
 
-    def _started(self, evidence: Evidence, limit: float) -> list[tuple[Playback, Playback]] | None:
-        """Two runs a batch, none of which has begun; None where they would take too much memory."""
+    def _started(self, evidence: Evidence, limit: float) -> list[tuple[Playback, Playback, int]] | None:
+        """Two runs a batch, none of which has begun, and its size; None where they would take too much memory."""
         tapes: dict[Any, Tape] = {}
         runs, taken = [], 0
         for inputs, _ in evidence.batches("reconstruct"):
@@ -128,9 +131,8 @@ class _Fit:
             taken += 2 * live_bytes(tapes[shapes])
             if taken > limit:
                 return None
-            runs.append(
-                (Playback(tapes[shapes], self._graph.state, inputs), Playback(tapes[shapes], self._graph.state, inputs))
-            )
+            original, smaller = (Playback(tapes[shapes], self._graph.state, inputs) for _ in range(2))
+            runs.append((original, smaller, batch_size(inputs)))
             self._inputs += batch_size(inputs)
         return runs
 
@@ -141,13 +143,13 @@ class _Fit:
         left[:, kept.to(left.device)] -= z
         return torch.cat([left, z], 1)
 
-    def _solve(self, name: str, weight: str, joint: Joint) -> None:
+    def _solve(self, name: str, weight: str, joint: Joint, rows: float) -> None:
+        """Find the mixing that one weight reads through, from moments that are worth so many rows."""
         units = self._plan.kept[name]
-        ridge = self._ridge
-        if self._inputs <= len(units):
-            # the fit would go through every input: as if each weighed as much as the missing ones
-            ridge = max(ridge, len(units) / max(1, self._inputs) * FEW)
-            self._remarks[name] = f"; ridge raised to {ridge:.2g}: fewer inputs than kept units"
+        few = rows <= len(units)
+        ridge = max(self._ridge, RIDGE if few else 0.0) * (1 + FEW * len(units) / max(rows, 1))
+        if few:  # the fit would go through every row
+            self._remarks[name] = f"; ridge raised to {ridge:.2g}: {len(units)} kept units, and inputs worth {rows:.0f} rows"
         mixing = solve(joint, units, ridge, shift=self._shiftable[name] is None)
         self._found.setdefault(name, {})[weight] = mixing
         gram = consumer_gram(self._graph, name, weight)

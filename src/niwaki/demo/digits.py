@@ -23,11 +23,19 @@ from niwaki.report.figures import FigurePoint, accuracy_size_figure
 from niwaki.training import TrainSettings, fit
 
 MODEL, BATCH = "digits-cnn", 64
-PAIRS = (("random", "none"), ("l1", "none"), ("l1", "merge"), ("l2-gm", "merge"))
+PAIRS = (
+    ("random", "none"),
+    ("l1", "none"),
+    ("l1", "merge"),
+    ("l1", "moments"),
+    ("l1", "reconstruct"),
+    ("reconstruct", "reconstruct"),
+)
 RATIOS = (0.3, 0.5, 0.7, 0.85)
 TRAINING = TrainSettings(epochs=30, lr=0.05)
-TUNING = TrainSettings(epochs=5, lr=0.02)
-COLUMNS = ("pruning + repair", "removed", "params", "MACs", "ms", "kB", "accuracy", "tuned")
+TUNING = TrainSettings(epochs=5, lr=0.02, clip_norm=1.0)
+CALIBRATION = 256  # unlabelled training images, for the repairs that learn from some
+COLUMNS = ("channels removed", "none", *(f"{ratio:.0%}" for ratio in RATIOS))
 Say = Callable[[str], None]
 
 
@@ -128,6 +136,7 @@ def _pruned(model: nn.Module, dataset: Dataset, pair: tuple[str, str], ratio: fl
         criterion=criterion,
         budget=ratio,
         compensation=compensation,
+        calibration=_calibration(dataset, seed),
         data=lambda: test.batches(BATCH),
         seed=seed,
         settings={"data": "digits"},
@@ -141,6 +150,13 @@ def _pruned(model: nn.Module, dataset: Dataset, pair: tuple[str, str], ratio: fl
     record = dataclasses.replace(result.record, after=after, settings=settings)
     validation = evaluate(result.model, dataset.split("validation").batches(BATCH)).accuracy
     return _Run(pair, ratio, untuned, validation, dataclasses.replace(result, record=record))
+
+
+def _calibration(dataset: Dataset, seed: int) -> list[Tensor]:
+    """Training images without their labels."""
+    train = dataset.split("train")
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:CALIBRATION]
+    return [images for images, _ in train.take(chosen).batches(BATCH)]
 
 
 def _best(runs: list[_Run], original: float) -> _Run:
@@ -165,21 +181,30 @@ def _draw(runs: list[_Run], before: Measurement, path: Path) -> None:
 
 
 def _rows(model: nn.Module, dataset: Dataset, before: Measurement, runs: list[_Run]) -> tuple[tuple[str, ...], ...]:
-    """A line a network. Latencies of all are taken in turns in one go, so that they can be compared."""
-    inputs = next(iter(dataset.split("test").batches(BATCH)))[0]
-    networks = [model, *(run.result.model for run in runs)]
-    latencies = measure_latency(networks, inputs, seconds=5.0)
-    measured = [before, *(run.result.record.after for run in runs)]
-    sizes = [
-        (f"{m.params:,}", f"{m.macs / 1e6:.2f} M", f"{latency.median_ms:.2f}", f"{_kilobytes(network):,.0f}")
-        for m, latency, network in zip(measured, latencies, networks, strict=True)
-    ]
-    first = ("original", "–", *sizes[0], f"{before.accuracy:.2%}", "–")
-    rest = (
-        (" + ".join(run.pair), f"{run.ratio:.0%}", *size, f"{run.untuned:.2%}", f"{run.tuned:.2%}")
-        for run, size in zip(runs, sizes[1:], strict=True)
+    """A column a ratio: sizes, which all ways of pruning share, and a line of accuracies for each way, before and after tuning."""
+    ways = {pair: [run for run in runs if run.pair == pair] for pair in PAIRS}
+    results = [run.result for run in ways[PAIRS[0]]]
+    measured, networks = [before, *(result.record.after for result in results)], [model, *(result.model for result in results)]
+    # all in turns in one go, so that they can be compared
+    latencies = measure_latency(networks, next(iter(dataset.split("test").batches(BATCH)))[0], seconds=5.0)
+    sizes = (
+        ("parameters", *(f"{found.params:,}" for found in measured)),
+        ("multiply-adds", *(f"{found.macs / 1e6:.2f} M" for found in measured)),
+        (f"ms, batch of {BATCH}", *(f"{latency.median_ms:.2f}" for latency in latencies)),
+        ("kB of weights", *(f"{_kilobytes(network):,.0f}" for network in networks)),
     )
-    return (first, *rest)
+    untuned = ((" + ".join(pair), "", *(f"{run.untuned:.2%}" for run in made)) for pair, made in ways.items())
+    tuned = ((" + ".join(pair), "", *(f"{run.tuned:.2%}" for run in made)) for pair, made in ways.items())
+    first = f"{before.accuracy:.2%}"
+    return (
+        *sizes,
+        ("",),
+        ("ACCURACY, NOT TRAINED AGAIN", first),
+        *untuned,
+        ("",),
+        (f"ACCURACY, {TUNING.epochs} EPOCHS LATER", first),
+        *tuned,
+    )
 
 
 def _kilobytes(model: nn.Module) -> float:

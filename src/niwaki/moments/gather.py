@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from niwaki.evidence import Evidence
-from niwaki.graph import Op, run
+from niwaki.graph import Op, batch_size, run
 from niwaki.moments.accumulate import Moments
 from niwaki.moments.units import readers
 
@@ -29,9 +29,11 @@ def gather(evidence: Evidence, groups: Iterable[str], who: str, places: int | No
     def step(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for reader in where.get(position, ()):
             moments = found.setdefault(reader.group, {}).setdefault(reader.weight, Moments(reader.width))
-            moments.add(reader.rows(args[reader.read.slot], None, places), f"what {op.layer or 'the model'} reads")
+            rows = reader.rows(args[reader.read.slot], None, places)
+            moments.add(rows, f"what {op.layer or 'the model'} reads", size)
         return op.func(*args, **kwargs)
 
     for inputs, _ in evidence.batches(who):
+        size = batch_size(inputs)
         run(graph.model, graph.inference.tape, inputs, step)
     return found
