@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,7 +71,7 @@ def test_sigmoid_batchnorm_is_its_formula(kind: Any, shape: tuple[int, ...], mom
     torch.manual_seed(2)
     layer = kind(5, momentum=momentum)
     assert layer.weight.std() > 0.1  # N(0, 1)
-    assert layer.bias is None
+    assert not layer.bias.any() and "bias" not in {*layer.state_dict(), *dict(layer.named_parameters())}
     x = torch.randn(shape) * 3 + 1
     axes = [axis for axis in range(len(shape)) if axis != 1]
     view = [1, 5, *[1] * (len(shape) - 2)]
@@ -278,3 +280,15 @@ def test_group_lasso_works_on_every_network(name: str) -> None:
     parameters = dict(model.named_parameters())
     gradients = [parameters[tensor].grad for tensor in touched if parameters[tensor].requires_grad]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
+def test_a_network_folded_after_its_pruning_is_saved_and_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    bounded = with_sigmoid_batchnorm(models.build("digits-cnn")).eval()
+    x = torch.randn(2, 1, 8, 8)
+    result = niwaki.prune(bounded, x, budget=0.5, compensation="none")
+    folded = fold_sigmoid_batchnorm(result.model)
+    niwaki.save(dataclasses.replace(result, model=folded), tmp_path / "folded")
+    loaded = niwaki.load(tmp_path / "folded")
+    assert torch.equal(loaded(x), folded(x))
+    torch.testing.assert_close(loaded(x), result.model(x))

@@ -181,7 +181,7 @@ def _draw(runs: list[_Run], before: Measurement, path: Path) -> None:
 
 
 def _rows(model: nn.Module, dataset: Dataset, before: Measurement, runs: list[_Run]) -> tuple[tuple[str, ...], ...]:
-    """A column a ratio: sizes, which all ways of pruning share, and a line of accuracies for each way, before and after tuning."""
+    """A column a ratio: sizes, which all ways of pruning share, and the accuracies of each way, before and after tuning."""
     ways = {pair: [run for run in runs if run.pair == pair] for pair in PAIRS}
     results = [run.result for run in ways[PAIRS[0]]]
     measured, networks = [before, *(result.record.after for result in results)], [model, *(result.model for result in results)]

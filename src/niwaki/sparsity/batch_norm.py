@@ -13,11 +13,16 @@ from torch import Tensor, nn
 
 
 class _SigmoidBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """torch's BatchNorm but for its affine map; `weight` (num_features,) is γ, drawn from N(0, 1); there is no bias."""
+    """torch's BatchNorm but for its affine map; `weight` (num_features,) is γ, drawn from N(0, 1).
+
+    `bias` is a constant zero that is not saved: it is cut with the rest, so that a network that is folded after its pruning has
+    all that a plain one would have.
+    """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, **options: Any) -> None:
         super().__init__(num_features, eps, momentum, affine=True, **options)
-        self.register_parameter("bias", None)
+        del self.bias
+        self.register_buffer("bias", torch.zeros(num_features), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -44,7 +49,7 @@ class _SigmoidBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.running_mean if kept else None,
             self.running_var if kept else None,
             self.importances,
-            None,
+            self.bias,
             self.training or self.running_mean is None,
             momentum,
             self.eps,

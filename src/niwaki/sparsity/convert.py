@@ -79,7 +79,8 @@ def _like(made: nn.Module, module: nn.modules.batchnorm._BatchNorm) -> nn.Module
     """With the old layer's statistics, mode, device and dtype."""
     made.to(module.weight.device, module.weight.dtype)
     for name, buffer in module.named_buffers(recurse=False):
-        made.register_buffer(name, buffer)
+        if name != "bias":
+            made.register_buffer(name, buffer)
     for parameter in made.parameters():
         parameter.requires_grad_(module.weight.requires_grad)
     return made.train(module.training)
