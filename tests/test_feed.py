@@ -43,6 +43,25 @@ def test_crops_are_those_of_padding_cropping_and_mirroring(border: str) -> None:
         assert torch.equal(result.float(), cropped(image, down, right, mirrored, 3, border))
 
 
+def test_random_crops_are_parts_of_the_image_at_its_size() -> None:
+    # an image whose pixels tell where they are: red the row, green the column
+    rows, columns = torch.meshgrid(torch.arange(64) * 4, torch.arange(64) * 4, indexing="ij")
+    images = torch.stack([rows, columns]).to(torch.uint8).expand(200, -1, -1, -1).contiguous()
+    augment = Augment(pad=0, flip=False, crop=0.25)
+    drawn = augment.draw(200, torch.Generator().manual_seed(0))
+    found = augment(images, drawn)
+    assert found.shape == images.shape
+    assert found.dtype == torch.uint8
+    height, width, top, left = (drawn[:, 3:] / 65536).unbind(1)
+    assert 0.2 < (height * width).min() < 0.3
+    assert (height * width).max() > 0.95
+    assert (top + height).max() <= 1
+    for image, side, start in ((found[:, 0], height, top), (found[:, 1].transpose(1, 2), width, left)):
+        across = image[:, :, 32].float() / 4  # where each row of the result was
+        wanted = (torch.arange(64) + 0.5) / 64 * side[:, None] * 64 + start[:, None] * 64 - 0.5
+        assert (across - wanted.clamp(0, 63)).abs().max() < 0.3
+
+
 def test_every_image_comes_once_an_epoch_in_another_order() -> None:
     feed = Feed(make_split(), FeedSettings(batch_size=8, seed=2))
     epochs = [torch.cat([images for images, _ in feed(number)]) for number in (1, 2, 1)]
@@ -122,6 +141,8 @@ def test_bad_settings_are_refused(bad: dict[str, int]) -> None:
 def test_unknown_words_get_a_hint() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'reflect'"):
         Augment(border="reflct")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="crop must be a share"):
+        Augment(crop=0)
     with pytest.raises(UnknownNameError, match="did you mean 'skip'"):
         FeedSettings(missing="skp")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="reflects more than"):

@@ -29,7 +29,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="more of the training's settings: precision=bf16, ema=0.999, patience=10, label_smoothing=0.1"),
 ]
-AugmentWords = Annotated[str, typer.Option(help="none, or pad=4,border=zero,flip=true")]
+AugmentWords = Annotated[str, typer.Option(help="none, or pad=4,border=zero,flip=true; crop=0.08 for random-resized crops")]
 Missing = Annotated[str, typer.Option(help="a file that cannot be read any more: refuse, or skip and count")]
 Workers = Annotated[int, typer.Option(help="processes that read image files ahead", min=0)]
 Trackers = Annotated[list[str] | None, typer.Option("--tracker", help="tensorboard, wandb, mlflow, …; none for none")]

@@ -141,7 +141,7 @@ def _draw_legend(figure: Figure, axes: Axes, tuned: bool) -> None:
     from matplotlib.lines import Line2D
 
     handles, _ = axes.get_legend_handles_labels()
-    columns = min(len(handles), 3 if max(len(handle.get_label()) for handle in handles) > 18 else 4)
+    columns = min(len(handles), 3 if max(len(str(handle.get_label())) for handle in handles) > 18 else 4)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=11)
     if tuned:
         grey: dict[str, Any] = {"color": _GREY, "marker": "o"}
