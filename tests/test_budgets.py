@@ -128,14 +128,16 @@ def test_the_preview_says_what_is_cut_then_and_cuts_nothing(resnet: nn.Module) -
     x = niwaki.models.example_inputs(resnet)
     before = {name: tensor.clone() for name, tensor in resnet.state_dict().items()}
     foreseen = niwaki.preview(resnet, x, criterion="l1", budget="macs=0.5")
-    result = niwaki.prune(resnet, x, criterion="l1", budget="macs=0.5", compensation="none")
+    result = niwaki.prune(resnet, x, criterion="l1", budget="macs=0.5")
+    assert {row.group: row.residual for row in foreseen.rows if row.residual is not None} == dict(result.residuals)
+    assert len(result.residuals) > 0
     assert dict(foreseen.plan.groups) == dict(result.plan.groups)
     assert foreseen.sizes["params"] == (result.record.before.params, result.record.after.params)
     assert foreseen.sizes["macs"] == (result.record.before.macs, result.record.after.macs)
     assert foreseen.sizes["bytes"] == (result.record.before.bytes, result.record.after.bytes)
     assert all(0 <= row.lost < 1 - row.kept / row.width for row in foreseen.rows)  # the least of them go
     assert all(torch.equal(tensor, before[name]) for name, tensor in resnet.state_dict().items())
-    assert "score lost" in str(foreseen)
+    assert "signal lost" in str(foreseen)
 
 
 @pytest.mark.parametrize(

@@ -177,24 +177,30 @@ def preview(
     *,
     criterion: Criterion | str = "l2",
     budget: Budget | float | str = 0.5,
+    compensation: Compensation | str = "auto",
     calibration: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]] | None = None,
     selection: Selection | None = None,
     seed: int = 0,
 ) -> Preview:
-    """What `prune` would cut for a budget, and what that costs in score, group by group; nothing is cut.
+    """What `prune` would cut for a budget, and what that costs in score and in signal, group by group; nothing is cut.
 
     The arguments and errors are those of `prune`. Whether every group can be cut shows only when it is.
     """
     budget = Budget.parse(budget)
     chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
     selection = selection or Selection(multiple=default_multiple(budget))
+    seen = None if calibration is None else Calibration.of(calibration)
     graph = trace(model, example_inputs)
-    scores = score(graph, chosen, calibration=None if calibration is None else Calibration.of(calibration), seed=seed)
-    if budget.unit not in MEASURED:
-        return foresee(graph, scores, select(graph, scores, budget, selection))
-    cost = MeasuredCost(graph, budget)
-    plan = select(graph, scores, budget, selection, cost=cost, tolerance=SLACK * (1 - budget.amount))
-    return foresee(graph, scores, plan, {budget.unit: cost({name: len(kept.units) for name, kept in plan.items()})})
+    scores = score(graph, chosen, calibration=seen, seed=seed)
+    measured: dict[str, float] = {}
+    if budget.unit in MEASURED:
+        cost = MeasuredCost(graph, budget)
+        plan = select(graph, scores, budget, selection, cost=cost, tolerance=SLACK * (1 - budget.amount))
+        measured = {budget.unit: cost({name: len(kept.units) for name, kept in plan.items()})}
+    else:
+        plan = select(graph, scores, budget, selection)
+    repaired = compensate(graph, plan, compensation, calibration=seen, seed=seed)
+    return foresee(graph, scores, plan, repaired.residuals, measured)
 
 
 def default_multiple(budget: Budget) -> int:

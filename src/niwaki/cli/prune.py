@@ -121,7 +121,14 @@ def prune(
         count = default_multiple(share) if multiple is None else multiple
         chosen = Selection(scope, tuple(only or ()), tuple(skip or ()), min_units, rounding, count)
         foreseen = niwaki.preview(
-            setup.model, setup.inputs, criterion=method, budget=share, calibration=seen, selection=chosen, seed=seed
+            setup.model,
+            setup.inputs,
+            criterion=method,
+            budget=share,
+            compensation=compensation,
+            calibration=seen,
+            selection=chosen,
+            seed=seed,
         )
         typer.echo(str(foreseen))
         return

@@ -17,6 +17,8 @@ class PreviewRow:
 
     Attributes:
         lost: the share of the group's total score that goes with the dropped units; what plain selection gives up.
+        residual: the share of what the group's consumers read that the compensation cannot make up for (see
+            `niwaki.compensation.Compensated`); None where it does not know.
         params, macs: what the network would have less if this group alone were pruned.
     """
 
@@ -24,6 +26,7 @@ class PreviewRow:
     width: int
     kept: int
     lost: float
+    residual: float | None
     params: int
     macs: int
 
@@ -43,10 +46,11 @@ class Preview:
     measured: Mapping[str, float]
 
     def __str__(self) -> str:
-        table = [("group", "units", "kept", "score lost", "params less", "MACs less")]
+        table = [("group", "units", "kept", "score lost", "signal lost", "params less", "MACs less")]
         for row in self.rows:
-            numbers = (f"{row.width}", f"{row.kept}", f"{row.lost:.1%}", f"{row.params:,}", f"{row.macs:,}")
-            table.append((row.group, *numbers))
+            residual = "–" if row.residual is None else f"{row.residual:.1%}"
+            counts = (f"{row.width}", f"{row.kept}", f"{row.lost:.1%}", residual, f"{row.params:,}", f"{row.macs:,}")
+            table.append((row.group, *counts))
         widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
         lines = [
             "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
@@ -61,7 +65,13 @@ def _share(old: int, new: int) -> str:
     return f"{1 - new / old:.1%} less" if old else "none"
 
 
-def preview(graph: Graph, scores: Mapping[str, Tensor], plan: Plan, measured: Mapping[str, float] | None = None) -> Preview:
+def preview(
+    graph: Graph,
+    scores: Mapping[str, Tensor],
+    plan: Plan,
+    residuals: Mapping[str, float],
+    measured: Mapping[str, float] | None = None,
+) -> Preview:
     """What pruning a graph's model by a plan would do to each group, and to the whole."""
     counts = {name: len(kept.units) for name, kept in plan.items()}
     samples = batch_size(graph.inputs)
@@ -79,6 +89,7 @@ def preview(graph: Graph, scores: Mapping[str, Tensor], plan: Plan, measured: Ma
                 kept.width,
                 counts[name],
                 1 - left / total if total else 0.0,
+                residuals.get(name),
                 params - graph.count_params(alone),
                 (macs - graph.count_macs(alone)) // samples,
             )
