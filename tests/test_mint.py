@@ -303,10 +303,6 @@ def run(workers: Workers, folder: Path | None = None, seed: int = 0) -> list[Dep
     )
 
 
-def test_two_processes_give_the_numbers_of_one() -> None:
-    assert same(run(Workers()), run(Workers(count=2)))
-
-
 def fatal_the_first_time(marker: str, number: int) -> int:
     """A piece of work whose worker is killed once."""
     if number == 1 and not os.path.exists(marker):
@@ -329,8 +325,6 @@ def test_a_lost_workers_share_is_run_again(engine: Any, tmp_path: Path, monkeypa
     results = dict(Workers(engine, 2).run(fatal_the_first_time, pieces))
     assert results == {"0": 0, "1": 1, "2": 4, "3": 9}
     assert (tmp_path / "died").exists()
-    if engine == "ray":
-        assert same(run(Workers()), run(Workers("ray", 2)))
 
 
 def test_work_that_always_kills_its_worker_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
