@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import niwaki
 from niwaki.checkpoint.blocks import kept_weights, opened, put_back, take_out
+from niwaki.checkpoint.standalone import whole_weight
 from niwaki.criteria import Dependency, Estimation
 from niwaki.criteria.activations import Sampling
 from niwaki.criteria.layer_dependencies import contiguous_groups
@@ -23,7 +24,7 @@ from niwaki.errors import BudgetError, SettingError, SurgeryError
 from niwaki.graph.pairs import LayerPair, layer_pairs
 from niwaki.selection.blocks import BlockPlan, CutOff, LayerBlocks, cut_blocks, grid
 from niwaki.surgery.block_sparse import BlockConv2d, BlockLinear, as_blocks, as_dense, stored_bytes, with_blocks, without_blocks
-from niwaki.trim import Masks, make_compact, scope, trim, unread_units
+from niwaki.trim import Masks, make_compact, scope, trim, without_idle
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 
@@ -181,10 +182,14 @@ def random_blocks(generator: torch.Generator, rows: int, columns: int) -> LayerB
     sides = []
     for size, groups in ((rows, row_groups), (columns, column_groups)):
         side = contiguous_groups(size, groups)
+        if groups > 1 and torch.rand((), generator=generator) < 0.2:  # indices that belong to no group always stay
+            side = torch.where(side == groups - 1, -1, side)
         if torch.rand((), generator=generator) < 0.3:  # channels behind a flatten need not lie together
             side = side[torch.randperm(size, generator=generator)]
         sides.append(tuple(side.tolist()))
-    return LayerBlocks(sides[0], sides[1], tuple((r, c) for r, c in kept.nonzero().tolist()))
+    row_groups, column_groups = (max(side) for side in sides)
+    left = tuple((r, c) for r, c in kept.nonzero().tolist() if r <= row_groups and c <= column_groups)
+    return LayerBlocks(sides[0], sides[1], left)
 
 
 @given(st.integers(0, 10_000), st.booleans(), st.booleans())
@@ -214,6 +219,7 @@ def test_a_layer_of_blocks_is_the_masked_layer(seed: int, conv: bool, bias: bool
             torch.testing.assert_close(made(x), wanted)
     back = as_dense(made)
     assert torch.equal(back.weight, masked.weight)
+    assert torch.equal(whole_weight(made.weight.detach(), vars(blocks), list(layer.weight.shape)), masked.weight)
     torch.testing.assert_close(back(x), wanted)
     # and it learns what the masked layer learns
     for dense in (False, True) if made.weight.numel() else ():
@@ -299,12 +305,13 @@ def test_channels_whose_blocks_are_all_gone_leave_and_no_others() -> None:
     for item in found:
         item.values.fill_(1)
     found[1].values[:, 2] = 0  # nothing in fc1 reads conv2's third group: channels 6, 7, 8
-    found[0].values[1] = 0  # and conv2's second group reads nothing, but is read
+    found[0].values[1] = 0  # and conv2's second group reads nothing: channels 3, 4, 5 are constants
     result = trim(model, images(2), dependencies=found, cut_off=CutOff(share=0.0, upper_limit=1))
-    assert result.plan.kept == {"conv2": (0, 1, 2, 3, 4, 5, 9, 10, 11)}
-    assert result.model.conv2.out_channels == 9
-    assert result.model.bn2.num_features == 9
-    assert result.model.fc1.in_features == 36
+    assert result.plan.kept == {"conv2": (0, 1, 2, 9, 10, 11)}
+    assert result.model.conv2.out_channels == 6
+    assert result.model.bn2.num_features == 6
+    assert result.model.fc1.in_features == 24
+    assert "3 channels left that nothing reads any more, and 3 that read nothing" in result.record.notes[1]
     with torch.no_grad():
         torch.testing.assert_close(result.model(images(4, 1)), result.masked(images(4, 1)), rtol=1e-4, atol=1e-5)
 
@@ -314,10 +321,10 @@ def test_a_layer_that_loses_everything_keeps_one_channel_to_run() -> None:
     found = made_up(model)
     for item in found:
         item.values.fill_(0)
-    graph = niwaki.trace(model, images(2))
     plan = cut_blocks(found, state(model), CutOff(share=0.0, upper_limit=1))
     assert all(not blocks.kept for blocks in plan.values())
-    assert {name: len(kept.units) for name, kept in unread_units(graph, plan).items()} == {"conv1": 1, "conv2": 1, "fc1": 1}
+    lean = without_idle(model, images(2), plan)
+    assert {name: len(kept.units) for name, kept in lean.units.items()} == {"conv1": 1, "conv2": 1, "fc1": 1}
     result = trim(model, images(2), dependencies=found, cut_off=CutOff(share=0.0, upper_limit=1))
     with torch.no_grad():
         torch.testing.assert_close(result.model(images(3)), result.masked(images(3)))

@@ -60,6 +60,14 @@ class Plan(Mapping[str, Kept]):
         """Group name → kept units, only of groups that lose some."""
         return {name: kept.units for name, kept in self.groups.items() if len(kept.units) < kept.width}
 
+    def then(self, later: Plan) -> Plan:
+        """What stays of this plan's network once `later` was carried out on what this one leaves of it."""
+        both = dict(self.groups)
+        for name, kept in later.groups.items():
+            first = self.groups.get(name)
+            both[name] = kept if first is None else Kept(first.width, tuple(first.units[unit] for unit in kept.units))
+        return Plan(both, later.sizes if later.sizes is not None else self.sizes)
+
     def to_json(self) -> str:
         """The plan as text, one group a line."""
         lines = ",\n".join(

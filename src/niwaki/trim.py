@@ -1,8 +1,9 @@
 """Dependencies → blocks that go → masks → training under them → a network that holds only what is left.
 
 MINT as its paper has it (arXiv 2003.08472): not whole channels go, but blocks of weights between groups of channels. Channels
-that nothing reads any more leave the network at once; in the end nothing is masked any more, and layers hold and multiply
-only the blocks that they kept.
+that nothing reads any more leave the network at once, and so do those that read nothing any more: they are constants, which go
+into the biases of what reads them. In the end nothing is masked any more, and layers hold and multiply only the blocks that
+they kept.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from torch import Tensor, nn
 from niwaki.criteria import Dependency, Estimation, layer_dependencies
 from niwaki.errors import SettingError, SurgeryError
 from niwaki.evidence import Calibration, Evidence
-from niwaki.graph import Graph, Inputs, Role, call, copied, named_state, preserved_mode, preserved_state, tensors_in, trace
+from niwaki.graph import Graph, Inputs, call, copied, named_state, preserved_mode, preserved_state, tensors_in, trace
 from niwaki.graph.pairs import LayerPair, layer_pairs
 from niwaki.measure import compare
-from niwaki.plan import Kept, Plan
+from niwaki.plan import Plan
 from niwaki.records import Record
 from niwaki.selection.blocks import BlockPlan, CutOff, LayerBlocks, cut_blocks
 from niwaki.surgery import check, remember, shrink
 from niwaki.surgery.block_sparse import BlockSparse, can_be_blocks, stored_bytes, with_blocks
+from niwaki.surgery.idle import idle_units
 
 Batch = tuple[Tensor, Tensor]
 Retrain = Callable[[nn.Module, Callable[[nn.Module], None]], Any]
@@ -151,14 +153,15 @@ def trim(
     seconds["score"] = time.perf_counter() - start
     plan = cut_blocks(dependencies, graph.state, cut_off)
     gone = Masks(plan, graph.state).gone
-    masked, units, left = without_unread(model, example_inputs, plan)
+    lean = without_idle(model, example_inputs, plan)
     if retrain is not None:
         start = time.perf_counter()
-        hold = Masks(left, named_state(masked))
-        retrain(masked, hold)
-        hold(masked)
+        hold = Masks(lean.blocks, named_state(lean.model))
+        retrain(lean.model, hold)
+        hold(lean.model)
         seconds["retrain"] = time.perf_counter() - start
-    compact = make_compact(masked, example_inputs, left)
+        lean = lean.again(example_inputs)
+    compact = make_compact(lean.model, example_inputs, lean.blocks)
     with preserved_state(model), preserved_state(compact):
         before, after = compare(model, compact, copied(example_inputs), data)
     described = {
@@ -172,9 +175,9 @@ def trim(
     }
     before = dataclasses.replace(before, bytes=stored_bytes(model))
     after = dataclasses.replace(after, bytes=stored_bytes(compact))
-    notes = (f"{gone:.2%} of the weights of {len(plan)} layers went, {len(units.kept)} groups lost channels", *remarks)
+    notes = (f"{gone:.2%} of the weights of {len(plan)} layers went", *lean.remarks, *remarks)
     record = Record(before, after, described, seed, seconds, notes)
-    return Trimmed(compact, masked, units, plan, gone, _stored(graph, compact, plan), record)
+    return Trimmed(compact, lean.model, lean.units, plan, gone, _stored(graph, compact, plan), record)
 
 
 def _stored(graph: Graph, compact: nn.Module, plan: BlockPlan) -> dict[str, tuple[int, int]]:
@@ -188,11 +191,43 @@ def _stored(graph: Graph, compact: nn.Module, plan: BlockPlan) -> dict[str, tupl
     return sizes
 
 
-def without_unread(model: nn.Module, example_inputs: Inputs, plan: BlockPlan) -> tuple[nn.Module, Plan, BlockPlan]:
-    """A masked copy of a model without the channels that nothing reads any more.
+@dataclass(frozen=True)
+class Lean:
+    """A masked network without the channels that say nothing.
 
-    Returns:
-        it, which channels stayed, and the blocks of what is left.
+    Attributes:
+        model: it; ordinary layers, and zeros in them.
+        units: which channels stayed, of the network that was masked first.
+        blocks: the blocks of what is left.
+        unread, constant: how many channels left as nothing read them, or as they were always the same.
+        stays: on channels that are always the same, and had to stay.
+    """
+
+    model: nn.Module
+    units: Plan
+    blocks: BlockPlan
+    unread: int = 0
+    constant: int = 0
+    stays: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know."""
+        first = f"{self.unread} channels left that nothing reads any more"
+        also = f", and {self.constant} that read nothing: their constants went into biases" if self.constant else ""
+        return (first + also, *self.stays)
+
+    def again(self, example_inputs: Inputs) -> Lean:
+        """Once more after a training: a constant may have become zero, so that a border of zeros does not matter to it."""
+        more = without_idle(self.model, example_inputs, self.blocks)
+        if not more.units.kept:
+            return self
+        counts = self.unread + more.unread, self.constant + more.constant
+        return Lean(more.model, self.units.then(more.units), more.blocks, *counts, more.stays)
+
+
+def without_idle(model: nn.Module, example_inputs: Inputs, plan: BlockPlan) -> Lean:
+    """A masked copy of a model without the channels that say nothing any more (`niwaki.surgery.idle`).
 
     Raises:
         SurgeryError: it does not compute what the masked one at full size does.
@@ -200,12 +235,14 @@ def without_unread(model: nn.Module, example_inputs: Inputs, plan: BlockPlan) ->
     masked = copy.deepcopy(model)
     Masks(plan, named_state(masked))(masked)
     graph = trace(masked, example_inputs)
-    units = unread_units(graph, plan)
-    smaller = shrink(graph, units)
-    if units.kept:
-        check(graph, units, {}, smaller)
-    remember(model, smaller, units, example_inputs)
-    return smaller, units, BlockPlan(_after(graph, units, plan))
+    idle = idle_units(graph, plan)
+    smaller = shrink(graph, idle.plan, idle.mixings)
+    if idle.plan.kept:
+        check(graph, idle.plan, idle.mixings, smaller)
+        _refuse_difference(masked, smaller, example_inputs, "the network without idle channels")
+    remember(model, smaller, idle.plan, example_inputs)
+    blocks = BlockPlan(_after(graph, idle.plan, plan))
+    return Lean(smaller, idle.plan, blocks, idle.unread, idle.constant, idle.remarks)
 
 
 def make_compact(masked: nn.Module, example_inputs: Inputs, plan: BlockPlan) -> nn.Module:
@@ -215,7 +252,7 @@ def make_compact(masked: nn.Module, example_inputs: Inputs, plan: BlockPlan) -> 
         SurgeryError: it does not compute what the masked one does.
     """
     compact = with_blocks(masked, {weight.rpartition(".")[0]: plan[weight] for weight in _with_a_form(masked, plan)})
-    _refuse_difference(masked, compact, example_inputs)
+    _refuse_difference(masked, compact, example_inputs, "the network of blocks")
     choose_products(compact, example_inputs)
     return compact
 
@@ -233,24 +270,6 @@ def _with_a_form(model: nn.Module, plan: BlockPlan) -> list[str]:
     ]
 
 
-def unread_units(graph: Graph, plan: BlockPlan) -> Plan:
-    """Channels all of whose blocks are gone, in every layer that reads them, leave; at least one of a group stays."""
-    masks = {name: blocks.mask(graph.state[name]) for name, blocks in plan.items()}
-    kept = {}
-    for group in graph.groups:
-        consumers = group.of_role(Role.CONSUMER)
-        if group.fold_obstacle is not None or not consumers or any(piece.tensor not in masks for piece in consumers):
-            continue
-        read = torch.zeros(group.width, dtype=torch.bool)
-        for piece in consumers:
-            used = masks[piece.tensor].movedim(piece.axis, 0).flatten(1).any(1).cpu()
-            inside = piece.units >= 0
-            read.index_put_((piece.units[inside],), used[inside], accumulate=True)
-        read[0] |= not bool(read.any())
-        kept[group.name] = Kept(group.width, tuple(read.nonzero().squeeze(1).tolist()))
-    return Plan(kept)
-
-
 def _after(graph: Graph, units: Plan, plan: BlockPlan) -> dict[str, LayerBlocks]:
     """What the blocks are once channels have left."""
     indices = graph.kept_indices(units.kept)
@@ -266,9 +285,9 @@ def _after(graph: Graph, units: Plan, plan: BlockPlan) -> dict[str, LayerBlocks]
     return found
 
 
-def _refuse_difference(smaller: nn.Module, compact: nn.Module, inputs: Inputs) -> None:
+def _refuse_difference(masked: nn.Module, made: nn.Module, inputs: Inputs, what: str) -> None:
     outputs = []
-    for network in (smaller, compact):
+    for network in (masked, made):
         with torch.no_grad(), preserved_mode(network, training=False), preserved_state(network):
             outputs.append(list(tensors_in(call(network, copied(inputs)))))
     for wanted, found in zip(*outputs, strict=True):
@@ -276,7 +295,7 @@ def _refuse_difference(smaller: nn.Module, compact: nn.Module, inputs: Inputs) -
             continue
         gap = float((wanted.double() - found.double()).abs().max() / wanted.double().abs().max().clamp(min=1e-30))
         if not gap <= TOLERANCE:
-            raise SurgeryError(f"the network of blocks differs from the masked one by {gap:.1e} of the largest output")
+            raise SurgeryError(f"{what} differs from the masked one by {gap:.1e} of the largest output")
 
 
 def choose_products(model: nn.Module, inputs: Inputs) -> dict[str, tuple[float, float]]:

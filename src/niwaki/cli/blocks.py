@@ -21,7 +21,7 @@ from niwaki.graph.pairs import layer_pairs
 from niwaki.measure import evaluate
 from niwaki.selection import Budget
 from niwaki.selection.blocks import CutOff, cut_blocks, grid
-from niwaki.trim import Masks, Trimmed, scope, trim, without_unread
+from niwaki.trim import Masks, Trimmed, scope, trim, without_idle
 
 Granularity = Annotated[
     Literal["unit", "block"], typer.Option(help="what goes: whole channels, or blocks of weights between groups of them (mint)")
@@ -159,11 +159,11 @@ def _line(setup: Setup, found: list[Dependency], words: BlockWords, cut_off: Cut
     inside = {pair.weight for pair in scope([item.pair for item in found], words.only, words.skip)}
     state = dict(setup.model.named_parameters())
     plan = cut_blocks([item for item in found if item.pair.weight in inside], state, cut_off)
-    masked, _, left = without_unread(setup.model, setup.inputs, plan)
-    zeros = sum(int((~blocks.mask(masked.get_parameter(name))).sum()) for name, blocks in left.items())
+    lean = without_idle(setup.model, setup.inputs, plan)
+    zeros = sum(int((~blocks.mask(lean.model.get_parameter(name))).sum()) for name, blocks in lean.blocks.items())
     accuracy = "–"
     if setup.dataset is not None:
         held_out = setup.dataset.split("validation").to(str(setup.settings["device"]))
-        accuracy = f"{evaluate(masked, held_out.batches(200)).accuracy:.2%}"
+        accuracy = f"{evaluate(lean.model, held_out.batches(200)).accuracy:.2%}"
     gone = Masks(plan, state).gone
-    return f"{cut_off.share:g}", f"{gone:.2%}", f"{niwaki.count_params(masked) - zeros:,}", accuracy
+    return f"{cut_off.share:g}", f"{gone:.2%}", f"{niwaki.count_params(lean.model) - zeros:,}", accuracy

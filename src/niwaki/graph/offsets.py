@@ -7,7 +7,7 @@ has none, into the stored mean of the normalisation that follows at once; else i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -27,6 +27,7 @@ class Offset:
         weight: the consumer's weight, by name; `axis` holds what it reads, `out_axis` what it puts out.
         tensor: the bias or stored mean that takes the constant up; of kind "new", the name that a new bias will have.
         layer: the consumer.
+        padded: it reads zeros around an image, so that at the border a constant unit makes less of its constant.
     """
 
     weight: str
@@ -35,6 +36,7 @@ class Offset:
     kind: Literal["bias", "mean", "new"]
     tensor: str
     layer: str
+    padded: bool = False
 
     def constant(self, weight: Tensor, units: Tensor, shift: Tensor) -> Tensor:
         """W · shift in float64, by output channel: (out,).
@@ -57,7 +59,9 @@ def offsets(graph: Graph, name: str) -> tuple[tuple[Offset, ...], str | None]:
     try:
         for read in reads:
             place = _place(graph, read)
-            found[place.weight, place.axis, place.tensor] = place
+            before = found.get((place.weight, place.axis, place.tensor))
+            padded = _pads(graph, read) or (before is not None and before.padded)
+            found[place.weight, place.axis, place.tensor] = replace(place, padded=padded)
         places = tuple(found.values())
         for place in places:
             _refuse_shared(graph, place, reads)
@@ -103,6 +107,12 @@ def _place(graph: Graph, read: Read) -> Offset:
     if can_take_bias(module) and getattr(module, "weight", None) is graph.state[weight]:
         return Offset(weight, axis, out_axis, "new", f"{op.layer}.bias" if op.layer else "bias", op.layer)
     raise NoPlace(f"{where} has no bias, and none can be given to it")
+
+
+def _pads(graph: Graph, read: Read) -> bool:
+    """Whether the operator that reads lays its weight over zeros beside the image too."""
+    op = graph.inference.tape.ops[read.position]
+    return op.name == "aten.convolution" and any(op.arg(4, "padding"))
 
 
 def _sides(graph: Graph, read: Read, op: Op, where: str) -> tuple[int, int, Any]:

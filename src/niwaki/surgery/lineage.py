@@ -32,7 +32,7 @@ def remember(original: nn.Module, smaller: nn.Module, plan: Plan, inputs: Inputs
         **known,
         "inputs": described(inputs),
         "steps": steps,
-        "shapes": {**shapes, **known.get("shapes", {})},  # the very first ones
+        "shapes": known.get("shapes", shapes),  # the very first ones: a bias that a repair added since is not among them
         "attributes": attributes,
     }
     setattr(smaller, PROVENANCE, noted)
