@@ -21,7 +21,10 @@ from torch.utils._pytree import tree_leaves
 
 import niwaki
 from niwaki.checkpoint import read_blueprint
+from niwaki.criteria import Estimation
+from niwaki.criteria.activations import Sampling
 from niwaki.errors import CheckpointError, NiwakiError, OutputError
+from niwaki.selection.blocks import CutOff
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[1]
@@ -157,7 +160,32 @@ def test_it_loads_where_niwaki_is_not_installed(saved: tuple[niwaki.Result, Path
     )
     done = python("-c", script, cwd=folder)
     assert done.stdout == "True\n", done.stderr
-    assert len((folder / "load_without_niwaki.py").read_text().splitlines()) < 120
+    assert len((folder / "load_without_niwaki.py").read_text().splitlines()) < 140
+
+
+def test_layers_of_blocks_load_where_niwaki_is_not_installed(tmp_path: Path, quick_latency: None) -> None:
+    torch.manual_seed(0)
+    model = niwaki.models.build("digits-cnn").eval()
+    x = niwaki.models.example_inputs(model)
+    calibration = niwaki.Calibration.labelled([(torch.rand(60, 1, 8, 8), torch.arange(60) % 10)])
+    estimation = Estimation(4, sampling=Sampling(6))
+    result = niwaki.trim(model, x, calibration=calibration, estimation=estimation, cut_off=CutOff(params=0.7))
+    held = [type(layer).__name__ for layer in result.model.modules() if hasattr(layer, "blocks")]
+    assert set(held) == {"BlockConv2d", "BlockLinear"}
+    folder = niwaki.save(result, tmp_path / "trimmed")
+    with torch.no_grad():
+        torch.save((niwaki.models.build("digits-cnn"), x, result.model(x)), tmp_path / "given.pt")
+    script = (
+        "import sys, torch; original, x, wanted = torch.load('../given.pt', weights_only=False)\n"
+        "for name in [name for name in sys.modules if name.startswith('niwaki')]: del sys.modules[name]\n"
+        "sys.modules['niwaki'] = None\n"
+        "from load_without_niwaki import load_pruned\n"
+        "with torch.no_grad(): torch.testing.assert_close(load_pruned('.', original)(x), wanted, rtol=1e-4, atol=1e-6)\n"
+        "print(type(original.conv2).__name__, type(original.fc1).__name__, sys.modules['niwaki'])"
+    )
+    done = python("-c", script, cwd=folder)
+    assert done.stdout == "Conv2d Linear None\n", done.stderr
+    assert "ordinary ones there, with zeros where a block is gone" in (folder / "README.md").read_text()
 
 
 def test_the_model_card_has_the_table(saved: tuple[niwaki.Result, Path]) -> None:

@@ -111,7 +111,8 @@ def save(
         (stage / RECORD).write_text(record.to_json(), encoding="utf-8")
         write_manifest(stage)
         shutil.copyfile(standalone.__file__, stage / STANDALONE)
-        (stage / CARD).write_text(model_card(Path(folder).name, record, blueprint), encoding="utf-8")
+        card = model_card(Path(folder).name, record, blueprint, blocks is not None)
+        (stage / CARD).write_text(card, encoding="utf-8")
     return Path(folder)
 
 

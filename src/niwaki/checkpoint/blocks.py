@@ -14,9 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from niwaki.checkpoint.blueprint import read_json
+from niwaki.checkpoint.standalone import whole_weight
 from niwaki.errors import CheckpointError, NiwakiError, SettingError
 from niwaki.selection.blocks import BlockPlan
-from niwaki.surgery.block_sparse import BlockSparse, expanded, with_blocks, without_blocks
+from niwaki.surgery.block_sparse import BlockSparse, with_blocks, without_blocks
 
 BLOCKS = "blocks.json"
 DENSEST = 2**30  # numbers in a dense weight that blocks are put into
@@ -53,7 +54,9 @@ def opened(text: str, tensors: Mapping[str, Tensor], where: str) -> dict[str, Te
             shape = tuple(int(size) for size in data["shapes"][name])
             if shape[:2] != (len(blocks.rows), len(blocks.columns)) or not 0 < math.prod(shape) <= DENSEST:
                 raise CheckpointError(f"{where}: the weight of {name} has another shape than its blocks")
-            dense[f"{name}.weight"] = expanded(tensors[f"{name}.weight"], blocks, shape)
+            if (blocks.out_axis, blocks.in_axis) != (0, 1):
+                raise CheckpointError(f"{where}: the rows of {name} must be its first axis and the columns its second")
+            dense[f"{name}.weight"] = whole_weight(tensors[f"{name}.weight"], vars(blocks), list(shape))
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{where} does not fit the weights of {name}: {error}") from error
     return dense

@@ -17,8 +17,12 @@ tags:
 """
 
 
-def model_card(name: str, record: Record, blueprint: Blueprint) -> str:
-    """The card as Markdown."""
+def model_card(name: str, record: Record, blueprint: Blueprint, blocks: bool = False) -> str:
+    """The card as Markdown.
+
+    Args:
+        blocks: the network has layers of which only blocks are kept.
+    """
     original = blueprint.factory or "a network"
     removed = sum(kept.width - len(kept.units) for plan in blueprint.steps for kept in plan.values())
     again = " in several steps" if len(blueprint.steps) > 1 else ""
@@ -40,6 +44,7 @@ def model_card(name: str, record: Record, blueprint: Blueprint) -> str:
         "",
         'model = load_pruned(".", original)  # the unpruned network, with any weights',
         "```\n",
+        *(["Layers of blocks become ordinary ones there, with zeros where a block is gone.\n"] if blocks else []),
         "## How it was made\n",
         "```json",
         json.dumps(record.settings, indent=2, ensure_ascii=False),

@@ -3,10 +3,12 @@
     from load_without_niwaki import load_pruned
     model = load_pruned(".", original)  # `original`: the unpruned network, with any weights
 
-plan.json says which tensors and which integers of which module got smaller; everything else is the original's.
+plan.json says which tensors and which integers of which module got smaller; everything else is the original's. Layers of which
+only blocks are kept (blocks.json) become ordinary ones here, with zeros where a block is gone.
 """
 
 import json
+import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +24,10 @@ def load_pruned(folder: str, original: torch.nn.Module) -> torch.nn.Module:
     tensors = load_file(place / "model.safetensors")
     if (place / "buffers.safetensors").exists():
         tensors.update(load_file(place / "buffers.safetensors"))
+    if (place / "blocks.json").exists():
+        blocks = json.loads((place / "blocks.json").read_text(encoding="utf-8"))
+        for layer, held in blocks["layers"].items():
+            tensors[f"{layer}.weight"] = whole_weight(tensors[f"{layer}.weight"], held, blocks["shapes"][layer])
     rebuild(original, plan, tensors)
     return original.eval()
 
@@ -52,6 +58,28 @@ def rebuild(model: torch.nn.Module, plan: dict[str, Any], tensors: dict[str, tor
         else:  # a bias that a repair added
             path, _, short = name.rpartition(".")
             modules[path].register_parameter(short, torch.nn.Parameter(weight))
+
+
+def whole_weight(values: torch.Tensor, held: dict[str, Any], shape: list[int]) -> torch.Tensor:
+    """A weight of this shape out of its kept blocks: rows that keep the same columns lie together, product behind product."""
+    rows, columns = torch.tensor(held["rows"]), torch.tensor(held["columns"])
+    table = torch.zeros(int(rows.max()) + 2, int(columns.max()) + 2, dtype=torch.bool)
+    table[-1], table[:, -1] = True, True  # group -1 always stays
+    for row, column in held["kept"]:
+        table[row, column] = True
+    patterns, which = torch.unique(table[rows][:, columns], dim=0, return_inverse=True)
+    products: dict[int, list[int]] = {}
+    for index, number in enumerate(which.tolist()):
+        products.setdefault(number, []).append(index)
+    taken = [patterns[number].nonzero().squeeze(1) for number in products]
+    parts = [(len(own), len(read), *shape[2:]) for own, read in zip(products.values(), taken, strict=True)]
+    sizes = [math.prod(part) for part in parts]
+    if values.shape != (sum(sizes),):
+        raise ValueError(f"its blocks have {sum(sizes)} weights, the file has {list(values.shape)}")
+    whole = values.new_zeros(shape)
+    for own, read, part, piece in zip(products.values(), taken, parts, torch.split(values, sizes), strict=True):
+        whole[torch.tensor(own)[:, None], read] = piece.view(part)
+    return whole
 
 
 def _owner(module: Any, path: str) -> tuple[Any, str]:

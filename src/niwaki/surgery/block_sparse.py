@@ -152,19 +152,6 @@ def _put(pieces: list[tuple[Tensor, Tensor]], values: list[Tensor], shape: tuple
     return whole
 
 
-def expanded(values: Tensor, blocks: LayerBlocks, shape: tuple[int, ...]) -> Tensor:
-    """The dense weight whose kept blocks a layer of blocks has as its `weight`.
-
-    Raises:
-        SurgeryError: there are not as many values as the blocks have.
-    """
-    pieces = _pieces(blocks.mask(torch.zeros(shape[:2])))
-    wanted = math.prod(shape[2:]) * sum(len(rows) * len(columns) for rows, columns in pieces)
-    if values.shape != (wanted,):
-        raise SurgeryError(f"the blocks of a weight {shape} have {wanted} entries, not {tuple(values.shape)}")
-    return _put(pieces, _taken_apart(pieces, values, shape), shape)
-
-
 def can_be_blocks(module: nn.Module) -> bool:
     """Whether a layer has a form of blocks."""
     plain_conv = type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros"
