@@ -1,11 +1,13 @@
 """Conditional geometric mutual information beside the plain algorithm, in one run; a whole VGG-16; how cost grows.
 
     python benchmarks/mint.py                 # all; --only estimate, vgg16 or growth
-    python benchmarks/mint.py --data-root DATA --out mint.json --plot mint.png
+    python benchmarks/mint.py --out benchmarks/records/mint.json --plot docs/mint-cost.png --page docs/mint.md
+    python benchmarks/mint.py --read benchmarks/records/mint.json --page docs/mint.md     # the page again, nothing measured
 
 The plain algorithm is the definition as one would first write it down: a Python double loop over the rows for the distances,
 and scipy's minimal spanning tree. Ratios are of processor time on one core, so that other work on the machine does not count;
-wall times are printed beside them.
+wall times are printed beside them. Memory is the sum of the proportional set sizes of the process and its workers: a page that
+three of them share counts once and not three times.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import argparse
 import json
 import resource
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from scipy.sparse.csgraph import minimum_spanning_tree
 
@@ -117,7 +121,8 @@ def vgg16(data_root: Path | None) -> dict[str, Any]:
     watching = time.perf_counter() - clock, time.process_time() - start
     evidence = niwaki.Evidence(graph, calibration, say=lambda remark: None)
     clock, used = time.perf_counter(), _processor()
-    found = layer_dependencies(evidence, pairs, Estimation(GROUPS, workers=Workers(count=2)))
+    with MemoryWatch() as memory:
+        found = layer_dependencies(evidence, pairs, Estimation(GROUPS, workers=Workers(count=2)))
     wall, processor = time.perf_counter() - clock, _processor() - used
     own, child = (resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     numbers = {
@@ -126,13 +131,47 @@ def vgg16(data_root: Path | None) -> dict[str, Any]:
         "processor_s": processor,
         "two_free_cores_s": processor / 2,
         "watching_wall_s": watching[0],
-        "peak_gb": [own, child, own + 2 * child],
+        "peak_gb": memory.peak / 1e9,
+        "largest_resident_gb": [own, child],
     }
     print(f"\nVGG-16, {len(pairs)} layer pairs, {numbers['estimates']} estimates on two processes (floor 60 s, 2 GB)")
     print(f"  wall {wall:.1f} s; processor time of all {processor:.1f} s, so {processor / 2:.1f} s on two free cores")
     print(f"  of that, running the network on 2,500 images takes {watching[0]:.1f} s of wall time")
-    print(f"  peak memory: main {own:.2f} GB, largest worker {child:.2f} GB")
+    print(f"  peak memory of all together {memory.peak / 1e9:.2f} GB (proportional set sizes)")
+    print(f"  resident, shared pages counted in each: main {own:.2f} GB, largest worker {child:.2f} GB")
     return numbers
+
+
+class MemoryWatch:
+    """The most memory that this process and those it started took together, looked at ten times a second.
+
+    Attributes:
+        peak: bytes.
+    """
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> MemoryWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        this = psutil.Process()
+        while not self._over.wait(0.1):
+            total = 0
+            for process in (this, *this.children(recursive=True)):
+                try:
+                    total += process.memory_full_info().pss
+                except psutil.Error:
+                    continue  # it has ended
+            self.peak = max(self.peak, total)
 
 
 def _processor() -> float:
@@ -180,24 +219,63 @@ def draw(series: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=160)
 
 
+START, END = "<!-- from benchmarks/records/mint.json -->", "<!-- end -->"
+
+
+def as_markdown(found: dict[str, Any]) -> str:
+    """The numbers of a record as docs/mint.md shows them."""
+    one, network = found["estimate"], found["vgg16"]
+    times = {
+        name: f"{one[f'{name}_ms'][0]:.1f} ms, {one[f'{name}_times_faster']:.0f} × less"
+        for name in ("layer_pair", "independent")
+    }
+    rows = {
+        "one estimate as defined: a double loop, scipy's tree": (f"{one['plain_s'][0]:.2f} s", ""),
+        "one of the 8 × 8 estimates of a layer pair": (times["layer_pair"], f"{FLOOR} × less"),
+        "one of 64 that have nothing in common": (times["independent"], ""),
+        f"VGG-16, {network['estimates']} estimates on two processes, wall time": (f"{network['wall_s']:.1f} s", "60 s"),
+        "of that, running the network on 2,500 images": (f"{network['watching_wall_s']:.1f} s", ""),
+        "memory of these processes together, at most": (f"{network['peak_gb']:.2f} GB", "2 GB"),
+    }
+    lines = [f"| {found['hardware']['cpu']}, {found['hardware']['cores']} cores | measured | floor |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {what} | {value} | {floor} |" for what, (value, floor) in rows.items())])
+
+
+def write_page(found: dict[str, Any], page: Path) -> None:
+    """Put the numbers between the two marks of a page."""
+    text = page.read_text(encoding="utf-8")
+    before, after = text.index(START) + len(START), text.index(END)
+    page.write_text(f"{text[:before]}\n{as_markdown(found)}\n{text[after:]}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=("estimate", "vgg16", "growth"))
     parser.add_argument("--data-root", type=Path, help="with CIFAR-10; without it, noise of the same size")
     parser.add_argument("--out", type=Path, help="file for the numbers as JSON")
     parser.add_argument("--plot", type=Path, help="file for the picture of the growth")
+    parser.add_argument("--page", type=Path, help="a page whose marked part is to show these numbers (docs/mint.md)")
+    parser.add_argument("--read", type=Path, help="an earlier --out: measure nothing, take its numbers")
     words = parser.parse_args()
-    found: dict[str, Any] = {"versions": niwaki.records.versions(), "hardware": niwaki.records.hardware()}
-    if words.only in (None, "estimate"):
-        found["estimate"] = estimate()
-    if words.only in (None, "vgg16"):
-        found["vgg16"] = vgg16(words.data_root)
-    if words.only in (None, "growth"):
-        found["growth"] = growth()
-        if words.plot:
-            draw(found["growth"], words.plot)
+    found = measured(words.only, words.data_root) if words.read is None else json.loads(words.read.read_text(encoding="utf-8"))
+    if words.plot and "growth" in found:
+        draw(found["growth"], words.plot)
     if words.out:
         words.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if words.page:
+        write_page(found, words.page)
+
+
+def measured(only: str | None, data_root: Path | None) -> dict[str, Any]:
+    """All of it, or one part."""
+    found: dict[str, Any] = {"versions": niwaki.records.versions(), "hardware": niwaki.records.hardware()}
+    if only in (None, "estimate"):
+        found["estimate"] = estimate()
+    if only in (None, "vgg16"):
+        found["vgg16"] = vgg16(data_root)
+    if only in (None, "growth"):
+        found["growth"] = growth()
+    return found
 
 
 if __name__ == "__main__":

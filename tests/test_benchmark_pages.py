@@ -1,0 +1,42 @@
+"""Pages that quote a benchmark quote its record."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_page_on_mint_shows_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psutil")
+    pytest.importorskip("scipy")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    mint = importlib.import_module("mint")
+    made_up = {
+        "hardware": {"cpu": "a core", "cores": 2},
+        "estimate": {
+            "plain_s": [4.0, 4.1],
+            "layer_pair_ms": [8.0, 8.1],
+            "layer_pair_times_faster": 500.0,
+            "independent_ms": [32.0, 32.1],
+            "independent_times_faster": 125.0,
+        },
+        "vgg16": {"estimates": 896, "wall_s": 15.0, "watching_wall_s": 5.0, "peak_gb": 1.5},
+    }
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{mint.START}\nold\n{mint.END}\nafter\n", encoding="utf-8")
+    mint.write_page(made_up, page)
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{mint.START}\n| a core, 2 cores | measured | floor |\n")
+    assert "| one of the 8 × 8 estimates of a layer pair | 8.0 ms, 500 × less | 500 × less |" in text
+    assert "old" not in text
+    assert text.endswith(f"\n{mint.END}\nafter\n")
+
+    record = ROOT / "benchmarks" / "records" / "mint.json"
+    if record.is_file():
+        shown = (ROOT / "docs" / "mint.md").read_text(encoding="utf-8")
+        assert mint.as_markdown(json.loads(record.read_text(encoding="utf-8"))) in shown, "write the page again: --read, --page"
