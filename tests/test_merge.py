@@ -328,6 +328,11 @@ OBSTACLES: list[tuple[nn.Module, str, str]] = [
     (Fork(), "conv", "read in several forms, with and without a bias or normalisation"),
     (LateBias(), "conv", "adds a parameter that is not the bias of a product"),
     (MapBias(), "conv", "normalises what is not a product and its bias"),
+    (
+        nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Flatten(), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, 4)),
+        "0",
+        "normalises what is not a product and its bias",
+    ),
     (Standardised(), "weight", "written through a computed weight by aten.mm"),
 ]
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from niwaki.compensation import Mixing
 from niwaki.errors import CheckpointError, SurgeryError
-from niwaki.graph import Graph
+from niwaki.graph import Graph, first_names
 from niwaki.plan import Plan
 from niwaki.records import staged_folder, write_text_atomic
 from niwaki.surgery import check_structure, cut_tensors, follow_config, shrink, size_guesses
@@ -189,9 +189,7 @@ def shrink_files(
 
 def _names(graph: Graph, weights: ShardedWeights) -> dict[str, str]:
     """Names in the files → names that the graph knows them by; a shared tensor has one."""
-    pairs = [*graph.model.named_parameters(remove_duplicate=False), *graph.model.named_buffers(remove_duplicate=False)]
-    first: dict[int, str] = {}
-    known = {name: first.setdefault(id(tensor), name) for name, tensor in pairs}
+    known = first_names(graph.model)
     state = graph.state
     missing = {known[name] for name in graph.model.state_dict()} - {known.get(name) for name in weights}
     extra = [name for name in weights if name not in known]

@@ -1,7 +1,7 @@
 """Compensation: what the kept units do for those that go. One method a file."""
 
 from niwaki.compensation.auto import Auto
-from niwaki.compensation.base import COMPENSATIONS, Compensated, Compensation, compensate
+from niwaki.compensation.base import COMPENSATIONS, Compensated, Compensation, Groupwise, compensate
 from niwaki.compensation.merge import Merge
 from niwaki.compensation.mixing import Mixing
 from niwaki.compensation.moments import DerivedMoments
@@ -14,6 +14,7 @@ __all__ = [
     "Compensated",
     "Compensation",
     "DerivedMoments",
+    "Groupwise",
     "Merge",
     "Mixing",
     "NoCompensation",

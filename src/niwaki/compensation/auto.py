@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from niwaki.compensation.base import COMPENSATIONS, Compensated, Compensation
-from niwaki.compensation.mixing import Mixing
 from niwaki.compensation.moments import DerivedMoments
 from niwaki.compensation.reconstruct import Reconstruct
 from niwaki.evidence import Evidence
-from niwaki.graph import Group
 from niwaki.plan import Plan
 
 
@@ -20,9 +15,6 @@ from niwaki.plan import Plan
 @dataclass(frozen=True)
 class Auto(Compensation):
     """`reconstruct` where there are calibration inputs, `moments` where there are none."""
-
-    def mix(self, group: Group, units: Sequence[int], state: Mapping[str, Tensor]) -> tuple[Mixing | None, str]:
-        raise NotImplementedError("what is done depends on what there is: see apply")
 
     def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
         if evidence.calibration is None:

@@ -33,7 +33,15 @@ class Compensated:
 
 
 class Compensation(ABC):
-    """One mixing a group; a frozen dataclass whose fields are the settings."""
+    """Finds mixings; a frozen dataclass whose fields are the settings."""
+
+    @abstractmethod
+    def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
+        """The mixings of all groups that lose units."""
+
+
+class Groupwise(Compensation):
+    """A compensation that needs nothing but a group's own weights: one group after the other."""
 
     @abstractmethod
     def mix(self, group: Group, units: Sequence[int], state: Mapping[str, Tensor]) -> tuple[Mixing | None, str]:
@@ -48,7 +56,6 @@ class Compensation(ABC):
         """
 
     def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
-        """The mixings of all groups that lose units; to be overridden where one group's depends on another's."""
         mixings, notes = {}, {}
         for name, units in plan.kept.items():
             mixing, notes[name] = self.mix(evidence.graph[name], units, evidence.state)

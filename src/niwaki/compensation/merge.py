@@ -26,7 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from niwaki.compensation.base import COMPENSATIONS, Compensation
+from niwaki.compensation.base import COMPENSATIONS, Groupwise
 from niwaki.compensation.mixing import Mixing
 from niwaki.errors import SettingError
 from niwaki.graph import Group, Normaliser, Slice, Writer
@@ -36,7 +36,7 @@ PAPER_THRESHOLD_LINEAR, PAPER_THRESHOLD_NORM = 0.45, 0.1
 
 @COMPENSATIONS.register("merge")
 @dataclass(frozen=True)
-class Merge(Compensation):
+class Merge(Groupwise):
     """Neuron Merging.
 
     Attributes:

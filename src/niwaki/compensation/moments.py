@@ -10,10 +10,7 @@ taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from niwaki.compensation.base import COMPENSATIONS, Compensated, Compensation
 from niwaki.compensation.least_squares import Joint, as_one, residual, signal, solve
@@ -21,7 +18,6 @@ from niwaki.compensation.merge import Merge
 from niwaki.compensation.mixing import Mixing
 from niwaki.errors import SettingError
 from niwaki.evidence import Evidence
-from niwaki.graph import Group
 from niwaki.graph.gaussian import Prior
 from niwaki.graph.offsets import offsets
 from niwaki.moments import consumer_gram, derive
@@ -50,9 +46,6 @@ class DerivedMoments(Compensation):
                 raise SettingError(f"moments:{name} must be from 0 to {most}; got {value}")
         if not self.reach > 0:
             raise SettingError(f"moments:reach must be above 0; got {self.reach}")
-
-    def mix(self, group: Group, units: Sequence[int], state: Mapping[str, Tensor]) -> tuple[Mixing | None, str]:
-        raise NotImplementedError("the moments of one group depend on the layers before it: see apply")
 
     def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
         graph, mixings, notes, residuals = evidence.graph, {}, {}, {}

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from niwaki.compensation.base import COMPENSATIONS, Compensation
+from niwaki.compensation.base import COMPENSATIONS, Groupwise
 from niwaki.compensation.mixing import Mixing
 from niwaki.graph import Group
 
 
 @COMPENSATIONS.register("none")
 @dataclass(frozen=True)
-class NoCompensation(Compensation):
+class NoCompensation(Groupwise):
     """Plain pruning."""
 
     def mix(self, group: Group, units: Sequence[int], state: Mapping[str, Tensor]) -> tuple[Mixing | None, str]:

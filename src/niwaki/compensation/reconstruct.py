@@ -12,7 +12,7 @@ Source: the least squares itself is that of He, Zhang, Sun, Channel Pruning for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from niwaki.compensation.masked import Folded
 from niwaki.compensation.mixing import Mixing
 from niwaki.errors import SettingError
 from niwaki.evidence import Evidence
-from niwaki.graph import Graph, Group, Op, Playback, Tape, batch_size, preserved_rng, tensors_in
+from niwaki.graph import Graph, Op, Playback, Tape, batch_size, preserved_rng, tensors_in
 from niwaki.graph.offsets import offsets
 from niwaki.graph.playback import live_bytes, restated
 from niwaki.moments import Moments, Reader, consumer_gram, gather, readers
@@ -58,9 +58,6 @@ class Reconstruct(Compensation):
             raise SettingError(f"reconstruct:ridge must be 0 or more; got {self.ridge}")
         if self.places < 1:
             raise SettingError(f"reconstruct:places must be at least 1; got {self.places}")
-
-    def mix(self, group: Group, units: Sequence[int], state: Mapping[str, Tensor]) -> tuple[Mixing | None, str]:
-        raise NotImplementedError("one group's mixing depends on those before it: see apply")
 
     def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
         fit = _Fit(evidence.graph, plan, self.ridge, self.places)

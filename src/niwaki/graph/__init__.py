@@ -17,7 +17,7 @@ from niwaki.graph.inputs import (
 )
 from niwaki.graph.outline import Outline, outline
 from niwaki.graph.playback import Playback, play
-from niwaki.graph.tape import Op, Ref, Tape, named_state, record, run, tensors_in
+from niwaki.graph.tape import Op, Ref, Tape, first_names, named_state, record, run, tensors_in
 from niwaki.graph.trace import trace
 from niwaki.graph.types import Frozen, Graph, Group, Normaliser, Role, Scale, Slice, Writer
 
@@ -44,6 +44,7 @@ __all__ = [
     "call",
     "copied",
     "described",
+    "first_names",
     "made_up",
     "named_state",
     "outline",

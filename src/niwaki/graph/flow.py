@@ -88,7 +88,7 @@ def _extended(walk: _Walk, position: int, op: Op, norm: Norm | None, before: Seq
         bias = _parameter(walk, op)
         return replace(draft, bias=bias) if bias else None
     if norm is not None and not draft.norm:
-        if draft.bias and not _one_a_unit(walk, draft.bias):
+        if not all(_one_a_unit(walk, piece) for piece in (walk.slices[norm.mean, 0], draft.bias) if piece):
             return None
         return replace(draft, norm=_normaliser(walk, norm))
     return draft if kind is Kind.VIEW else None

@@ -142,6 +142,13 @@ def named_state(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
+def first_names(model: nn.Module) -> dict[str, str]:
+    """Every name of a parameter or buffer → the one that `named_state` knows it by: a shared one has several."""
+    first: dict[int, str] = {}
+    pairs = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    return {name: first.setdefault(id(tensor), name) for name, tensor in pairs}
+
+
 class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types for it
     """Sees every operator that reaches the dispatcher; a subclass says what to do with it."""
 

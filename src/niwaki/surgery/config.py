@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from niwaki.graph import Graph, call, copied, preserved_rng, record, tensors_in, undisturbed
+from niwaki.graph import Graph, call, copied, first_names, preserved_rng, record, tensors_in, undisturbed
 from niwaki.plan import Plan, Size
 from niwaki.surgery.check import TOLERANCE, difference
 from niwaki.surgery.sizes import follow_sizes
@@ -40,7 +40,7 @@ def follow_config(pruned: nn.Module, graph: Graph, plan: Plan) -> tuple[Plan, st
     if builder is None:
         return plan, None
     attribute, was = builder
-    shapes, first = graph.shapes_after(plan.kept), _first_names(graph.model)
+    shapes, first = graph.shapes_after(plan.kept), first_names(graph.model)
     wanted = {name: shapes.get(first.get(name, name), shape) for name, shape in was.items()}
     if wanted == was:
         return plan, None
@@ -91,13 +91,6 @@ def _builder(model: nn.Module) -> tuple[str, Shapes] | None:
         if not attribute.startswith("_") and _is_settings(value) and _built(model, value) == shapes:
             return attribute, shapes
     return None
-
-
-def _first_names(model: nn.Module) -> dict[str, str]:
-    """Every name of a tensor → the name that the graph knows it by."""
-    first: dict[int, str] = {}
-    pairs = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    return {name: first.setdefault(id(tensor), name) for name, tensor in pairs}
 
 
 def _is_settings(value: Any) -> bool:
