@@ -787,6 +787,32 @@ class EncoderLayer(Trap):
         return self.out(self.layer(x))
 
 
+class VisionTransformer(Trap):
+    """Patches, a class token, positions, and one block of attention and MLP, each behind a LayerNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.token = nn.Conv2d(3, 12, 4, stride=4), nn.Parameter(torch.randn(1, 1, 12))
+        self.places = nn.Parameter(torch.randn(1, 5, 12))
+        self.heads, self.head_dim = 4, 5
+        self.norm1, self.qkv, self.proj = nn.LayerNorm(12), nn.Linear(12, 60), nn.Linear(20, 12)
+        self.norm2, self.mlp = nn.LayerNorm(12), nn.Sequential(nn.Linear(12, 18), nn.GELU(), nn.Linear(18, 12))
+        self.norm, self.head = nn.LayerNorm(12), nn.Linear(12, 4)
+
+    def attention(self, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        look = F.scaled_dot_product_attention(q, k, v, scale=0.4)
+        return self.proj(look.transpose(1, 2).reshape(b, n, -1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.places
+        x = x + self.attention(self.norm1(x))
+        x = x + self.mlp(self.norm2(x))
+        return self.head(self.norm(x)[:, 0])
+
+
 # inputs, outputs, paths
 
 

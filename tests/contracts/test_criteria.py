@@ -51,8 +51,8 @@ def test_the_value_is_that_of_the_definition(name: str) -> None:
 
 
 def test_every_criterion_but_chance_has_a_value_by_hand() -> None:
-    # chance has none; the others' are in test_sparsity.py, test_mint.py and test_reconstruction_criterion.py
-    assert set(CRITERIA) == {*BY_HAND, "random", "bn-scale", "mint", "reconstruct"}
+    # chance has none; the others' are in test_sparsity.py, test_mint.py, test_reconstruction_criterion.py and test_fold.py
+    assert set(CRITERIA) == {*BY_HAND, "random", "bn-scale", "mint", "reconstruct", "fold"}
 
 
 def test_chance_is_uniform_and_not_divided() -> None:

@@ -21,13 +21,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from niwaki.compensation.base import COMPENSATIONS, Groupwise
+from niwaki.compensation.base import COMPENSATIONS
 from niwaki.compensation.mixing import Mixing
+from niwaki.compensation.one_for_one import OneForOne
 from niwaki.errors import SettingError
 from niwaki.graph import Group, Normaliser, Slice, Writer
 
@@ -36,7 +37,7 @@ PAPER_THRESHOLD_LINEAR, PAPER_THRESHOLD_NORM = 0.45, 0.1
 
 @COMPENSATIONS.register("merge")
 @dataclass(frozen=True)
-class Merge(Groupwise):
+class Merge(OneForOne):
     """Neuron Merging.
 
     Attributes:
@@ -51,6 +52,8 @@ class Merge(Groupwise):
     lam: float = 0.85
     bn: Literal["derived", "published"] = "derived"
 
+    done: ClassVar[str] = "merged"
+
     def __post_init__(self) -> None:
         if self.threshold is not None and not -1 <= self.threshold <= 1:
             raise SettingError(f"merge:threshold is a cosine, in [-1, 1]; got {self.threshold}")
@@ -61,18 +64,21 @@ class Merge(Groupwise):
         normalised = f"normalised over by {group.normalised}" if group.normalised else None
         obstacle = group.scaling_obstacle or group.fold_obstacle or normalised
         if obstacle is not None:
-            return None, f"not merged: {obstacle}"
+            return None, f"not {self.done}: {obstacle}"
         writer, kept = group.writers[0], torch.as_tensor(units, device="cpu")
         dropped = torch.ones(group.width, dtype=torch.bool, device="cpu").index_fill(0, kept, False).nonzero().squeeze(1)
-        scale, match, good = self._match(writer, dropped, kept, state)
+        table = self._table(writer, dropped, kept, state)
+        match = self._choose(table)[:, None]
+        good = (table.usable & (table.cosine >= table.threshold)).gather(1, match).squeeze(1)
         mixing = Mixing.selecting(group.width, units)
-        mixing.matrix[dropped[good], match[good]] = scale[good]
-        return mixing, f"merged {int(good.sum())} of {len(dropped)} dropped units"
+        mixing.matrix[dropped[good], match[good, 0]] = table.scale.gather(1, match).squeeze(1)[good]
+        return mixing, f"{self.done} {int(good.sum())} of {len(dropped)} dropped units"
 
-    def _match(
-        self, writer: Writer, dropped: Tensor, kept: Tensor, state: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """For every dropped unit: the scale, the position among the kept ones, and whether the match holds; (dropped,) each."""
+    def _choose(self, table: Table) -> Tensor:
+        """The position among the kept units of the one that stands in, for every dropped unit: int64 (dropped,)."""
+        return table.distance.masked_fill(~table.usable, torch.inf).argmin(1)
+
+    def _table(self, writer: Writer, dropped: Tensor, kept: Tensor, state: Mapping[str, Tensor]) -> Table:
         if writer.norm is None:
             rows = writer.rows(state).double().cpu()
         else:  # a bias before the normalisation is part of its mean
@@ -92,10 +98,25 @@ class Merge(Groupwise):
         usable = torch.isfinite(scale) & torch.isfinite(distance)
         if self.bn == "derived":
             usable &= scale > 0  # a negative multiple does not go through the ReLU
-        best = distance.masked_fill(~usable, torch.inf).argmin(1, keepdim=True)
-        threshold = threshold if self.threshold is None else self.threshold
-        good = usable.gather(1, best) & (cosine.gather(1, best) >= threshold)
-        return scale.gather(1, best).squeeze(1), best.squeeze(1), good.squeeze(1)
+        return Table(scale, distance, cosine, usable, threshold if self.threshold is None else self.threshold)
+
+
+@dataclass(frozen=True)
+class Table:
+    """How each kept unit would stand in for each dropped one: (dropped, kept) each.
+
+    Attributes:
+        scale: the multiple of the kept unit.
+        distance: how unlike they are.
+        usable: whether it can at all.
+        threshold: least cosine similarity.
+    """
+
+    scale: Tensor
+    distance: Tensor
+    cosine: Tensor
+    usable: Tensor
+    threshold: float
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from niwaki.criteria.base import CRITERIA, Criterion, score
 from niwaki.criteria.bn_scale import BnScale
+from niwaki.criteria.fold import Fold
 from niwaki.criteria.geometric_median import GeometricMedian
 from niwaki.criteria.layer_dependencies import Dependency, Estimation, layer_dependencies
 from niwaki.criteria.mint import Mint, unit_scores
@@ -18,6 +19,7 @@ __all__ = [
     "Criterion",
     "Dependency",
     "Estimation",
+    "Fold",
     "GeometricMedian",
     "Mint",
     "Random",

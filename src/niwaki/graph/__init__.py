@@ -15,6 +15,7 @@ from niwaki.graph.inputs import (
     preserved_state,
     undisturbed,
 )
+from niwaki.graph.likeness import likeness
 from niwaki.graph.outline import Outline, outline
 from niwaki.graph.playback import Playback, play
 from niwaki.graph.tape import Op, Ref, Tape, first_names, named_state, record, run, tensors_in
@@ -45,6 +46,7 @@ __all__ = [
     "copied",
     "described",
     "first_names",
+    "likeness",
     "made_up",
     "named_state",
     "outline",
