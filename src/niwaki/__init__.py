@@ -6,7 +6,7 @@
 from niwaki import data, models
 from niwaki.checkpoint import load, load_weights, open_weights, read_weights, save, shrink_files
 from niwaki.compensation import Compensation, Mixing, compensate
-from niwaki.criteria import Criterion, score
+from niwaki.criteria import Criterion, refine, score
 from niwaki.depth import Shallower, drop_branches
 from niwaki.errors import NiwakiError
 from niwaki.evidence import Calibration, Evidence
@@ -63,6 +63,7 @@ __all__ = [
     "prune",
     "quantise_onnx",
     "read_weights",
+    "refine",
     "save",
     "score",
     "select",

@@ -84,12 +84,14 @@ class Cutting:
     Attributes:
         repair: the compensation, for a plan.
         form: "module" for the model's own class, "graph" for a graph of its operators.
+        refine: the same counts with better units; None for the plan as it is chosen.
     """
 
     graph: Graph
     repair: Callable[[Plan], Compensated]
     form: Form
     clock: Clock
+    refine: Callable[[Plan], Plan] | None = None
 
     def __post_init__(self) -> None:
         if self.form not in get_args(Form):
@@ -103,7 +105,7 @@ class Cutting:
         if self.form == "graph":
             raise SettingError(f"a budget of {budget.unit} is measured on modules; for form='graph' give it in params or macs")
         # which groups cannot be cut is found out first, with plain numbers: no network of theirs could be timed
-        plain = dataclasses.replace(self, repair=partial(compensate, graph, compensation="none"))
+        plain = dataclasses.replace(self, repair=partial(compensate, graph, compensation="none"), refine=None)
         left_whole = plain.cut(partial(select, graph, scores, Budget(budget.amount), selection)).left_whole
         cost, aim, left = MeasuredCost(graph, budget), budget.amount, 1 - budget.amount
         met: list[Cut] = []
@@ -140,6 +142,7 @@ class Cutting:
             with self.clock.stage("select"):
                 try:
                     plan = choose(without=left_whole)
+                    plan = plan if self.refine is None else self.refine(plan)
                 except BudgetError as error:
                     reasons = "".join(f"; {name} is {reason}" for name, reason in left_whole.items())
                     raise BudgetError(f"{error}{reasons}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -71,6 +71,7 @@ class Evidence:
         weights: parameters and buffers by name in the place of the model's own, for a model on the meta device
             (`niwaki.open_weights` reads them from files as they are asked for).
         say: takes remarks that the user should read (units that are dead); by default a Python warning.
+        known: method → what it has worked out, so that its next step need not go through the inputs again.
     """
 
     graph: Graph
@@ -78,6 +79,7 @@ class Evidence:
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
     weights: Mapping[str, Tensor] | None = None
     say: Callable[[str], None] = warnings.warn
+    known: dict[object, Any] = field(default_factory=dict)
 
     @property
     def state(self) -> Mapping[str, Tensor]:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from niwaki.compensation import COMPENSATIONS, Compensation, compensate
-from niwaki.criteria import CRITERIA, Criterion, score
+from niwaki.criteria import CRITERIA, Criterion, score, scored
 from niwaki.cutting import SLACK, Clock, Cutting, Form
 from niwaki.errors import SettingError
-from niwaki.evidence import Calibration
+from niwaki.evidence import Calibration, Evidence
 from niwaki.graph import Inputs, batched, copied, preserved_state, trace
 from niwaki.measure import compare, cpu_threads
 from niwaki.plan import Plan
@@ -128,18 +128,20 @@ def prune(
     steps = _recoveries(recovery)
     selection = Selection(scope, _patterns(only), _patterns(skip), min_units, rounding, multiple or default_multiple(budget))
     batches = _again(data)
-    evidence = None if calibration is None else Calibration.of(calibration)
+    seen = None if calibration is None else Calibration.of(calibration)
     clock = Clock()
     with clock.stage("trace"):
         graph = trace(model, example_inputs)
     with clock.stage("score"):
         remarks: list[str] = []
-        scores = score(graph, chosen, calibration=evidence, seed=seed, say=remarks.append)
-    repairing = partial(compensate, graph, compensation=repair, calibration=evidence, seed=seed)
-    cut = Cutting(graph, repairing, form, clock).within_budget(scores, budget, selection)
+        evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed), say=remarks.append)
+        scores = scored(chosen, evidence)
+    repairing = partial(compensate, graph, compensation=repair, calibration=seen, seed=seed)
+    refining = partial(chosen.refine, evidence=evidence)
+    cut = Cutting(graph, repairing, form, clock, refining).within_budget(scores, budget, selection)
     for step in steps:
         with clock.stage("recover"):
-            remarks.append(recover(graph, cut.plan, cut.model, step, calibration=evidence, seed=seed))
+            remarks.append(recover(graph, cut.plan, cut.model, step, calibration=seen, seed=seed))
     with clock.stage("measure"), preserved_state(model), preserved_state(cut.model), cpu_threads(budget.threads):
         before, after = compare(model, cut.model, batched(copied(example_inputs), budget.batch), batches)
     if form == "module":

@@ -1,6 +1,6 @@
 """Criteria: evidence → one score a unit, high for units that should stay. One method a file."""
 
-from niwaki.criteria.base import CRITERIA, Criterion, score
+from niwaki.criteria.base import CRITERIA, Criterion, refine, score, scored
 from niwaki.criteria.bn_scale import BnScale
 from niwaki.criteria.fold import Fold
 from niwaki.criteria.geometric_median import GeometricMedian
@@ -27,6 +27,8 @@ __all__ = [
     "conditional_mutual_information",
     "dependencies",
     "layer_dependencies",
+    "refine",
     "score",
+    "scored",
     "unit_scores",
 ]

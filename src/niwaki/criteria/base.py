@@ -13,6 +13,7 @@ from torch import Tensor
 from niwaki.evidence import Calibration, Evidence
 from niwaki.graph import Graph, Group
 from niwaki.methods import Registry
+from niwaki.plan import Plan
 
 
 class Criterion(ABC):
@@ -32,6 +33,10 @@ class Criterion(ABC):
     def scores(self, evidence: Evidence) -> dict[str, Tensor]:
         """Scores of all groups by name; for criteria that look at the network as a whole, to be overridden."""
         return {group.name: self.score(group, evidence) for group in evidence.graph.groups}
+
+    def refine(self, plan: Plan, evidence: Evidence) -> Plan:
+        """A plan that keeps as many units of every group, perhaps others: for criteria that know of whole sets of units."""
+        return plan
 
 
 CRITERIA: Registry[Criterion] = Registry("criterion")
@@ -63,10 +68,37 @@ def score(
         SettingError: the criterion needs inputs and there are none.
     """
     method = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
+    return scored(method, Evidence(graph, calibration, torch.Generator().manual_seed(seed), weights, say))
+
+
+def scored(method: Criterion, evidence: Evidence) -> dict[str, Tensor]:
+    """The same of a criterion that is built, from evidence that its next step can use too."""
     scores = {}
-    evidence = Evidence(graph, calibration, torch.Generator().manual_seed(seed), weights, say)
     for name, given in method.scores(evidence).items():
         values = given.double().cpu()
         mean = values.mean()
         scores[name] = values if method.comparable or not mean > 0 else values / mean
     return scores
+
+
+def refine(
+    graph: Graph,
+    plan: Plan,
+    criterion: Criterion | str,
+    *,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = warnings.warn,
+) -> Plan:
+    """Improve a plan by what a criterion knows of whole sets of units; each group keeps as many as before.
+
+    The criterion `reconstruct` exchanges kept units for others; most criteria change nothing. `prune` does this by itself.
+
+    Args:
+        criterion, calibration, seed, say: as of `score`.
+
+    Raises:
+        UnknownNameError: no such criterion or setting.
+    """
+    method = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
+    return method.refine(plan, Evidence(graph, calibration, torch.Generator().manual_seed(seed), say=say))

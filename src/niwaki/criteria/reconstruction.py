@@ -1,37 +1,33 @@
-"""Column subset selection: units go one by one, always the one that the others can best make up for.
+"""Column subset selection: units go one by one, always the one that the others can best make up for; then exchanges.
 
-A unit matters only for what the kept ones cannot foretell of it, as its consumers see it. With C the covariance of the units
-where they are read, P its inverse over the units that are still there, M = C·P the least squares of all units on these, and
-G = Wᵀ·W the Gram matrix of the consumers' weights, taking unit j away leaves
-
-    (Mᵀ·G·M)_jj / P_jj
-
-more of what the consumers read unexplained. With calibration inputs, G = Wᵀ·D·W, with D the Fisher information of what the
-consumer puts out (niwaki.moments.fisher): an error counts for as much as it changes the network's answer. Both matrices
-follow each step by a rank-two change. This is backward elimination by pivoting; the compensations `reconstruct` and
-`moments` put in what it counts on.
+A unit matters only for what the kept ones cannot foretell of it, as its consumers see it: with R the covariance that the
+least squares of all units on the kept ones leaves, and G = Wᵀ·W the Gram matrix of a consumer's weights, tr(G·R). With
+calibration inputs, G = Wᵀ·D·W, with D the Fisher information of what the consumer puts out (niwaki.moments.fisher): an error
+counts for as much as it changes the network's answer. Scores are those of backward elimination (niwaki.criteria.subsets).
+Once it is known how many units of a group stay, kept units are exchanged for others as long as less is left unexplained. The
+compensations `reconstruct` and `moments` put in what it counts on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from niwaki.criteria.base import CRITERIA, Criterion
+from niwaki.criteria.subsets import Seen, eliminated, exchanged
 from niwaki.errors import SettingError
 from niwaki.evidence import Evidence
 from niwaki.graph import Graph, Group
 from niwaki.graph.gaussian import Prior
 from niwaki.graph.groups import layer_of
 from niwaki.moments import Reader, consumer_gram, derive, gather, output_fisher, readers
+from niwaki.plan import Kept, Plan
 
 FLOOR = 0.02  # of the mean information an output
-
-Seen = tuple[Tensor, Tensor]  # covariance of the units and Gram matrix of one consumer
 
 
 @CRITERIA.register("reconstruct")
@@ -46,11 +42,13 @@ class Reconstruction(Criterion):
         ridge: as of the compensation, a share of the mean variance.
         places: how many places of a map are looked at in every input.
         fisher: whether errors count by what they change of the network's answer, where there are calibration inputs.
+        swaps: exchanges of a kept unit for another, at most, in every group.
     """
 
     ridge: float = 1e-3
     places: int = 64
     fisher: bool = True
+    swaps: int = 256
 
     comparable: ClassVar[bool] = True
 
@@ -59,6 +57,8 @@ class Reconstruction(Criterion):
             raise SettingError(f"reconstruct:ridge must be above 0; got {self.ridge}")
         if self.places < 1:
             raise SettingError(f"reconstruct:places must be at least 1; got {self.places}")
+        if self.swaps < 0:
+            raise SettingError(f"reconstruct:swaps must be 0 or more; got {self.swaps}")
 
     def score(self, group: Group, evidence: Evidence) -> Tensor:
         return self._of(evidence, (group,))[group.name]
@@ -66,24 +66,42 @@ class Reconstruction(Criterion):
     def scores(self, evidence: Evidence) -> dict[str, Tensor]:
         return self._of(evidence, evidence.graph.groups)
 
+    def refine(self, plan: Plan, evidence: Evidence) -> Plan:
+        """The plan after exchanges: as many units of every group, and what its consumers read no worse explained."""
+        if not self.swaps:
+            return plan
+        seen = self._seen(evidence, tuple(plan.kept))
+        better = {name: exchanged(seen[name], units, self.ridge, self.swaps) for name, units in plan.kept.items() if seen[name]}
+        groups = {name: Kept(kept.width, tuple(better.get(name, kept.units))) for name, kept in plan.items()}
+        return replace(plan, groups=groups)
+
     def _of(self, evidence: Evidence, groups: Sequence[Group]) -> dict[str, Tensor]:
-        graph = evidence.graph
-        free = [group.name for group in groups if group.fold_obstacle is None]
-        layers = {layer for here in readers(graph, free).values() for layer in (_layer(graph, reader) for reader in here)}
+        seen = self._seen(evidence, [group.name for group in groups])
+        return {
+            group.name: eliminated(seen[group.name], self.ridge) if seen[group.name] else _energy(evidence.graph, group)
+            for group in groups
+        }
+
+    def _seen(self, evidence: Evidence, names: Sequence[str]) -> dict[str, list[Seen]]:
+        """What each consumer of some groups sees; none of a group that is not read by weights alone."""
+        known: dict[str, list[Seen]] = evidence.known.setdefault(replace(self, swaps=0), {})
+        missing = [name for name in names if name not in known]
+        graph, free = evidence.graph, [name for name in missing if evidence.graph[name].fold_obstacle is None]
         told: dict[str, Tensor] = {}
-        if evidence.calibration is None:
+        if not free:
+            moments = {}
+        elif evidence.calibration is None:
             moments = derive(graph, free, Prior())
         else:
             moments = gather(evidence, free, "reconstruct", self.places)
+            layers = {_layer(graph, reader) for here in readers(graph, free).values() for reader in here}
             told = output_fisher(evidence, layers, "reconstruct") if self.fisher else {}
-        found = {}
-        for group in groups:
-            seen = [
-                (counted.covariance, consumer_gram(graph, group.name, weight, _sure(told.get(layer_of(weight)))))
-                for weight, counted in moments.get(group.name, {}).items()
+        for name in missing:
+            known[name] = [
+                (counted.covariance, consumer_gram(graph, name, weight, _sure(told.get(layer_of(weight)))))
+                for weight, counted in moments.get(name, {}).items()
             ]
-            found[group.name] = eliminated(seen, self.ridge) if seen else _energy(graph, group)
-        return found
+        return known
 
 
 def _layer(graph: Graph, reader: Reader) -> str:
@@ -93,39 +111,6 @@ def _layer(graph: Graph, reader: Reader) -> str:
 def _sure(fisher: Tensor | None) -> Tensor | None:
     """With a little of every direction: that an output did not matter for these inputs does not mean that it never will."""
     return None if fisher is None else fisher + FLOOR * torch.eye(len(fisher), dtype=torch.float64, device="cpu")
-
-
-def eliminated(seen: Sequence[Seen], ridge: float) -> Tensor:
-    """What is lost of the signal by each unit's going, in the order of going, and never falling: (width,)."""
-    width = len(seen[0][0])
-    signal = sum(float((gram * covariance).sum()) for covariance, gram in seen)
-    if not signal > 0:
-        return torch.zeros(width, dtype=torch.float64, device="cpu")
-    eye = torch.eye(width, dtype=torch.float64, device="cpu")
-    precisions, reaches = [], []
-    for covariance, gram in seen:
-        level = float(covariance.diagonal().mean())
-        precisions.append(torch.linalg.inv(covariance + ridge * (level if level > 0 else 1.0) * eye))
-        reaches.append(gram.clone())
-    there = torch.ones(width, dtype=torch.bool, device="cpu")
-    lost, most = torch.zeros(width, dtype=torch.float64, device="cpu"), 0.0
-    for step in range(width):
-        pairs = zip(precisions, reaches, strict=True)
-        losses = torch.stack([n.diagonal() / p.diagonal().clamp(min=1e-300) for p, n in pairs]).sum(0)
-        unit = int(losses.masked_fill(~there, torch.inf).argmin())
-        most = max(most, float(losses[unit]) / signal)
-        lost[unit] = most * (1 + 1e-9 * step) + 1e-15 * step  # of equal ones, the later stays longer
-        there[unit] = False
-        for precision, reach in zip(precisions, reaches, strict=True):
-            _without(unit, precision, reach)
-    return lost
-
-
-def _without(unit: int, precision: Tensor, reach: Tensor) -> None:
-    """Take one unit out of P and of Mᵀ·G·M, in place."""
-    row, own = precision[unit] / precision[unit, unit], reach[unit].clone()
-    reach -= torch.outer(own, row) + torch.outer(row, own) - own[unit] * torch.outer(row, row)
-    precision -= torch.outer(precision[unit].clone(), row)
 
 
 def _energy(graph: Graph, group: Group) -> Tensor:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from niwaki.graph.inference import Norm
 from niwaki.graph.offsets import turned_over
+from niwaki.graph.operators.elementwise import is_function
 from niwaki.graph.tape import Op, Ref
 from niwaki.graph.types import Graph
 
@@ -94,3 +96,46 @@ def _product(graph: Graph, position: int, op: Op) -> Product | None:
     bias = known.get(given) if isinstance(given, Ref) else None
     fits = isinstance(op.args[1 if name == "addmm" else 0], Ref) and (given is None or bias is not None)
     return Product(position, op, weight, bias, turned) if weight is not None and fits else None
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What alone reads a product's results: perhaps a normalisation by stored statistics, then a function of one number.
+
+    Attributes:
+        op: the function's operator.
+    """
+
+    norm: Norm | None
+    op: Op
+
+    def __call__(self, results: Tensor) -> Tensor:
+        """The function of results that are normalised already; it may write into them."""
+        args = [results if isinstance(arg, Ref) else arg for arg in self.op.args]
+        value: Tensor = self.op.func(*args, **self.op.kwargs)
+        return value
+
+
+def tail(graph: Graph, product: Product) -> Tail | None:
+    """The non-linearity behind a product; None where there is none, or where others read the results before it too."""
+    tape, ref = graph.inference.tape, product.op.result
+    norms = {found.position: found for found in graph.inference.norms}
+    norm: Norm | None = None
+    while True:
+        users = [
+            position for position, op in enumerate(tape.ops[product.position + 1 :], product.position + 1) if ref in op.tensors
+        ]
+        first = tape.ops[users[0]] if users else product.op
+        in_place = ref in first.outputs  # those after it read what it made of them
+        if not users or ((len(users) > 1 or ref in tape.outputs) and not in_place):
+            return None
+        if is_function(first):
+            return Tail(norm, first)
+        if norm is not None or users[0] not in norms or not _lines_up(graph, product, norms[users[0]]):
+            return None
+        norm, ref = norms[users[0]], first.result
+
+
+def _lines_up(graph: Graph, product: Product, norm: Norm) -> bool:
+    """Whether a normalisation has one entry for each output."""
+    return len(graph.state[norm.mean]) == graph.state[product.weight].shape[1 if product.turned else 0]

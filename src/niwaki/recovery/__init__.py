@@ -2,6 +2,7 @@
 
 from niwaki.recovery.base import RECOVERIES, Recovery, recover
 from niwaki.recovery.batchnorm import BatchNorm
+from niwaki.recovery.lbfgs import Lbfgs
 from niwaki.recovery.refit import Refit
 
-__all__ = ["RECOVERIES", "BatchNorm", "Recovery", "Refit", "recover"]
+__all__ = ["RECOVERIES", "BatchNorm", "Lbfgs", "Recovery", "Refit", "recover"]

@@ -12,7 +12,10 @@ Source: the layer-wise reconstruction of Luo, Wu, Lin, ThiNet, ICCV 2017, sectio
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,42 +45,54 @@ class Refit(Recovery):
     widest: int = 4608
     norms: bool = True
 
+    name: ClassVar[str] = "refit"
+
     def __post_init__(self) -> None:
         if not 0 <= self.ridge < float("inf"):
-            raise SettingError(f"refit:ridge must be 0 or more; got {self.ridge}")
+            raise SettingError(f"{self.name}:ridge must be 0 or more; got {self.ridge}")
         if self.places < 1 or self.widest < 1:
-            raise SettingError(f"refit:places and refit:widest must be at least 1; got {self.places} and {self.widest}")
+            raise SettingError(
+                f"{self.name}:places and {self.name}:widest must be at least 1; got {self.places} and {self.widest}"
+            )
 
     def apply(self, runs: SideBySide) -> str:
         layers = {product.position: product for product in products(runs.graph)}
         norms = {norm.position: norm for norm in runs.graph.inference.norms} if self.norms else {}
-        fitted = 0
+        done: Counter[str] = Counter()
         for position in sorted({*layers, *norms}):
             if position in norms:
                 reestimate(runs, norms[position])
-            elif runs.state[layers[position].weight].numel() and self._fit(runs, layers[position]):
-                fitted += 1
+            elif runs.state[layers[position].weight].numel():
+                done.update(self._fit(runs, layers[position]))
         counted = f", {len(norms)} normalisations counted anew" if norms else ""
-        return f"{fitted} layers fitted to the original's over {runs.inputs} inputs{counted}"
+        return f"{done['fitted']} layers fitted to the original's over {runs.inputs} inputs{self._more(done)}{counted}"
 
-    def _fit(self, runs: SideBySide, layer: Product) -> bool:
-        """Fit one layer; whether it was."""
-        weight = runs.state[layer.weight]
-        matrix = layer.matrix(weight).double().cpu()
+    def _more(self, done: Counter[str]) -> str:
+        """What else there is to say."""
+        return ""
+
+    def _fit(self, runs: SideBySide, layer: Product) -> list[str]:
+        """Fit one layer; what was done."""
+        matrix = layer.matrix(runs.state[layer.weight]).double().cpu()
         out, width = matrix.shape
         if width > self.widest:
-            return False
-        kept = runs.left(layer.weight, 1 if layer.turned else 0)
+            return []
         joint = Moments(width + out)
-        for (theirs, _), (ours, _) in zip(runs.original(layer.position), runs.pruned(layer.position), strict=True):
-            wanted = layer.results(layer.op.func(*theirs), self.places)[:, kept.to(weight.device)]
-            joint.add(torch.cat([layer.rows(ours, self.places), wanted], 1), f"what {layer.op.layer or 'the model'} reads")
+        for rows, wanted in self._pairs(runs, layer):
+            joint.add(torch.cat([rows, wanted], 1), f"what {layer.op.layer or 'the model'} reads")
         self._write(runs, layer, matrix, joint)
-        return True
+        return ["fitted"]
+
+    def _pairs(self, runs: SideBySide, layer: Product) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the pruned layer sums over, and what the original's puts out where it still does, batch by batch."""
+        kept = runs.left(layer.weight, 1 if layer.turned else 0)
+        for (theirs, _), (ours, _) in zip(runs.original(layer.position), runs.pruned(layer.position), strict=True):
+            wanted = layer.results(layer.op.func(*theirs), self.places)
+            yield layer.rows(ours, self.places), wanted[:, kept.to(wanted.device)]
 
     def _write(self, runs: SideBySide, layer: Product, matrix: Tensor, joint: Moments) -> None:
         width = matrix.shape[1]
-        bias = self._bias(runs, layer)
+        bias = bias_of(runs, layer)
         followed = layer.is_convolution and bias is None and self._normalised(runs, layer)
         mean, second = joint.mean, joint.covariance
         if bias is None and not followed:  # no constant anywhere
@@ -93,11 +108,13 @@ class Refit(Recovery):
         if bias is not None:
             bias.copy_(mean[width:] - new @ mean[:width])
 
-    def _bias(self, runs: SideBySide, layer: Product) -> Tensor | None:
-        if layer.bias is not None:
-            return runs.state[layer.bias]
-        return runs.state.get(layer.weight.removesuffix("weight") + "bias")  # one that a mixing's constant needed
-
     def _normalised(self, runs: SideBySide, layer: Product) -> bool:
         readers = [place for place, op in enumerate(runs.graph.inference.tape.ops) if layer.op.result in op.tensors]
         return self.norms and len(readers) == 1 and any(norm.position == readers[0] for norm in runs.graph.inference.norms)
+
+
+def bias_of(runs: SideBySide, layer: Product) -> Tensor | None:
+    """The pruned layer's bias, where it has one."""
+    if layer.bias is not None:
+        return runs.state[layer.bias]
+    return runs.state.get(layer.weight.removesuffix("weight") + "bias")  # one that a mixing's constant needed

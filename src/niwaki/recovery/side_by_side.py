@@ -38,6 +38,11 @@ class SideBySide:
             self._runs.append((Playback(original, self.graph.state, inputs), Playback(pruned, self.state, inputs)))
             self.inputs += batch_size(inputs)
 
+    @property
+    def batches(self) -> int:
+        """How many batches they come in."""
+        return len(self._runs)
+
     def original(self, position: int) -> list[Arguments]:
         """What an operator of the original is given, batch by batch."""
         for run, _ in self._runs:

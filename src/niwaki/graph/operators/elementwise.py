@@ -92,3 +92,10 @@ RULES: dict[str, Rule] = {
     "sub": subtract,
     **dict.fromkeys(("mul", "div"), multiply),
 }
+
+_FUNCTIONS = frozenset(f"aten.{name}" for name in f"{_HOMOGENEOUS} {_OTHER}".split())
+
+
+def is_function(op: Op) -> bool:
+    """Whether an operator is a function of one number that is not linear, position by position."""
+    return op.name.rstrip("_") in _FUNCTIONS and len(op.tensors) == 1
