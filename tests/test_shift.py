@@ -47,7 +47,7 @@ def test_the_constant_goes_into_a_bias_a_stored_mean_or_a_new_bias() -> None:
 
 
 def test_a_network_that_got_a_new_bias_is_saved_and_loaded(tmp_path: Path, quick_latency: None) -> None:
-    class Shift(niwaki.Compensation):
+    class Shift(niwaki.compensation.Groupwise):
         def mix(self, group: niwaki.Group, units: object, state: object) -> tuple[niwaki.Mixing, str]:
             mixing = niwaki.Mixing.selecting(group.width, units)  # type: ignore[arg-type]
             return niwaki.Mixing(mixing.matrix, torch.arange(group.width, dtype=torch.float64) / 10), "shifted"
