@@ -16,7 +16,7 @@ import torch
 
 import niwaki
 from niwaki.errors import DataError
-from niwaki.records import Measurement, Record
+from niwaki.records import DependencyMap, DependencyMaps, Measurement, Record
 from niwaki.report import as_csv, as_json, pareto, read_runs, report_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -44,8 +44,8 @@ def write_run(folder: Path, **after: Any) -> Path:
     (folder / "record.json").write_text(record.to_json())
     step = {"a": {"width": 4, "kept": [0, 3]}, "b": {"width": 12, "kept": [1, 2, 5, 6, 7, 8]}}
     (folder / "plan.json").write_text(json.dumps({"schema": 2, "steps": [step, {"b": {"width": 6, "kept": [0, 1, 2]}}]}))
-    matrix = {"child": "b", "parent": "a", "values": [[0.1, 0.9], [0.4, 0.0]], "cut": [[False, False], [False, True]]}
-    (folder / "dependencies.json").write_text(json.dumps([matrix]))
+    matrix = DependencyMap("a", "b", ((0.1, 0.9), (0.4, 0.0)), ((0.0, 0.5), (0.0, 1.0)))
+    (folder / "dependencies.json").write_text(DependencyMaps((matrix,)).to_json())
     return folder
 
 
@@ -62,7 +62,7 @@ def test_runs_are_found_in_folders_of_folders(runs: Path) -> None:
     assert [run.name for run in found] == ["deep/er", "one", "two"]
     assert left_out == []
     assert found[0].widths == [("a", 4, 2), ("b", 12, 3)]
-    assert found[0].heat_maps[0].cut == ((False, False), (False, True))
+    assert found[0].dependencies[0].gone == ((0.0, 0.5), (0.0, 1.0))
     twice, _ = read_runs([runs / "one", runs / "one"])
     assert [run.name for run in twice] == ["one", "one (2)"]
 
@@ -71,7 +71,8 @@ def test_broken_folders_are_left_out_and_said(runs: Path, tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     (runs / "two" / "record.json").write_text("{")
     (runs / "one" / "plan.json").write_text('{"steps": [{"a": {"width": 1, "kept": [7]}}]}')
-    (runs / "one" / "dependencies.json").write_text('[{"child": "b", "parent": "a", "values": [[1], [1, 2]]}]')
+    matrix = {"child": "b", "parent": "a", "values": [[1], [1, 2]], "gone": []}
+    (runs / "one" / "dependencies.json").write_text(json.dumps({"schema": 1, "maps": [matrix]}))
     found, left_out = read_runs([runs, tmp_path / "empty", tmp_path / "nowhere"])
     assert [run.name for run in found] == ["deep/er", "one"]
     assert len(left_out) == 3

@@ -20,7 +20,7 @@ from niwaki.evidence import Calibration, Evidence
 from niwaki.graph import Inputs, batched, copied, preserved_state, trace
 from niwaki.measure import compare, cpu_threads
 from niwaki.plan import Plan
-from niwaki.records import Record, as_table, as_text
+from niwaki.records import DependencyMaps, Record, as_table, as_text
 from niwaki.recovery import RECOVERIES, Recovery, recover
 from niwaki.selection import Budget, Preview, Selection, select
 from niwaki.selection import preview as foresee
@@ -49,6 +49,7 @@ class Result:
             but could not be, why it was left whole.
         residuals: group name → the share of what its consumers read that is lost, E|W·(x - x̂)|² over E|W·(x - E x)|², on the
             calibration inputs, or by the moments that were derived; of compensations that know it.
+        dependencies: what a report draws and `save` writes, where the units' scores came from pairs of layers.
     """
 
     model: nn.Module
@@ -57,6 +58,7 @@ class Result:
     notes: Mapping[str, str]
     form: Form = "module"
     residuals: Mapping[str, float] = field(default_factory=dict)
+    dependencies: DependencyMaps | None = None
 
     def _repr_html_(self) -> str:
         """How a notebook shows it."""

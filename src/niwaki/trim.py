@@ -27,8 +27,9 @@ from niwaki.graph import Graph, Inputs, call, copied, named_state, preserved_mod
 from niwaki.graph.pairs import LayerPair, layer_pairs
 from niwaki.measure import compare
 from niwaki.plan import Plan
-from niwaki.records import Record
+from niwaki.records import DependencyMaps, Record
 from niwaki.selection.blocks import BlockPlan, CutOff, LayerBlocks, cut_blocks
+from niwaki.selection.dependency_maps import dependency_maps
 from niwaki.surgery import check, remember, shrink
 from niwaki.surgery.block_sparse import BlockSparse, can_be_blocks, stored_bytes, with_blocks
 from niwaki.surgery.idle import idle_units
@@ -51,6 +52,7 @@ class Trimmed:
         params_gone: share of the weights of the trimmed layers that went.
         stored: weight → (bytes at full size, bytes of what is left with what says where it belongs).
         record: before and after.
+        dependencies: what the blocks were chosen by, and what was cut, to be drawn; `save` writes it.
     """
 
     model: nn.Module
@@ -60,6 +62,7 @@ class Trimmed:
     params_gone: float
     stored: Mapping[str, tuple[int, int]]
     record: Record
+    dependencies: DependencyMaps
 
 
 class Masks:
@@ -177,7 +180,8 @@ def trim(
     after = dataclasses.replace(after, bytes=stored_bytes(compact))
     notes = (f"{gone:.2%} of the weights of {len(plan)} layers went", *lean.remarks, *remarks)
     record = Record(before, after, described, seed, seconds, notes)
-    return Trimmed(compact, lean.model, lean.units, plan, gone, _stored(graph, compact, plan), record)
+    maps = dependency_maps(dependencies, blocks=plan, units=lean.units)
+    return Trimmed(compact, lean.model, lean.units, plan, gone, _stored(graph, compact, plan), record, maps)
 
 
 def _stored(graph: Graph, compact: nn.Module, plan: BlockPlan) -> dict[str, tuple[int, int]]:

@@ -3,6 +3,7 @@
     plan.json               how the original becomes the pruned network (see blueprint)
     model.safetensors       its weights: a plain state dict; buffers.safetensors has those that a state dict leaves out
     blocks.json             of a trimmed network: which blocks of a weight its entries are
+    dependencies.json       of a network that MINT looked at: what depends on what, and what was cut of it, to be looked at
     record.json             what was measured, with settings, versions and hardware
     manifest.json           the hashes of these
     README.md               a model card; load_without_niwaki.py loads the folder where niwaki is not installed
@@ -48,11 +49,11 @@ from niwaki.checkpoint.manifest import (
 )
 from niwaki.errors import CheckpointError, NiwakiError
 from niwaki.graph import call, made_up, named_state, preserved_mode, preserved_rng, preserved_state
-from niwaki.records import Record, staged_folder
+from niwaki.records import DEPENDENCIES, Record, staged_folder
 
 
 class Pruned(Protocol):
-    """What can be saved: a pruned model and its record."""
+    """What can be saved: a pruned model and its record; and its `dependencies` (DependencyMaps), where it has any."""
 
     @property
     def model(self) -> nn.Module:
@@ -109,6 +110,9 @@ def save(
             blueprint = _proved(result.model, blueprint, stage, told=model is not None)
         (stage / PLAN).write_text(blueprint.to_json(), encoding="utf-8")
         (stage / RECORD).write_text(record.to_json(), encoding="utf-8")
+        found = getattr(result, "dependencies", None)
+        if found is not None:
+            (stage / DEPENDENCIES).write_text(found.to_json(), encoding="utf-8")
         write_manifest(stage)
         shutil.copyfile(standalone.__file__, stage / STANDALONE)
         card = model_card(Path(folder).name, record, blueprint, blocks is not None)

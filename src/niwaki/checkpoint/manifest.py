@@ -13,6 +13,7 @@ from pathlib import Path
 from niwaki.checkpoint.blocks import BLOCKS
 from niwaki.checkpoint.blueprint import read_json
 from niwaki.errors import CheckpointError, SettingError
+from niwaki.records import DEPENDENCIES
 
 MANIFEST, PLAN, WEIGHTS, BUFFERS, RECORD = (
     "manifest.json",
@@ -22,7 +23,7 @@ MANIFEST, PLAN, WEIGHTS, BUFFERS, RECORD = (
     "record.json",
 )
 CARD, STANDALONE = "README.md", "load_without_niwaki.py"  # for people: not read by niwaki, and free to be changed
-REQUIRED, OPTIONAL = (PLAN, WEIGHTS, RECORD), (BUFFERS, BLOCKS)
+REQUIRED, OPTIONAL = (PLAN, WEIGHTS, RECORD), (BUFFERS, BLOCKS, DEPENDENCIES)
 TEXT_LIMIT = 2**28  # bytes of a JSON file
 SCHEMA = 1
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,14 +14,16 @@ import niwaki
 from niwaki.checkpoint import Scores, load_scores
 from niwaki.cli.console import results, table
 from niwaki.cli.setup import Setup
-from niwaki.criteria import CRITERIA, Criterion, Dependency, Mint, layer_dependencies
+from niwaki.criteria import CRITERIA, Criterion, Dependency, Mint, layer_dependencies, unit_scores
 from niwaki.errors import SettingError
 from niwaki.evidence import Calibration, Evidence
 from niwaki.graph import trace
 from niwaki.graph.pairs import layer_pairs
 from niwaki.measure import evaluate
+from niwaki.prune import Result
 from niwaki.selection import Budget
 from niwaki.selection.blocks import CutOff, cut_blocks, grid
+from niwaki.selection.dependency_maps import dependency_maps
 from niwaki.trim import Masks, Trimmed, scope, trim, without_idle
 
 Granularity = Annotated[
@@ -118,19 +121,38 @@ class BlockWords:
         return [CutOff(params=0.5 if self.budget is None else self.budget.amount, upper_limit=limit)]
 
 
-def found_dependencies(
-    setup: Setup, criterion: Criterion, calibration: Calibration | None, scores: Scores | None, seed: int
-) -> list[Dependency]:
-    """From a file, or estimated."""
-    if scores is not None:
-        if not scores.dependencies:
-            raise SettingError(f"these are scores of {scores.criterion}, without dependencies; blocks need those of mint")
-        return list(scores.dependencies)
-    if not isinstance(criterion, Mint):
-        raise SettingError("only mint says which blocks go: --criterion mint --granularity block")
+def scored_by_mint(setup: Setup, criterion: Mint, calibration: Calibration | None, seed: int) -> Scores:
+    """What pairs of layers come to, the scores of units made of it, and how long that took."""
+    start = time.perf_counter()
     graph = trace(setup.model, setup.inputs)
     evidence = Evidence(graph, calibration, torch.Generator().manual_seed(seed))
-    return layer_dependencies(evidence, layer_pairs(graph), criterion.estimation())
+    found = layer_dependencies(evidence, layer_pairs(graph), criterion.estimation())
+    return Scores(str(criterion), unit_scores(graph, found), found, {"seconds": time.perf_counter() - start})
+
+
+def dependencies_of(scores: Scores | None) -> list[Dependency]:
+    """Those that blocks are chosen by.
+
+    Raises:
+        SettingError: another criterion than mint was asked for, or is what a file holds.
+    """
+    if scores is None:
+        raise SettingError("only mint says which blocks go: --criterion mint --granularity block")
+    if not scores.dependencies:
+        raise SettingError(f"these are scores of {scores.criterion}, without dependencies; blocks need those of mint")
+    return list(scores.dependencies)
+
+
+def with_dependencies(result: Result, scores: Scores) -> Result:
+    """A pruned network with what its scores were made of, what must be said of that, and the time that it took."""
+    if not scores.dependencies:
+        return result
+    maps = dependency_maps(scores.dependencies, units=result.plan)
+    remarks = tuple(dict.fromkeys(remark for item in scores.dependencies for remark in item.remarks))
+    seconds = {**result.record.seconds}
+    seconds["score"] = seconds.get("score", 0.0) + scores.settings.get("seconds", 0.0)
+    record = replace(result.record, notes=(*result.record.notes, *remarks), seconds=seconds)
+    return replace(result, record=record, dependencies=maps)
 
 
 def trim_blocks(setup: Setup, found: list[Dependency], words: BlockWords, seed: int) -> Trimmed | None:

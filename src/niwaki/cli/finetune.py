@@ -20,7 +20,7 @@ from niwaki.cli.training import Parts, TrainWords, run_training
 from niwaki.errors import SettingError
 from niwaki.measure import snapshot
 from niwaki.methods import Registry
-from niwaki.records import Record, check_output
+from niwaki.records import DEPENDENCIES, DependencyMaps, Record, check_output, read_dependencies
 from niwaki.sparsity import parameter_groups
 from niwaki.training import Distillation
 
@@ -31,6 +31,7 @@ class Tuned:
 
     model: nn.Module
     record: Record
+    dependencies: DependencyMaps | None = None
 
 
 def finetune(
@@ -76,7 +77,7 @@ def finetune(
         ("tensorboard",) if tracker is None else tracker, resume, every, limit, seed,
     )  # fmt: skip
     setup = set_up(Words(folder, None, data, data_root, device=device, seed=seed))
-    blueprint = checkpoint.read_blueprint(Path(folder))
+    blueprint, dependencies = checkpoint.read_blueprint(Path(folder)), read_dependencies(Path(folder) / DEPENDENCIES)
     assert setup.dataset is not None
     assert setup.record is not None
     parts = Parts(
@@ -96,7 +97,7 @@ def finetune(
     settings = {**found.settings, "fine_tuning": training.as_settings(words), "accuracy_untuned": found.after.accuracy}
     seconds = {**found.seconds, "fine_tuning": history.seconds}
     record = dataclasses.replace(found, after=now, notes=notes, settings=settings, seconds=seconds)
-    niwaki.save(Tuned(setup.model.to("cpu"), record), out, overwrite=overwrite)
+    niwaki.save(Tuned(setup.model.to("cpu"), record, dependencies), out, overwrite=overwrite)
     results.print(before_after(record, f"{folder}, fine-tuned on {data}"))
     messages.print(f"written to {out}; load it with niwaki.load({str(out)!r})", markup=False)
 

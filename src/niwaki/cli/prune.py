@@ -11,6 +11,7 @@ import niwaki
 from niwaki.cli import blocks, options
 from niwaki.cli.console import before_after, messages, results
 from niwaki.cli.setup import Words, set_up
+from niwaki.criteria import Mint
 from niwaki.criteria.given import Given
 from niwaki.errors import SettingError
 from niwaki.prune import Result, default_multiple
@@ -108,15 +109,17 @@ def prune(
     setup = set_up(Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed, calibration))
     seen = blocks.whole_training_split(setup, method, batch_size)
     known = None if scores is None else blocks.scores_of(scores, setup)
-    if known is not None:
-        method = Given(known.units, f"{known.criterion}, from {scores}")
+    if known is None and isinstance(method, Mint):
+        known = blocks.scored_by_mint(setup, method, seen, seed)
     if granularity == "block":
         wanted = None if budget is None and ratio is None else share
         words = blocks.BlockWords(wanted, cut_off, upper_limit, tuple(only or ()), tuple(skip or ()))
-        trimmed = blocks.trim_blocks(setup, blocks.found_dependencies(setup, method, seen, known, seed), words, seed)
+        trimmed = blocks.trim_blocks(setup, blocks.dependencies_of(known), words, seed)
         if trimmed is not None:
             _hand_out(trimmed, out, overwrite, json, f"{model}, {trimmed.params_gone:.2%} of the blocks' weights gone")
         return
+    if known is not None:
+        method = Given(known.units, known.criterion if scores is None else f"{known.criterion}, from {scores}")
     if dry_run:
         count = default_multiple(share) if multiple is None else multiple
         chosen = Selection(scope, tuple(only or ()), tuple(skip or ()), min_units, rounding, count)
@@ -150,7 +153,9 @@ def prune(
         seed=seed,
         settings=setup.settings,
     )
-    name = criterion if known is None else method
+    if known is not None:
+        result = blocks.with_dependencies(result, known)
+    name = criterion if scores is None else method
     _hand_out(result, out, overwrite, json, f"{model}, {share} removed, {name}, {compensation}")
 
 

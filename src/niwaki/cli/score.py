@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +13,11 @@ from niwaki.checkpoint import Scores, save_scores
 from niwaki.cli import blocks, options
 from niwaki.cli.console import messages, results, table
 from niwaki.cli.setup import Words, set_up
-from niwaki.criteria import Mint, score, unit_scores
-from niwaki.criteria.layer_dependencies import Dependency
+from niwaki.criteria import Dependency, Mint, score
 from niwaki.graph import trace
+from niwaki.records import DEPENDENCIES, write_text_atomic
 from niwaki.report.dependency_map import draw_dependencies
+from niwaki.selection.dependency_maps import dependency_maps
 
 
 def score_command(
@@ -37,7 +39,7 @@ def score_command(
     device: options.Device = "cpu",
     seed: options.Seed = 0,
 ) -> None:
-    """Score a network once, for any number of prunings.
+    """Score a network once, for any number of prunings. With mint, OUT.dependencies.json says what depends on what.
 
     niwaki score vgg16:classifier=two-layer --weights vgg16.safetensors --data cifar10 --data-root data
       --criterion mint --groups 8 --samples-per-class 250 --keep vgg16.layers --out vgg16.scores.safetensors
@@ -54,14 +56,16 @@ def score_command(
     )
     seen = blocks.whole_training_split(setup, method, batch_size)
     graph = trace(setup.model, setup.inputs)
-    found: list[Dependency] = []
+    units: Mapping[str, Tensor]
+    found: Sequence[Dependency]
     if isinstance(method, Mint):
-        found = blocks.found_dependencies(setup, method, seen, None, seed)
+        made = blocks.scored_by_mint(setup, method, seen, seed)
+        units, found = made.units, made.dependencies
         for remark in dict.fromkeys(remark for item in found for remark in item.remarks):
             messages.print(remark, style="dim", markup=False)
-        units = unit_scores(graph, found)
+        write_text_atomic(out.with_name(f"{out.stem}.{DEPENDENCIES}"), dependency_maps(found).to_json())
     else:
-        units = score(graph, method, calibration=seen, seed=seed)
+        units, found = score(graph, method, calibration=seen, seed=seed), ()
     save_scores(Scores(str(method), units, found, {**setup.settings, "seed": seed}), out)
     if pictures is not None:
         for item in found:
@@ -70,7 +74,7 @@ def score_command(
     messages.print(f"written to {out}; use it with niwaki prune --scores {out}", markup=False)
 
 
-def _rows(units: dict[str, Tensor]) -> list[tuple[str, ...]]:
+def _rows(units: Mapping[str, Tensor]) -> list[tuple[str, ...]]:
     return [
         (name, str(len(values)), *(f"{float(part):.4f}" for part in (values.min(), values.mean(), values.max())))
         for name, values in units.items()

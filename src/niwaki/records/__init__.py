@@ -1,12 +1,16 @@
 """What one run of niwaki leaves behind: its record, and output that is either complete or absent."""
 
 from niwaki.records.comparison import as_markdown, as_table, as_text, change, rows
+from niwaki.records.dependency_maps import DEPENDENCIES, DependencyMap, DependencyMaps, read_dependencies
 from niwaki.records.environment import hardware, versions
 from niwaki.records.files import check_output, staged_folder, write_bytes_atomic, write_text_atomic
 from niwaki.records.record import SCHEMA, Measurement, Record, RecordError
 
 __all__ = [
+    "DEPENDENCIES",
     "SCHEMA",
+    "DependencyMap",
+    "DependencyMaps",
     "Measurement",
     "Record",
     "RecordError",
@@ -16,6 +20,7 @@ __all__ = [
     "change",
     "check_output",
     "hardware",
+    "read_dependencies",
     "rows",
     "staged_folder",
     "versions",

@@ -95,11 +95,15 @@ class Record:
             raise RecordError(f"{source} is not JSON: {error}") from error
         if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
             raise RecordError(f"{source} has schema {data['schema']!r}; this niwaki reads schema {SCHEMA}")
-        return _build(cls, data, source)
+        return from_table(cls, data, source)
 
 
-def _build(cls: type[T], data: object, where: str) -> T:
-    """An instance of the dataclass `cls` from a JSON object that has exactly its fields."""
+def from_table(cls: type[T], data: object, where: str) -> T:
+    """An instance of the dataclass `cls` from a JSON object that has exactly its fields.
+
+    Raises:
+        RecordError: a key is missing, unknown or of the wrong type; `where` names it.
+    """
     if not isinstance(data, dict):
         raise RecordError(f"{where} must be a JSON object; it is {_json_type(data)}")
     hints = typing.get_type_hints(cls)
@@ -115,7 +119,7 @@ def _build(cls: type[T], data: object, where: str) -> T:
 def _value(value: object, hint: Any, where: str) -> Any:
     """`value` if it is of the type that a field is annotated with; ints pass for floats, lists become tuples."""
     if dataclasses.is_dataclass(hint):
-        return _build(typing.cast("type[Any]", hint), value, where)
+        return from_table(typing.cast("type[Any]", hint), value, where)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value

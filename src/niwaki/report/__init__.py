@@ -5,11 +5,10 @@ from niwaki.report.figures import FigurePoint, accuracy_size_figure
 from niwaki.report.importances import importance_histograms
 from niwaki.report.numbers import as_csv, as_json
 from niwaki.report.page import report_page
-from niwaki.report.runs import HeatMap, Run, pareto, read_runs
+from niwaki.report.runs import Run, pareto, read_runs
 
 __all__ = [
     "FigurePoint",
-    "HeatMap",
     "Run",
     "accuracy_size_figure",
     "as_csv",

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+from niwaki.records import DependencyMap
 from niwaki.records.comparison import ROWS
-from niwaki.report.runs import HeatMap, Run
+from niwaki.report.runs import Run
 
 LEFT_OF = ("params", "macs", "latency", "bytes", "peak")
 CELL = 8  # units of a heat map's drawing
@@ -23,7 +24,7 @@ def run_section(run: Run, number: int, opened: bool) -> str:
         _groups(run),
         _residuals(run),
         _scores(run),
-        _maps(run.heat_maps),
+        _maps(run.dependencies),
         _notes([*run.problems, *record.notes]),
         _facts(run),
     ]
@@ -110,18 +111,18 @@ def _scores(run: Run) -> str:
     )
 
 
-def _maps(maps: Iterable[HeatMap]) -> str:
+def _maps(maps: Iterable[DependencyMap]) -> str:
     drawings = "".join(_map(found) for found in maps)
     if not drawings:
         return ""
     return (
         "<section><h3>Dependencies</h3><p class=note>How much each group of a layer depends on each group of the layer "
-        f"before: the stronger the colour, the more; a cross is a block that was removed.</p>"
+        "before: the stronger the colour, the more; a cross is a block that was removed, a stroke one that was in part.</p>"
         f"<div class=maps>{drawings}</div></section>"
     )
 
 
-def _map(found: HeatMap) -> str:
+def _map(found: DependencyMap) -> str:
     rows, columns = len(found.values), len(found.values[0])
     most = max(*(value for row in found.values for value in row), 1e-12)
     cells, crosses = [], []
@@ -130,8 +131,11 @@ def _map(found: HeatMap) -> str:
             x, y = j * CELL, i * CELL
             strength = min(max(value / most, 0.0), 1.0)
             cells.append(f"<rect x='{x}' y='{y}' width='{CELL}' height='{CELL}' fill-opacity='{strength:.2f}'/>")
-            if found.cut and i < len(found.cut) and j < len(found.cut[i]) and found.cut[i][j]:
-                crosses.append(f"M{x + 2} {y + 2}l{CELL - 4} {CELL - 4}m0 -{CELL - 4}l-{CELL - 4} {CELL - 4}")
+            gone = found.gone[i][j] if found.gone else 0
+            if gone > 0:
+                crosses.append(f"M{x + CELL - 2} {y + 2}l-{CELL - 4} {CELL - 4}")
+            if gone == 1:
+                crosses.append(f"M{x + 2} {y + 2}l{CELL - 4} {CELL - 4}")
     name = f"{found.child} on {found.parent}"
     return (
         f"<figure class=map><svg viewBox='0 0 {columns * CELL} {rows * CELL}' role=img aria-label='{escape(name)}'>"

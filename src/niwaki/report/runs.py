@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,26 +10,10 @@ from typing import Any
 
 from niwaki.errors import DataError, NiwakiError
 from niwaki.plan import Plan
-from niwaki.records import Record
+from niwaki.records import DEPENDENCIES, DependencyMap, Record, RecordError, read_dependencies
 
-RECORD, PLAN, DEPENDENCIES = "record.json", "plan.json", "dependencies.json"
+RECORD, PLAN = "record.json", "plan.json"
 DEEPEST = 3  # folders within the one that is given
-LARGEST = 512  # rows and columns of a heat map
-
-
-@dataclass(frozen=True)
-class HeatMap:
-    """How much one layer's groups depend on those of the layer before.
-
-    Attributes:
-        values: a row a child group, a column a parent group.
-        cut: which of them were removed; empty where nothing was.
-    """
-
-    child: str
-    parent: str
-    values: tuple[tuple[float, ...], ...]
-    cut: tuple[tuple[bool, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,7 +23,7 @@ class Run:
     name: str
     record: Record
     steps: tuple[Plan, ...] = ()
-    heat_maps: tuple[HeatMap, ...] = ()
+    dependencies: tuple[DependencyMap, ...] = ()
     problems: tuple[str, ...] = field(default=())
 
     @property
@@ -92,40 +75,23 @@ def _read(place: Path, given: Path) -> Run:
         raise DataError(f"{place / RECORD} cannot be read: {error}") from error
     problems: list[str] = []
     steps: tuple[Plan, ...] = ()
-    heat_maps: tuple[HeatMap, ...] = ()
+    maps: tuple[DependencyMap, ...] = ()
     try:
         steps = _steps(place / PLAN)
     except (NiwakiError, OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         problems.append(f"{PLAN} cannot be read, so channels are not shown: {error}")
     try:
-        heat_maps = _heat_maps(place / DEPENDENCIES)
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-        problems.append(f"{DEPENDENCIES} cannot be read: {error}")
+        found = read_dependencies(place / DEPENDENCIES)
+        maps = found.maps if found is not None else ()
+    except RecordError as error:
+        problems.append(f"{DEPENDENCIES} cannot be read, so dependencies are not shown: {error}")
     name = str(place.relative_to(given)) if place != given else place.resolve().name
-    return Run(name, record, steps, heat_maps, tuple(problems))
+    return Run(name, record, steps, maps, tuple(problems))
 
 
 def _steps(path: Path) -> tuple[Plan, ...]:
     data: Any = json.loads(path.read_text(encoding="utf-8"))
     return tuple(Plan.from_json(json.dumps({"schema": 1, "groups": step})) for step in data["steps"])
-
-
-def _heat_maps(path: Path) -> tuple[HeatMap, ...]:
-    if not path.is_file():
-        return ()
-    found = []
-    for entry in json.loads(path.read_text(encoding="utf-8")):
-        values = tuple(tuple(float(value) for value in row) for row in entry["values"])
-        cut = tuple(tuple(bool(value) for value in row) for row in entry.get("cut", ()))
-        sizes = {len(row) for row in values}
-        if (
-            len(sizes) != 1
-            or max(len(values), *sizes) > LARGEST
-            or not all(map(math.isfinite, (v for row in values for v in row)))
-        ):
-            raise ValueError(f"the matrix of {entry['child']} and {entry['parent']} is ragged, too large, or not finite")
-        found.append(HeatMap(str(entry["child"]), str(entry["parent"]), values, cut))
-    return tuple(found)
 
 
 def _distinct(runs: list[Run]) -> list[Run]:
@@ -135,7 +101,7 @@ def _distinct(runs: list[Run]) -> list[Run]:
     for run in runs:
         seen[run.name] = seen.get(run.name, 0) + 1
         name = run.name if seen[run.name] == 1 else f"{run.name} ({seen[run.name]})"
-        result.append(Run(name, run.record, run.steps, run.heat_maps, run.problems))
+        result.append(Run(name, run.record, run.steps, run.dependencies, run.problems))
     return result
 
 
