@@ -18,7 +18,9 @@ from niwaki.graph.inputs import (
 from niwaki.graph.likeness import likeness
 from niwaki.graph.outline import Outline, outline
 from niwaki.graph.playback import Playback, play
-from niwaki.graph.tape import Op, Ref, Tape, first_names, named_state, record, run, tensors_in
+from niwaki.graph.recorder import record
+from niwaki.graph.rerun import run
+from niwaki.graph.tape import Op, Ref, Tape, first_names, named_state, tensors_in
 from niwaki.graph.trace import trace
 from niwaki.graph.types import Frozen, Graph, Group, Normaliser, Role, Scale, Slice, Writer
 

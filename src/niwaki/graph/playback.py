@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from niwaki.graph.inputs import Inputs, as_arguments
-from niwaki.graph.tape import Op, Ref, Tape, refs_in, run, tensors_in
+from niwaki.graph.rerun import run
+from niwaki.graph.tape import Op, Ref, Tape, refs_in, tensors_in
 
 Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
 

@@ -11,7 +11,8 @@ from niwaki.graph.groups import build_groups
 from niwaki.graph.inference import infer
 from niwaki.graph.inputs import Inputs, as_arguments
 from niwaki.graph.operators import RULES
-from niwaki.graph.tape import named_state, record, tensors_in
+from niwaki.graph.recorder import record
+from niwaki.graph.tape import named_state, tensors_in
 from niwaki.graph.types import Graph
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")

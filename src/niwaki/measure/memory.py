@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
 from niwaki.graph.inputs import Inputs, as_arguments, call, preserved_mode, preserved_rng
-from niwaki.graph.tape import OperatorMode, named_state
+from niwaki.graph.tape import named_state
+from niwaki.graph.watching import OperatorMode
 
 
 def peak_memory(model: nn.Module, inputs: Inputs) -> int:

@@ -29,8 +29,8 @@ from niwaki.graph import (
     record,
     tensors_in,
 )
-from niwaki.graph.tape import OperatorMode
 from niwaki.graph.terms import keep_mask
+from niwaki.graph.watching import OperatorMode
 from niwaki.plan import Plan
 from niwaki.surgery.reference import reference_outputs
 from niwaki.surgery.shrink import fill
