@@ -79,25 +79,40 @@ def test_unions_are_those_that_add_least_to_the_spread(seed: int) -> None:
     np.testing.assert_allclose(found, by_hand(points), rtol=1e-9)
 
 
+@pytest.mark.parametrize("multiples", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-def test_one_unit_of_every_cluster_stays_at_every_budget(seed: int) -> None:
+def test_one_unit_of_every_cluster_stays_at_every_budget(seed: int, multiples: bool) -> None:
     centres = 10 * random(4, 3, seed=seed)
     sizes = (1, 2, 3, 6)
     points = torch.cat([centre + 0.1 * random(size, 3, seed=seed + 9) for centre, size in zip(centres, sizes, strict=True)])
     owner = torch.arange(4).repeat_interleave(torch.tensor(sizes))
-    scores = torch.from_numpy(stood_for((points @ points.T).numpy()))
+    scores = torch.from_numpy(stood_for((points @ points.T).numpy(), multiples=multiples))
     assert len(scores.unique()) == 12
     kept = scores.argsort(descending=True)[:4]
     assert sorted(owner[kept].tolist()) == [0, 1, 2, 3]
     assert (scores > 0).all()
 
 
+def test_who_stands_for_a_cluster_is_the_nearest_to_all_or_the_one_whose_multiples_are() -> None:
+    points = torch.tensor([[1.0, 0.5], [1.1, 0.0], [3.0, 0.05], [0.2, 0.1]], dtype=torch.float64)
+    gram = (points @ points.T).numpy()
+    as_it_is = (points[:, None] - points).square().sum((0, 2))
+    along = torch.from_numpy(np.maximum(gram, 0) / gram.diagonal())[:, :, None] * points
+    multiple = (points[:, None] - along).square().sum((0, 2))
+    for multiples, errors in ((False, as_it_is), (True, multiple)):
+        # of the last two, that is: each had to win its own cluster first
+        last = np.argsort(stood_for(gram, multiples=multiples))[::-1][:2]
+        assert errors[int(last[0])] <= errors[int(last[1])]
+    assert stood_for(gram, multiples=True).argmax() == 2
+
+
 def test_equal_units_and_a_single_one() -> None:
     points = torch.ones(5, 2, dtype=torch.float64)
-    scores = stood_for((points @ points.T).numpy())
+    scores = stood_for((points @ points.T).numpy(), multiples=False)
     assert np.isfinite(scores).all()
     assert len(set(scores.tolist())) == 5
-    assert stood_for(np.ones((1, 1))).shape == (1,)
+    assert stood_for(np.ones((1, 1)), multiples=True).shape == (1,)
+    assert np.isfinite(stood_for(np.zeros((4, 4)), multiples=True)).all()
 
 
 # folding

@@ -8,8 +8,7 @@ than to any kept unit is dropped plainly.
 Source: Wang, Šikić, Thiele, Saukh, Forget the Data and Fine-Tuning! Just Fold the Network to Compress, ICLR 2025 (arXiv
 2502.10216). As there: clusters of the writers' weights with their normalisation, one unit a cluster, the consumers' columns
 summed. Not as there: the cluster is one kept unit as it is, not the mean of the cluster's weights, because the writers are not
-changed here (with the criterion `fold` it is near that mean); multiples; what is nearer to nothing; no repair of variances
-(the recovery `batchnorm` does that from inputs).
+changed here; multiples; what is nearer to nothing; no repair of variances (the recovery `batchnorm` does that from inputs).
 """
 
 from __future__ import annotations
@@ -38,8 +37,7 @@ class Fold(OneForOne):
         dropped = torch.ones(group.width, dtype=torch.bool, device="cpu").index_fill(0, kept, False).nonzero().squeeze(1)
         gram = likeness(group, state)
         sizes, between = gram.diagonal(), gram[dropped][:, kept]
-        multiples = group.scaling_obstacle is None and group.normalised is None
-        scale = (between / sizes[kept]).nan_to_num(0).clamp(min=0) if multiples else torch.ones_like(between)
+        scale = (between / sizes[kept]).nan_to_num(0).clamp(min=0) if group.multiplies else torch.ones_like(between)
         gained = scale * (2 * between - scale * sizes[kept])  # how much nearer than nothing
         most, match = gained.max(1)
         good = most > 0

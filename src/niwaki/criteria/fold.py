@@ -2,8 +2,10 @@
 
 The clusters are nested, so that no budget need be known: two clusters at a time become one, always those whose union adds the
 least to Σ |unit - mean of its cluster|², units as niwaki.graph.likeness describes them. Of the two units that stood for them
-the one nearer to the mean of the union goes on, and the other goes; its score is what the union added, as a share of the
-spread of all units. So the best k units stand for k clusters. Together with the compensation `fold` this is folding.
+the one that can better stand for the union goes on, and the other goes; its score is what the union added, as a share of the
+spread of all units. So the best k units stand for k clusters. Who stands better, r: where multiples of a unit can be read
+in its place, Σ |unit - its best multiple of r|² is less; else Σ |unit - r|². Together with the compensation `fold` this is
+folding.
 
 Source: Wang et al., Forget the Data and Fine-Tuning! Just Fold the Network to Compress, ICLR 2025, who cluster by k-means,
 with a number of clusters that is known; Ward, Hierarchical Grouping to Optimize an Objective Function, JASA 1963, which
@@ -37,27 +39,29 @@ class Fold(Criterion):
     comparable: ClassVar[bool] = True
 
     def score(self, group: Group, evidence: Evidence) -> Tensor:
-        return torch.from_numpy(stood_for(likeness(group, evidence.state).numpy()))
+        return torch.from_numpy(stood_for(likeness(group, evidence.state).numpy(), multiples=group.multiplies))
 
 
-def stood_for(gram: Table) -> Table:
+def stood_for(gram: Table, *, multiples: bool) -> Table:
     """Scores (width,) from the Gram matrix of the units: those of the best k stand for the k clusters."""
     width = len(gram)
+    # what unit r foretells of a cluster is a sum over its members, so those of a union add up
+    told = np.square(np.maximum(gram, 0)) if multiples else 2 * gram
+    own = np.maximum(gram.diagonal(), 1e-300)
     spread = max(np.trace(gram) - gram.sum() / width, 1e-300)
-    clusters = {unit: (unit, gram[unit].copy(), 1) for unit in range(width)}  # root → who stands for it, Σ products, members
+    clusters = {unit: (unit, told[unit].copy(), 1) for unit in range(width)}  # root → who stands for it, Σ told, members
     root = list(range(width))
     scores, most = np.zeros(width), 0.0
     for step, (added, one, other) in enumerate(sorted(unions(gram), key=lambda union: union[0])):
         a, b = _root(root, one), _root(root, other)
-        (first, products, many), (second, more, few) = clusters.pop(a), clusters.pop(b)
-        products, many = products + more, many + few
-        # |unit - mean|², but for what is the same for both
-        off = [gram[unit, unit] - 2 * products[unit] / many for unit in (first, second)]
-        stays, goes = (first, second) if (off[0], first) <= (off[1], second) else (second, first)
+        (first, sums, many), (second, more, few) = clusters.pop(a), clusters.pop(b)
+        sums, many = sums + more, many + few
+        gains = [sums[unit] / own[unit] if multiples else sums[unit] - many * own[unit] for unit in (first, second)]
+        stays, goes = (first, second) if (-gains[0], first) <= (-gains[1], second) else (second, first)
         most = max(most, added / spread)
         scores[goes] = most * (1 + 1e-9 * step) + 1e-15 * step  # of equal ones, the later stays longer
         root[a] = b
-        clusters[b] = (stays, products, many)
+        clusters[b] = (stays, sums, many)
     (last, _, _) = next(iter(clusters.values()))
     scores[last] = max(2 * most, 1e-15 * width)
     return scores

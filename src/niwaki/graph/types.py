@@ -125,6 +125,11 @@ class Group:
         """The slices of one role."""
         return tuple(piece for piece in self.slices if piece.role is role)
 
+    @property
+    def multiplies(self) -> bool:
+        """Whether a multiple of a unit can be read in the place of another, because it stays that multiple until then."""
+        return self.scaling_obstacle is None and self.normalised is None
+
     def blocks(self, state: Mapping[str, Tensor]) -> Iterator[Tensor]:
         """All that is learned to compute each unit, weights and biases of its producers: (width, features) a tensor."""
         pieces = [piece for writer in self.writers for piece in writer.slices] or self.of_role(Role.PRODUCER)
