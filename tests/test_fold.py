@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -35,20 +36,40 @@ def test_a_plain_layer_is_described_by_its_weights_and_bias() -> None:
     torch.testing.assert_close(likeness(graph["0"], graph.state), rows @ rows.T)
 
 
-def test_distances_behind_a_normalisation_are_those_of_its_outputs_under_white_inputs() -> None:
+def normalised(size: float) -> nn.Sequential:
+    """A layer with a normalisation whose statistics are those that white inputs of some size lead to."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7, eps=0.0), nn.ReLU(), nn.Linear(7, 2)).double().eval()
-    size = 1.7
     with torch.no_grad():
-        for tensor in (model[1].weight, model[1].bias, model[1].running_mean):
-            tensor.normal_()
-        model[1].running_var.copy_(size**2 * model[0].weight.square().sum(1))  # what white inputs of this size lead to
+        model[1].weight.normal_()
+        model[1].bias.normal_()
+        model[1].running_mean.copy_(model[0].bias)
+        model[1].running_var.copy_(size**2 * model[0].weight.square().sum(1))
+    return model
+
+
+def distances(gram: Tensor) -> Tensor:
+    return gram.diagonal()[:, None] + gram.diagonal() - 2 * gram
+
+
+def test_distances_of_normalised_units_in_a_stream_are_those_of_their_values_under_white_inputs() -> None:
+    model = normalised(1.7)
+    graph = niwaki.trace(model, torch.randn(2, 5).double())
+    twice = dataclasses.replace(graph["0"], writers=graph["0"].writers * 2)
+    out = model[:2](1.7 * random(200_000, 5, seed=1)).detach()
+    wanted = 2 * (out[:, :, None] - out[:, None]).square().mean(0)
+    torch.testing.assert_close(distances(likeness(twice, graph.state)), wanted, rtol=0.05, atol=0.02)
+
+
+def test_what_one_layer_writes_is_described_by_what_gets_through_a_rectifier() -> None:
+    model = normalised(1.7)
+    with torch.no_grad():
+        model[1].bias[5:] = -20.0  # never on
     graph = niwaki.trace(model, torch.randn(2, 5).double())
     gram = likeness(graph["0"], graph.state)
-    distances = gram.diagonal()[:, None] + gram.diagonal() - 2 * gram
-    out = model[:2](size * random(200_000, 5, seed=1)).detach()
-    wanted = (out[:, :, None] - out[:, None]).square().mean(0)
-    torch.testing.assert_close(distances, wanted, rtol=0.05, atol=0.02)
+    assert float(gram[5:].abs().max()) < 1e-12
+    out = model[:3](1.7 * random(200_000, 5, seed=1)).detach()
+    torch.testing.assert_close(gram.diagonal(), out.square().mean(0), rtol=0.05, atol=0.02)  # E y²
 
 
 # clusters

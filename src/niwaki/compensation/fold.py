@@ -37,7 +37,7 @@ class Fold(OneForOne):
         dropped = torch.ones(group.width, dtype=torch.bool, device="cpu").index_fill(0, kept, False).nonzero().squeeze(1)
         gram = likeness(group, state)
         sizes, between = gram.diagonal(), gram[dropped][:, kept]
-        scale = (between / sizes[kept]).nan_to_num(0).clamp(min=0) if group.multiplies else torch.ones_like(between)
+        scale = (between / sizes[kept]).nan_to_num(0, posinf=0).clamp(min=0) if group.multiplies else torch.ones_like(between)
         gained = scale * (2 * between - scale * sizes[kept])  # how much nearer than nothing
         most, match = gained.max(1)
         good = most > 0

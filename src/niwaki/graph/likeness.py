@@ -1,14 +1,16 @@
 """How like each other the units of a group are, by what computes them.
 
-A unit is described by the weights that write it, put through the normalisation behind them: y = γ/σ·(w·h + b - μ) + β has the
-weights γ/σ·w and the bias β + γ/σ·(b - μ). Under white inputs h of the size that the stored variances speak of,
-τ² = mean(σ²/|w|²), the squared distance of two such descriptions is E|yᵢ - yⱼ|². Where several layers write into a stream
-their descriptions stand side by side, and so does what is learned for a unit on its way (a layer scale, LayerNorm's factor
-and constant, a depthwise kernel).
+A unit is described by the weights that write it, w, and its bias, b. Behind a normalisation, of which the stored statistics
+say that the unit has mean β and deviation |γ|, that is γ·w/|w| and β: under white inputs the squared distance of two
+descriptions is E|yᵢ - yⱼ|². Where one layer alone writes the unit, a rectifier or something like it mostly follows, and the
+mean and deviation of max(0, N(β, γ²)) take the places of β and |γ|, so that units that are mostly off are like each other.
+Where several layers write into a stream their descriptions stand side by side, and so does what is learned for a unit on its
+way (a layer scale, LayerNorm's factor and constant, a depthwise kernel).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor
 from niwaki.graph.types import Group, Normaliser, Role, Slice, Writer
 
 COLUMNS = 4096  # of a description that are turned into float64 at once
-TINY = 1e-300
+TINY = 1e-150
 
 
 def likeness(group: Group, state: Mapping[str, Tensor]) -> Tensor:
@@ -25,7 +27,8 @@ def likeness(group: Group, state: Mapping[str, Tensor]) -> Tensor:
 
     A tensor on the way counts in all as much as one writer does on average: its numbers are of another kind.
     """
-    written = [_gram(group.width, _described(writer, state)) for writer in group.writers]
+    alone = len(group.writers) == 1
+    written = [_gram(group.width, _described(writer, state, alone)) for writer in group.writers]
     told = {(piece.tensor, piece.axis) for writer in group.writers for piece in _slices(writer)}
     rest = [
         piece for piece in group.slices if (piece.tensor, piece.axis) not in told and state[piece.tensor].is_floating_point()
@@ -48,32 +51,38 @@ def _gram(width: int, blocks: Iterator[Tensor] | list[Tensor]) -> Tensor:
     return total
 
 
-def _described(writer: Writer, state: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    bias = writer.bias.rows(state).double().cpu() if writer.bias else None
+def _described(writer: Writer, state: Mapping[str, Tensor], alone: bool) -> Iterator[Tensor]:
     if writer.norm is None:
-        yield from (piece.rows(state) for piece in writer.weights)
-        if bias is not None:
-            yield bias
+        yield from (piece.rows(state) for piece in writer.slices)
         return
-    factor, constant = _affine(writer.norm, state)
-    sizes = torch.cat([piece.rows(state) for piece in writer.weights], 1).double().square().sum(1).cpu()
-    variance = _values(writer.norm.var, state) + writer.norm.eps
-    reach = (variance / sizes)[sizes > 0].mean().nan_to_num(1.0).sqrt()
+    sizes = torch.cat([piece.rows(state) for piece in writer.weights], 1).double().norm(dim=1, keepdim=True).cpu()
+    mean, deviation = _put_out(writer.norm, state, sizes)
+    if alone:
+        mean, size = _rectified(mean, deviation.abs())
+        deviation = size * deviation.sign()
     for piece in writer.weights:
-        yield piece.rows(state).double().cpu() * factor * reach
-    yield constant if bias is None else constant + factor * bias
+        yield piece.rows(state).double().cpu() * (deviation / sizes.clamp(min=TINY))
+    yield mean
 
 
-def _affine(norm: Normaliser, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """γ/σ and β - γ/σ·μ: (width, 1) each."""
-    sigma = (_values(norm.var, state) + norm.eps).sqrt()
-    factor = (_values(norm.scale, state) if norm.scale else 1.0) / sigma
-    constant = (_values(norm.shift, state) if norm.shift else 0.0) - factor * _values(norm.mean, state)
-    return factor[:, None], constant[:, None]
+def _put_out(norm: Normaliser, state: Mapping[str, Tensor], sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """β, and γ where the unit has weights at all: (width, 1) each."""
+    shift = _values(norm.shift, state) if norm.shift else torch.zeros_like(sizes)
+    scale = _values(norm.scale, state) if norm.scale else torch.ones_like(sizes)
+    return shift, scale * (sizes > 0)
+
+
+def _rectified(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of what a rectifier makes of Gaussians."""
+    place = mean / deviation.clamp(min=TINY)
+    below, density = torch.special.ndtr(place), torch.exp(-place.square() / 2) / math.sqrt(2 * math.pi)
+    first = mean * below + deviation * density
+    second = (mean.square() + deviation.square()) * below + mean * deviation * density
+    return first, (second - first.square()).clamp(min=0).sqrt()
 
 
 def _values(piece: Slice, state: Mapping[str, Tensor]) -> Tensor:
-    return piece.rows(state).double().cpu().squeeze(1)
+    return piece.rows(state).double().cpu()
 
 
 def _slices(writer: Writer) -> Iterator[Slice]:
