@@ -108,8 +108,12 @@ def prune(
         calibration: batches of unlabelled model inputs for criteria and compensations that look at activations: an iterable
             that can be gone through twice, a function that gives one, or a `Calibration` (which may hold class numbers).
             Not the inputs that the network will be judged on.
-        scope, only, skip, min_units, rounding, multiple: see `niwaki.Selection`; the multiple is 8 for a budget of latency,
-            as kernels like it, and else 1, unless it is said.
+        scope: whether units compete within their group, in the whole network, or by what they cost; see `niwaki.Selection`.
+        only: glob patterns of the groups that are pruned; all without one.
+        skip: glob patterns of groups that are left whole.
+        min_units: units that stay in a group at least.
+        rounding: of the number of units that go.
+        multiple: what kept counts are rounded to: 8 for a budget of latency, as kernels like it, and else 1, unless it is said.
         seed: of the criterion's chance.
         optimizer: of the model; it is handed over to the pruned one in place, with what it remembers (momenta, second
             moments) cut like the parameters, so that training goes on. Only once all else has succeeded.
