@@ -7,6 +7,10 @@ Neuron Merging, 2020. Calibration inputs are drawn from the training images by s
 was chosen on the test images, which are only read here. Cells are written one by one, so that a run that is cut short
 leaves what it has; cells that the file holds already are not run again. --limit takes the first test images only, and the
 record says so.
+
+    python benchmarks/compensation.py --cost --data-root data --checkpoints checkpoints --out benchmarks/records/compensation.json
+
+times `reconstruct` on ResNet-56 with 1,024 images beside plain forward passes over the same images, in turns, in one run.
 """
 
 from __future__ import annotations
@@ -14,9 +18,11 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +135,38 @@ class Bench:
         return round(100 * found.accuracy, 2), min(len(split), limit or len(split))
 
 
+def cost(bench: Bench, rounds: int = 5) -> dict[str, Any]:
+    """Seconds of forward passes and of finding all mixings, by memory layout, medians of rounds that take turns."""
+    model, images = bench.network(RESNET)
+    found: dict[str, Any] = {}
+    for layout in ("channels_last", "contiguous"):
+        model = model.to(memory_format=getattr(torch, f"{layout}_format" if layout == "contiguous" else layout))
+        graph = niwaki.trace(model, models.example_inputs(model))
+        plan = niwaki.select(graph, niwaki.score(graph, "l1"), 0.5, niwaki.Selection(only=("layer*.conv1",), rounding="floor"))
+        batches = [x for x, _ in images.split("train").take(torch.arange(1024)).batches(128)]
+        seen = niwaki.Calibration.of(batches)
+
+        def forwards(model: nn.Module = model, batches: list[torch.Tensor] = batches) -> None:
+            with torch.no_grad():
+                for x in batches:
+                    model(x)
+
+        work: dict[str, Callable[[], object]] = {"forward": forwards}
+        for order in ("parallel", "sequential"):
+            work[order] = partial(niwaki.compensate, graph, plan, f"reconstruct:order={order}", calibration=seen)
+        seconds: dict[str, list[float]] = {name: [] for name in work}
+        for _ in range(rounds + 1):
+            for name, do in work.items():
+                start = time.perf_counter()
+                do()
+                seconds[name].append(time.perf_counter() - start)
+        medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}  # the first warms up
+        found[layout] = {name: round(value, 3) for name, value in medians.items()}
+        ratios = {name: value / medians["forward"] for name, value in medians.items()}
+        print(f"{layout}: " + ", ".join(f"{name} {medians[name]:.2f} s ({ratios[name]:.2f} x)" for name in medians), flush=True)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True)
@@ -136,11 +174,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int, help="first images of the CIFAR-10 test set only")
     parser.add_argument("--only", default="", help="cells whose name starts so")
+    parser.add_argument("--cost", action="store_true", help="time the fits; measure no accuracy")
     words = parser.parse_args()
     record = json.loads(words.out.read_text()) if words.out.exists() else {"cells": {}}
     record |= {"torch": torch.__version__, "machine": platform.machine(), "threads": torch.get_num_threads()}
     bench = Bench(words.data_root, words.checkpoints, words.limit)
     words.out.parent.mkdir(parents=True, exist_ok=True)
+    if words.cost:
+        record["cost"] = cost(bench)
+        words.out.write_text(json.dumps(record, indent=1) + "\n")
+        return
     for cell in cells():
         if cell.key in record["cells"] or not cell.key.startswith(words.only):
             continue

@@ -156,9 +156,9 @@ class Folded(Masked):
         kept = self._masks[var].nonzero().squeeze(1).to(image.device)
         if image.is_contiguous():
             return op.func(image.index_select(1, kept), folded.contiguous(), bias, *args[3:])
-        # channels last stay last: any other layout costs more than the smaller product saves
-        picked = image.movedim(1, -1).index_select(-1, kept).movedim(-1, 1)
-        return op.func(picked, folded.movedim(1, -1).contiguous().movedim(-1, 1), bias, *args[3:])
+        # channels last: to pick some costs more than to multiply all, the dropped ones by zero
+        whole = torch.zeros_like(weight, memory_format=torch.channels_last if weight.ndim == 4 else torch.preserve_format)
+        return op.func(image, whole.index_copy_(1, kept.to(weight.device), folded), bias, *args[3:])
 
 
 def _spread_shifts(read: Read, shifts: Mapping[Var, Tensor], zeros: Tensor) -> Tensor:
