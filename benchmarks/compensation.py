@@ -8,7 +8,7 @@ was chosen on the test images, which are only read here. Cells are written one b
 leaves what it has; cells that the file holds already are not run again. --limit takes the first test images only, and the
 record says so.
 
-    python benchmarks/compensation.py --cost --data-root data --checkpoints checkpoints --out benchmarks/records/compensation.json
+    python benchmarks/compensation.py --cost --data-root data --checkpoints checkpoints --out compensation.json
 
 times `reconstruct` on ResNet-56 with 1,024 images beside plain forward passes over the same images, in turns, in one run.
 """
