@@ -63,11 +63,14 @@ def cells() -> Iterator[Cell]:
     """All cells, the quick ones first."""
     for criterion in ("l1", "l2", "l2-gm"):
         for ratio in RATIOS:
-            for method in ("none", "merge", "moments"):
+            for method in ("none", "merge", "match", "fold", "moments"):
                 yield Cell(LENET, criterion, ratio, method, 0)
             yield Cell(LENET, criterion, ratio, "reconstruct", 512)
     for ratio in RATIOS:
-        yield Cell(LENET, "reconstruct", ratio, "reconstruct", 5000)
+        for method in ("none", "merge", "fold", "moments"):
+            yield Cell(LENET, "fold", ratio, method, 0)
+        for method in ("reconstruct", "reconstruct + refit", "reconstruct + lbfgs"):
+            yield Cell(LENET, "reconstruct", ratio, method, 5000)
     for ratio in (0.3, 0.5):
         yield Cell(RESNET, "l1", ratio, "reconstruct", 1024)
     for ratio in (0.2, 0.3, 0.4, 0.5, 0.6):
@@ -79,6 +82,11 @@ def cells() -> Iterator[Cell]:
         yield Cell(RESNET, "l1", ratio, "reconstruct + refit", 512)
     for ratio in (0.3, 0.5):
         yield Cell(RESNET, "reconstruct", ratio, "reconstruct", 1024)
+        yield Cell(RESNET, "fold", ratio, "moments", 0)
+    for method in ("match", "fold"):
+        yield Cell(RESNET, "l1", 0.5, method, 0)
+    for criterion in ("l1", "reconstruct"):
+        yield Cell(RESNET, criterion, 0.5, "reconstruct + lbfgs", 512)
 
 
 class Bench:
@@ -117,6 +125,7 @@ class Bench:
         start = time.perf_counter()
         scores = niwaki.score(graph, cell.criterion, calibration=calibration)
         plan = niwaki.select(graph, scores, cell.ratio, niwaki.Selection(only=only, rounding=rounding))
+        plan = niwaki.refine(graph, plan, cell.criterion, calibration=calibration)
         first, *steps = cell.method.split(" + ")
         found = niwaki.compensate(graph, plan, first, calibration=calibration)
         pruned = niwaki.shrink(graph, plan, found.mixings)
