@@ -99,10 +99,10 @@ def prune(
             `"bytes=0.5"`, `"memory=0.5"` (activations), `"latency=0.5,batch=8,threads=2"`. Memory and latency are measured
             on networks made for the purpose, and in the end on the pruned one, which must meet the budget.
         compensation: what the kept units do for those that go: `"none"`, `"merge"`, with settings as in
-            `"merge:threshold=0.45"`, `"moments"`, `"reconstruct"`, or a `Compensation`; `"auto"` is the best that can be had:
+            `"merge:threshold=0.45"`, `"match"`, `"fold"`, `"moments"`, `"reconstruct"`, or a `Compensation`; `"auto"` is
             `reconstruct` with calibration inputs, `moments` without. Where it cannot be applied the result's notes say why.
         recovery: what is done for the smaller network after the check, from the calibration inputs: `"batchnorm"`, `"refit"`,
-            or several, one after the other.
+            `"lbfgs"`, or several, one after the other.
         data: (inputs, class numbers) batches for accuracy and loss before and after: an iterable that can be gone through
             twice, or a function that gives one. Nothing is chosen on it.
         calibration: batches of unlabelled model inputs for criteria and compensations that look at activations: an iterable

@@ -26,7 +26,9 @@ def prune(
     weights: options.Weights = None,
     data: options.Data = None,
     data_root: options.DataRoot = None,
-    criterion: Annotated[str, typer.Option(help="which units stay: l1, l2, l2-gm, reconstruct, bn-scale, random, mint")] = "l2",
+    criterion: Annotated[
+        str, typer.Option(help="which units stay: l1, l2, l2-gm, fold, reconstruct, bn-scale, random, mint")
+    ] = "l2",
     scores: blocks.ScoresFile = None,
     granularity: blocks.Granularity = "unit",
     groups: blocks.Groups = None,
@@ -41,10 +43,10 @@ def prune(
         typer.Option(help="share to remove of channels, params, macs, bytes, memory, or latency=0.5,batch=8,threads=2"),
     ] = None,
     compensation: Annotated[
-        str, typer.Option(help="repair: none, merge, moments (no data), reconstruct (--calibration), auto: the best of these")
+        str, typer.Option(help="repair: none, merge, match, fold, moments (no data), reconstruct (--calibration), auto")
     ] = "auto",
     recovery: Annotated[
-        list[str] | None, typer.Option(help="after the cut, with --calibration: batchnorm, refit; may be repeated")
+        list[str] | None, typer.Option(help="after the cut, with --calibration: batchnorm, refit, lbfgs; may be repeated")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for plan.json, model.safetensors, record.json")] = None,
     only: Annotated[list[str] | None, typer.Option(help="prune only layers named like this glob; may be repeated")] = None,

@@ -26,7 +26,7 @@ def score_command(
     weights: options.Weights = None,
     data: options.Data = None,
     data_root: options.DataRoot = None,
-    criterion: Annotated[str, typer.Option(help="l1, l2, l2-gm, bn-scale, random, mint")] = "mint",
+    criterion: Annotated[str, typer.Option(help="l1, l2, l2-gm, fold, bn-scale, random, mint")] = "mint",
     groups: blocks.Groups = None,
     samples_per_class: blocks.PerClass = None,
     engine: blocks.Engine = None,

@@ -78,8 +78,8 @@ def compensate(
     """Find the mixing of every group that loses units.
 
     Args:
-        compensation: a compensation, or its notation: `"auto"`, `"none"`, `"merge:threshold=0.45"`, `"moments"`,
-            `"reconstruct"`.
+        compensation: a compensation, or its notation: `"auto"`, `"none"`, `"merge:threshold=0.45"`, `"fold"`,
+            `"moments"`, `"reconstruct"`.
         calibration: unlabelled inputs, for compensations that learn from activations.
 
     Raises:

@@ -40,7 +40,7 @@ def recover(
         graph: of the original network.
         plan: what the pruned one was cut by.
         model: the pruned network, whose check has been passed; what it computes changes.
-        recovery: a recovery, or its notation: `"batchnorm"`, `"refit:ridge=0.01"`.
+        recovery: a recovery, or its notation: `"batchnorm"`, `"refit:ridge=0.01"`, `"lbfgs"`.
 
     Returns:
         a sentence on what was done.
