@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from niwaki.compensation import COMPENSATIONS, Compensation, compensate
-from niwaki.criteria import CRITERIA, Criterion, score, scored
+from niwaki.criteria import CRITERIA, Criterion, scored
 from niwaki.cutting import SLACK, Clock, Cutting, Form
 from niwaki.errors import SettingError
 from niwaki.evidence import Calibration, Evidence
@@ -199,7 +199,8 @@ def preview(
     selection = selection or Selection(multiple=default_multiple(budget))
     seen = None if calibration is None else Calibration.of(calibration)
     graph = trace(model, example_inputs)
-    scores = score(graph, chosen, calibration=seen, seed=seed)
+    evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed))
+    scores = scored(chosen, evidence)
     measured: dict[str, float] = {}
     if budget.unit in MEASURED:
         cost = MeasuredCost(graph, budget)
@@ -207,6 +208,7 @@ def preview(
         measured = {budget.unit: cost({name: len(kept.units) for name, kept in plan.items()})}
     else:
         plan = select(graph, scores, budget, selection)
+    plan = chosen.refine(plan, evidence)
     repaired = compensate(graph, plan, compensation, calibration=seen, seed=seed)
     return foresee(graph, scores, plan, repaired.residuals, measured)
 

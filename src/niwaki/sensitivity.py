@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from niwaki.compensation import Compensation, compensate
-from niwaki.criteria import Criterion, score
+from niwaki.criteria import CRITERIA, Criterion, scored
 from niwaki.errors import SettingError
-from niwaki.evidence import Calibration
+from niwaki.evidence import Calibration, Evidence
 from niwaki.graph import Graph
 from niwaki.measure import evaluate
 from niwaki.selection import Selection, select
@@ -61,14 +61,16 @@ def sensitivity(
     """
     if not ratios or any(not 0 <= ratio < 1 for ratio in ratios):
         raise SettingError(f"ratios must be in [0, 1), where 0.5 removes half; got {', '.join(map(str, ratios)) or 'none'}")
-    scores = score(graph, criterion, calibration=calibration)
+    method = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
+    evidence = Evidence(graph, calibration)
+    scores = scored(method, evidence)
     curves: dict[str, tuple[float, ...]] = {}
     left_out: dict[str, str] = {}
     for group in graph.groups:
         curve = []
         for ratio in ratios:
             plan = select(graph, scores, ratio, Selection(only=(group.name,)))
-            plan = type(plan)({name: kept for name, kept in plan.items() if name == group.name})
+            plan = method.refine(type(plan)({name: kept for name, kept in plan.items() if name == group.name}), evidence)
             found = compensate(graph, plan, compensation, calibration=calibration)
             if data is not None:
                 pruned = shrink(graph, plan, found.mixings)

@@ -60,7 +60,8 @@ class Tableau:
         self.swept[unit, unit] = -1 / own
         share[unit] = 1 - 1 / abs(own)
         reach = self.products[unit].clone()
-        self.products.sub_(torch.outer(reach, share) + torch.outer(share, reach) - reach[unit] * torch.outer(share, share))
+        half = torch.outer(reach - reach[unit] / 2 * share, share)
+        self.products.sub_(half).sub_(half.T)
 
     def losses(self, kept: Tensor) -> Tensor:
         """What is lost by each kept unit's going: (kept,)."""
