@@ -171,7 +171,7 @@ def test_a_border_of_zeros_keeps_constants_but_those_that_are_zero() -> None:
     assert lean.units.kept == {"first": (0, 2, 3, 4, 5)}
     assert (lean.unread, lean.constant) == (0, 1)
     assert lean.stays == (
-        "first: 2 units carry constants and stay: second pads with zeros, so it does not see them at the border",
+        "first: 2 units that read nothing stay: second pads with zeros, and does not see a constant at the border",
     )
     assert_same(model, lean, plan, noise(4, 3, 7, 7, seed=8))
     torch.testing.assert_close(lean.model.second.bias, model.second.bias)
@@ -186,7 +186,7 @@ def test_what_a_training_closes_leaves_after_it() -> None:
     assert again.units == Plan({"first": Kept(6, (2, 3, 4, 5))})
     assert (again.unread, again.constant) == (0, 2)
     assert again.stays == (
-        "first: 1 unit carries a constant and stays: second pads with zeros, so it does not see them at the border",
+        "first: 1 unit that reads nothing stays: second pads with zeros, and does not see a constant at the border",
     )
     with torch.no_grad():
         torch.testing.assert_close(again.model(noise(4, 3, 7, 7)), lean.model(noise(4, 3, 7, 7)), rtol=1e-4, atol=1e-5)
@@ -289,6 +289,8 @@ def test_a_pooling_that_counts_a_border_of_zeros_makes_no_constant() -> None:
     plan = without_rows(model, "conv.weight", [0, 5])
     lean = without_idle(model, noise(2, 3, 8, 8), plan)
     assert lean.units.kept == {}
+    (said,) = lean.stays
+    assert said.startswith("conv: 2 units that read nothing stay: what they put out differs from place to place")
     assert_same(model, lean, plan, noise(4, 3, 8, 8))
 
 

@@ -27,7 +27,7 @@ from niwaki.moments import readers
 from niwaki.plan import Kept, Plan
 from niwaki.selection.blocks import BlockPlan
 
-STEADY = 1e-6  # of a value: sums of the same numbers in another order differ by less
+STEADY = 1e-5  # of a value: sums of the same numbers in another order differ by less
 SAMPLES = 4  # of noise that the network is run on, beside the example inputs
 
 
@@ -200,16 +200,20 @@ class _Constants:
             steady &= high - low <= STEADY * high.abs()  # never true of NaN
         shifts = {weight: torch.where(steady & self.heard[weight], high, 0.0) for weight, (_, high) in self.seen.items()}
         telling = torch.stack([shift != 0 for shift in shifts.values()]).any(0)
+        said = self._staying(self.units & ~steady, "what they put out differs from place to place, as at a border of zeros")
         reason = self._why_not(shifts) if bool(telling.any()) else None
         if reason is None:
-            return steady, shifts, []
-        count = int(telling.sum())
-        what = "1 unit carries a constant and stays" if count == 1 else f"{count} units carry constants and stay"
-        return steady & ~telling, {}, [f"{self.group.name}: {what}: {reason}"]
+            return steady, shifts, said
+        return steady & ~telling, {}, said + self._staying(telling, reason)
+
+    def _staying(self, units: Tensor, reason: str) -> list[str]:
+        count = int(units.sum())
+        which = "1 unit that reads nothing stays" if count == 1 else f"{count} units that read nothing stay"
+        return [f"{self.group.name}: {which}: {reason}"] if count else []
 
     def _why_not(self, shifts: Mapping[str, Tensor]) -> str | None:
         places, obstacle = offsets(self.graph, self.group.name)
         if obstacle is not None:
             return obstacle
         padded = [place.layer for place in places if place.padded and bool(shifts[place.weight].any())]
-        return f"{padded[0]} pads with zeros, so it does not see them at the border" if padded else None
+        return f"{padded[0]} pads with zeros, and does not see a constant at the border" if padded else None
