@@ -201,9 +201,10 @@ def test_the_command_line_writes_what_the_report_draws(tmp_path: Path, monkeypat
     assert any(value == 1 for item in blocks.maps for row in item.gone for value in row)
     assert any(0 < value < 1 for item in units.maps for row in item.gone for value in row)
     assert again == units
-    record = json.loads((runs / "units" / "record.json").read_text())
-    assert "Mint(groups=4" in record["settings"]["criterion"]
-    assert record["seconds"]["score"] > 0.05
+    for name in ("units", "blocks"):
+        record = json.loads((runs / name / "record.json").read_text())
+        assert "Mint(groups=4" in record["settings"]["criterion"]
+        assert record["seconds"]["score"] > 0.05
     niwaki.load(runs / "units")
 
     found, left_out = read_runs([runs])

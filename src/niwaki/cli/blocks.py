@@ -21,6 +21,7 @@ from niwaki.graph import trace
 from niwaki.graph.pairs import layer_pairs
 from niwaki.measure import evaluate
 from niwaki.prune import Result
+from niwaki.records import Record
 from niwaki.selection import Budget
 from niwaki.selection.blocks import CutOff, cut_blocks, grid
 from niwaki.selection.dependency_maps import dependency_maps
@@ -130,7 +131,7 @@ def scored_by_mint(setup: Setup, criterion: Mint, calibration: Calibration | Non
     return Scores(str(criterion), unit_scores(graph, found), found, {"seconds": time.perf_counter() - start})
 
 
-def dependencies_of(scores: Scores | None) -> list[Dependency]:
+def _dependencies_of(scores: Scores | None) -> list[Dependency]:
     """Those that blocks are chosen by.
 
     Raises:
@@ -149,17 +150,22 @@ def with_dependencies(result: Result, scores: Scores) -> Result:
         return result
     maps = dependency_maps(scores.dependencies, units=result.plan)
     remarks = tuple(dict.fromkeys(remark for item in scores.dependencies for remark in item.remarks))
-    seconds = {**result.record.seconds}
-    seconds["score"] = seconds.get("score", 0.0) + scores.settings.get("seconds", 0.0)
-    record = replace(result.record, notes=(*result.record.notes, *remarks), seconds=seconds)
-    return replace(result, record=record, dependencies=maps)
+    record = replace(result.record, notes=(*result.record.notes, *remarks))
+    return replace(result, record=_with_time(record, scores), dependencies=maps)
 
 
-def trim_blocks(setup: Setup, found: list[Dependency], words: BlockWords, seed: int) -> Trimmed | None:
+def _with_time(record: Record, scores: Scores) -> Record:
+    """With what the scoring took before the pruning was called."""
+    before = scores.settings.get("seconds", 0.0)
+    return replace(record, seconds={**record.seconds, "score": record.seconds.get("score", 0.0) + before})
+
+
+def trim_blocks(setup: Setup, scores: Scores | None, words: BlockWords, seed: int) -> Trimmed | None:
     """One trimmed network; for a grid of cut-offs its table, and none."""
-    cut_offs = words.all()
+    found, cut_offs = _dependencies_of(scores), words.all()
+    assert scores is not None
     if len(cut_offs) == 1:
-        return trim(
+        trimmed = trim(
             setup.model,
             setup.inputs,
             cut_off=cut_offs[0],
@@ -168,8 +174,9 @@ def trim_blocks(setup: Setup, found: list[Dependency], words: BlockWords, seed: 
             skip=words.skip,
             data=setup.batches,
             seed=seed,
-            settings=setup.settings,
+            settings={**setup.settings, "criterion": scores.criterion},
         )
+        return replace(trimmed, record=_with_time(trimmed.record, scores))
     rows = [_line(setup, found, words, cut_off) for cut_off in cut_offs]
     title = "before any retraining; accuracy on the validation split, as one of them is to be chosen"
     results.print(table(title, ("cut-off", "weights gone", "parameters left", "accuracy"), rows))

@@ -116,7 +116,7 @@ def prune(
     if granularity == "block":
         wanted = None if budget is None and ratio is None else share
         words = blocks.BlockWords(wanted, cut_off, upper_limit, tuple(only or ()), tuple(skip or ()))
-        trimmed = blocks.trim_blocks(setup, blocks.dependencies_of(known), words, seed)
+        trimmed = blocks.trim_blocks(setup, known, words, seed)
         if trimmed is not None:
             _hand_out(trimmed, out, overwrite, json, f"{model}, {trimmed.params_gone:.2%} of the blocks' weights gone")
         return

@@ -9,13 +9,13 @@ import typer
 
 from niwaki.cli import options
 from niwaki.cli.console import messages, results, table
-from niwaki.papers import RECIPES, Cell, Places, cells_as_rows
+from niwaki.papers import RECIPES, Outcome, Places, cells_as_rows
 from niwaki.papers.cell import COLUMNS, as_record
 from niwaki.records import write_text_atomic
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="neuron-merging, rni; with settings: rni:budget=quick,seed=1")],
+    paper: Annotated[str, typer.Argument(help="neuron-merging, mint, rni; with settings: rni:budget=quick,seed=1")],
     data_root: options.DataRoot = None,
     checkpoints: Annotated[
         Path | None, typer.Option(help="folder of the paper's checkpoints; without it, checkpoints/ beside the data root")
@@ -39,16 +39,16 @@ def reproduce(
     if budget is not None:
         paper += f"{',' if ':' in paper else ':'}budget={budget}"
     recipe = RECIPES.build(paper)
-    cells: list[Cell] = []
+    outcomes: dict[str, Outcome] = {}
     for experiment in recipe.experiments(only):
         outcome = recipe.run(experiment, Places(data_root, checkpoints, device, limit, work), messages.print)
+        outcomes[experiment] = outcome
         if outcome.missing:
             messages.print(f"{experiment} was not run: {outcome.missing}", style="yellow", markup=False)
             continue
-        cells += outcome.cells
         if not json:
             results.print(table(f"{experiment}: {outcome.setting}", COLUMNS, cells_as_rows(outcome.cells)))
-    text = as_record(paper, cells, limit)
+    text = as_record(paper, outcomes, limit)
     if out is not None:
         write_text_atomic(out, text)
     if json:
