@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from torch import Tensor, nn
 
 import niwaki
 from niwaki.compensation import Mixing
+from niwaki.graph.pairs import layer_pairs
 from niwaki.plan import Kept, Plan
+from niwaki.selection.blocks import BlockPlan, LayerBlocks
 from niwaki.surgery import reference_outputs
+from niwaki.trim import Masks, without_idle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -177,6 +181,38 @@ def test_the_smaller_network_computes_what_the_masked_one_computes(case: tuple[n
     if oracle.is_simple(graph, plan):
         assert oracle.distance(oracle.outputs(oracle.masked(graph, plan, mixings), other), found) < 1e-10
     assert {name: tuple(tensor.shape) for name, tensor in pruned.state_dict().items()} == graph.shapes_after(plan.kept)
+
+
+@given(cases(), st.integers(0, 2**16))
+def test_blocks_and_what_they_leave_idle_go_from_any_network(
+    case: tuple[niwaki.Graph, Plan, dict[str, Mixing]], seed: int
+) -> None:
+    """Rows, columns and single blocks are gone: what nothing reads, or nothing feeds, leaves, and nothing changes."""
+    graph, generator = case[0], torch.Generator().manual_seed(seed)
+    assume(not any(isinstance(module, Shuffle) for module in graph.model.modules()))
+    blocks = {}
+    for pair in layer_pairs(graph):
+        if pair.columns is not None and float(torch.rand((), generator=generator)) < 0.8:
+            rows, columns = int(pair.rows.max()) + 1, int(pair.columns.max()) + 1
+            kept = torch.rand(rows, columns, generator=generator) < 0.8
+            kept &= (torch.rand(rows, 1, generator=generator) < 0.7) & (torch.rand(1, columns, generator=generator) < 0.7)
+            sides = tuple(pair.rows.tolist()), tuple(pair.columns.tolist())
+            stays = tuple((row, column) for row, column in kept.nonzero().tolist())
+            blocks[pair.weight] = LayerBlocks(*sides, stays, pair.out_axis, pair.in_axis)
+    assume(blocks)
+    lean = without_idle(graph.model, graph.inputs, BlockPlan(blocks))
+    masked = copy.deepcopy(graph.model)
+    Masks(BlockPlan(blocks), dict(masked.named_parameters()))(masked)
+    for other in (graph.inputs, torch.randn(graph.inputs.shape, dtype=torch.float64)):
+        assert oracle.distance(oracle.outputs(masked, other), oracle.outputs(lean.model, other)) < 1e-9
+    assert sum(parameter.numel() for parameter in lean.model.parameters()) <= sum(
+        parameter.numel() for parameter in [*masked.parameters(), *_new_biases(masked, lean.model)]
+    )
+
+
+def _new_biases(before: nn.Module, after: nn.Module) -> list[Tensor]:
+    known = dict(before.named_parameters())
+    return [parameter for name, parameter in after.named_parameters() if name not in known]
 
 
 @given(cases())
