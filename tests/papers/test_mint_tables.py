@@ -8,9 +8,14 @@ from typing import Any
 
 import pytest
 
-from niwaki.papers import MintRecipe, Places
+from niwaki.errors import UnknownNameError
+from niwaki.papers import MintRecipe, Outcome, Places
+from niwaki.papers.cell import as_record
 from niwaki.papers.mint import recipe
+from niwaki.papers.mint import run as mint_run
+from niwaki.papers.mint.rendering import committed, markdown
 
+DOCS = Path(__file__).parents[2] / "docs" / "mint.md"
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 
 
@@ -36,24 +41,76 @@ def test_a_quick_run_trains_trims_and_retrains_and_a_second_reads_it(
     tmp_path: Path, shared_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = recipe.tables()
-    tables["mnist-mlp"]["seeds"] = [0]
-    tables["mnist-mlp"]["rows"][0] |= {"groups": 5, "per_class": 20, "params": 0.8}
-    del tables["mnist-mlp"]["rows"][1]
+    table = tables["mnist-mlp"]
+    table["seeds"] = [0]
+    table["rows"][0] |= {"groups": 5, "per_class": 20, "params": 0.8}
+    del table["rows"][1:]
+    table["quick"] = {"images": 4000, "test_images": 1000, "training": {"epochs": 2}, "tuning": {"epochs": 2}}
     monkeypatch.setattr(recipe, "tables", lambda: tables)
-    places, said = Places(shared_root / "data", None, limit=1000, work=tmp_path), []
-    quick = MintRecipe(epochs=2, tuning=2, images=4000)
+    places, said = Places(shared_root / "data", None, work=tmp_path), []
+    quick = MintRecipe("quick")
     outcome = quick.run("mnist-mlp", places, said.append)
     original, trimmed, stored = outcome.cells
     assert (original.published, trimmed.published, stored.published) == (98.59, 98.47, 22.0)
     assert trimmed.ratio >= 0.8
     assert trimmed.measured > 50
     assert 100 < stored.measured < 0.2 * 600 + 2
-    assert "4,000 training images" in outcome.setting
-    (cell,) = (tmp_path / "cells").glob("*.json")
+    assert "ON A SUBSET: 4,000 training images, the first 1,000 test images" in outcome.setting
+    (run,) = outcome.runs
+    assert (run["experiment"], run["row"], run["seed"]) == ("mnist-mlp", table["rows"][0]["name"], 0)
+    assert run["accuracy"] == trimmed.measured
+    (cell,) = (tmp_path / "quick" / "cells").glob("*.json")
     assert json.loads(cell.read_text())["accuracy"] == trimmed.measured
 
-    def never(*_: Any) -> None:
+    def never(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(recipe, "fit", never)
+    monkeypatch.setattr(mint_run, "fit", never)
     assert quick.run("mnist-mlp", places, said.append).cells == outcome.cells
+    with pytest.raises(AssertionError, match="trained again"):  # what is asked for otherwise is another cell
+        MintRecipe("quick", tuning=3).run("mnist-mlp", places, said.append)
+
+    record = json.loads(as_record("mint:budget=quick", {"mnist-mlp": outcome, "vgg16": Outcome("", missing="x")}, None))
+    assert record["runs"] == list(outcome.runs)
+    assert record["settings"] == {"mnist-mlp": outcome.setting}
+    lines = markdown([record], "mnist-mlp", table).splitlines()
+    assert lines[2] == f"| original | 98.59 |  | {original.measured:.2f} |"
+    assert lines[3] == f"| {trimmed.compensation} | 96.20, 98.47 |  | {100 * trimmed.ratio:.2f}, {trimmed.measured:.2f} |"
+    assert lines[4].startswith(f"| {trimmed.compensation}: kB | 22 |  | 1")
+
+
+def test_what_a_cell_may_take_is_the_tables_word_the_rows_and_the_users() -> None:
+    table = {"tuning": {"epochs": 20}, "quick": {"images": 500, "tuning": {"epochs": 3}}}
+    row = {"tuning": {"epochs": 30, "shift": 1}}
+    places = Places()
+    full, quick = (MintRecipe(budget).cost(table, row, places) for budget in ("full", "quick"))
+    assert (full.tuning.epochs, full.tuning.shift, full.training.epochs, full.images, full.own) == (30, 1, 40, None, False)
+    assert (quick.tuning.epochs, quick.tuning.shift, quick.images, quick.own) == (3, 1, 500, True)
+    asked = MintRecipe("quick", epochs=1, tuning=2, images=7).cost(table, row, Places(limit=9))
+    assert (asked.training.epochs, asked.tuning.epochs, asked.images, asked.test_images) == (1, 2, 7, 9)
+    with pytest.raises(UnknownNameError, match="budget 'fast'"):
+        MintRecipe("fast")  # type: ignore[arg-type]
+
+
+def test_the_tables_in_the_docs_are_those_of_the_records() -> None:
+    for page in (DOCS, Path(recipe.__file__).with_name("README.md")):
+        text = page.read_text(encoding="utf-8")
+        for experiment, table in recipe.tables().items():
+            if page is DOCS and experiment in ("mnist-mlp-groups", "mnist-mlp-samples", "resnet50"):
+                continue
+            assert markdown(committed(), experiment, table) in text, f"render it again: {experiment} in {page}"
+
+
+@pytest.mark.parametrize("record", committed(), ids=lambda record: record["paper"])
+def test_a_committed_record_is_whole(record: dict[str, Any]) -> None:
+    tables = recipe.tables()
+    assert record["versions"]["torch"]
+    assert record["hardware"]["cpu"]
+    assert record["runs"]
+    for run in record["runs"]:
+        (row,) = [row for row in tables[run["experiment"]]["rows"] if row["name"] == run["row"]]
+        assert run["gone"] >= row["params"]
+        assert 0 < run["accuracy"] <= 100
+        assert run["params"][1] < run["params"][0]
+    for experiment, said in record["settings"].items():
+        assert ("ON A SUBSET" in said) == ("budget=quick" in record["paper"]), experiment
