@@ -90,12 +90,14 @@ class Lbfgs(Refit):
         return True
 
     def _table(self, runs: SideBySide, layer: Product) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows that the layer sums over, what the original's puts out there, and which are held out: of the last inputs."""
+        """Rows that the layer sums over, what the original's puts out there, and which are held out."""
         pieces = []
-        for rows, wanted in self._pairs(runs, layer):
+        for number, (rows, wanted) in enumerate(self._pairs(runs, layer)):
             step = -(-len(rows) * runs.batches // self.rows) | 1  # odd: not the same columns in every row of an image
             rows, wanted = rows[::step].float(), wanted[::step].float()
-            held = torch.arange(len(rows), device=rows.device) >= len(rows) - len(rows) // FOLDS
+            held = torch.arange(len(rows), device=rows.device) >= len(rows) - len(rows) // FOLDS  # the last inputs of a batch
+            if runs.batches >= FOLDS:
+                held = torch.full_like(held, number % FOLDS == FOLDS - 1)  # or whole batches
             pieces.append((rows, wanted, held))
         seen, results, held = (torch.cat(part) for part in zip(*pieces, strict=True))
         return seen, results, held
