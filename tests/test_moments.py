@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from niwaki.graph.places import Places
 from niwaki.moments import Moments
 
 
@@ -43,3 +44,34 @@ def test_what_they_count_for_does_not_hang_on_the_batches() -> None:
 
 def test_constant_rows_count_each() -> None:
     assert counted(torch.ones(12, 3), 3, 1).effective == 12
+
+
+def inputs_of(count: int) -> torch.Tensor:
+    return torch.randn(count, 3, 5, 7, generator=torch.Generator().manual_seed(1))
+
+
+def test_places_are_spread_evenly_and_differ_by_input() -> None:
+    maps = torch.arange(32 * 32.0).expand(50, 2, -1)
+    chosen = Places.of(inputs_of(50), 8)(maps)
+    assert chosen.shape == (50, 2, 8)
+    assert torch.equal(chosen[:, 0].div(128).floor(), torch.arange(8.0).expand(50, 8))  # one of each eighth
+    assert len(chosen[:, 0].unique()) > 250
+    columns = chosen[:, 0].remainder(32).flatten().histc(8, 0, 32)
+    assert columns.min() > 35  # of 50 on average
+
+
+def test_an_inputs_places_hang_on_nothing_but_the_input() -> None:
+    inputs, maps = inputs_of(12), torch.arange(100.0).expand(12, 1, -1)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(2))
+    whole = Places.of(inputs, 5)(maps)
+    assert torch.equal(Places.of(inputs[order], 5)(maps), whole[order])
+    assert torch.equal(Places.of(inputs[3:4], 5)(maps[:1]), whole[3:4])
+
+
+def test_windows_of_an_input_get_places_of_their_own_and_small_maps_are_taken_whole() -> None:
+    inputs, maps = inputs_of(2), torch.arange(64.0).expand(8, 1, -1)
+    chosen = Places.of(inputs, 4)(maps)
+    assert chosen.shape == (8, 1, 4)
+    assert len({tuple(row) for row in chosen[:4, 0].tolist()}) == 4
+    assert torch.equal(Places.of(inputs, 64)(maps), maps)
+    assert Places.of(inputs, 4)(maps[:7]).shape == (7, 1, 4)  # no multiple of the inputs

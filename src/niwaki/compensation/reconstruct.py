@@ -27,6 +27,7 @@ from niwaki.errors import SettingError
 from niwaki.evidence import Evidence
 from niwaki.graph import Graph, Op, Playback, Tape, batch_size, preserved_rng, tensors_in
 from niwaki.graph.offsets import offsets
+from niwaki.graph.places import Places
 from niwaki.graph.playback import live_bytes, restated
 from niwaki.moments import Moments, Reader, consumer_gram, gather, readers
 from niwaki.plan import Plan
@@ -43,13 +44,13 @@ class Reconstruct(Compensation):
     Attributes:
         ridge: λ as a share of the mean variance of the kept units. Smaller ones fit no better on inputs that were not seen, and
             give weights so large that fine-tuning after it does harm.
-        places: how many places of a map, evenly spread, are looked at in every input; neighbours tell nearly the same.
+        places: how many places of a map are looked at in every input; neighbours tell nearly the same.
         order: "sequential" as above; "parallel" fits every layer to the original's own units, at the cost of one pass.
         memory: GiB that the activations of a sequential run may take; beyond it the order is "parallel".
     """
 
     ridge: float = RIDGE
-    places: int = 64
+    places: int = 32
     order: Literal["sequential", "parallel"] = "sequential"
     memory: float = 4.0
 
@@ -104,21 +105,21 @@ class _Fit:
             for position, here in self._readers.items():
                 new = [reader for reader in here if reader.weight not in self._found.get(reader.group, {})]
                 moments = {reader: Moments(reader.width + len(self._plan.kept[reader.group])) for reader in new}
-                for original, smaller, size in runs:
+                for original, smaller, places in runs:
                     original.until(position, _plain)
                     smaller.until(position, masked.run)
                     for reader in new:
                         slot = reader.read.slot
-                        rows = self._rows(reader, original.arguments()[0][slot], smaller.arguments()[0][slot])
-                        moments[reader].add(rows, f"what {self._layer(position)} reads", size)
+                        rows = self._rows(reader, original.arguments()[0][slot], smaller.arguments()[0][slot], places)
+                        moments[reader].add(rows, f"what {self._layer(position)} reads", len(places.starts))
                 for reader in new:
                     counted = moments[reader]
                     joint = Joint.of_rows(counted.mean, counted.covariance, reader.width)
                     self._solve(reader.group, reader.weight, joint, counted.effective)
                     masked.mixings[reader.group] = as_one(self._found[reader.group])
 
-    def _started(self, evidence: Evidence, limit: float) -> list[tuple[Playback, Playback, int]] | None:
-        """Two runs a batch, none of which has begun, and its size; None where they would take too much memory."""
+    def _started(self, evidence: Evidence, limit: float) -> list[tuple[Playback, Playback, Places]] | None:
+        """Two runs a batch, none of which has begun, and the places to look at; None where they would take too much memory."""
         tapes: dict[Any, Tape] = {}
         runs, taken = [], 0
         for inputs, _ in evidence.batches("reconstruct"):
@@ -129,14 +130,14 @@ class _Fit:
             if taken > limit:
                 return None
             original, smaller = (Playback(tapes[shapes], self._graph.state, inputs) for _ in range(2))
-            runs.append((original, smaller, batch_size(inputs)))
+            runs.append((original, smaller, Places.of(inputs, self._places)))
             self._inputs += batch_size(inputs)
         return runs
 
-    def _rows(self, reader: Reader, original: Tensor, smaller: Tensor) -> Tensor:
+    def _rows(self, reader: Reader, original: Tensor, smaller: Tensor, places: Places) -> Tensor:
         """[r | z] of niwaki.compensation.least_squares, a row a place."""
         kept = torch.as_tensor(self._plan.kept[reader.group], device="cpu")
-        left, z = reader.rows(original, None, self._places).clone(), reader.rows(smaller, kept, self._places)
+        left, z = reader.rows(original, None, places).clone(), reader.rows(smaller, kept, places)
         left[:, kept.to(left.device)] -= z
         return torch.cat([left, z], 1)
 

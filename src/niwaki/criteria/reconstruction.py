@@ -46,7 +46,7 @@ class Reconstruction(Criterion):
     """
 
     ridge: float = 1e-3
-    places: int = 64
+    places: int = 32
     fisher: bool = True
     swaps: int = 256
 

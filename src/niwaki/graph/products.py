@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from niwaki.graph.inference import Norm
 from niwaki.graph.offsets import turned_over
 from niwaki.graph.operators.elementwise import is_function
+from niwaki.graph.places import Places
 from niwaki.graph.tape import Op, Ref
 from niwaki.graph.types import Graph
 
@@ -42,22 +43,21 @@ class Product:
         """Which argument the rows are made of."""
         return 1 if self.op.name == "aten.addmm" else 0
 
-    def rows(self, args: tuple[Any, ...], places: int) -> Tensor:
-        """What every output is a sum over: (rows, in), at most about `places` of a map, evenly spread."""
+    def rows(self, args: tuple[Any, ...], places: Places) -> Tensor:
+        """What every output is a sum over, at some places of a map: (rows, in)."""
         operand: Tensor = args[self.slot]
         if not self.is_convolution:
             return operand.reshape(-1, operand.shape[-1])
         stride, padding, dilation = args[3:6]
         kernel = tuple(args[1].shape[2:])
         columns = F.unfold(operand, kernel, tuple(dilation), tuple(padding), tuple(stride))  # (samples, in, places)
-        return columns[:, :, :: _stride(columns.shape[-1], places)].movedim(1, 2).flatten(0, 1)
+        return places(columns).movedim(1, 2).flatten(0, 1)
 
-    def results(self, result: Tensor, places: int) -> Tensor:
+    def results(self, result: Tensor, places: Places) -> Tensor:
         """What came out, row by row as `rows`: (rows, out)."""
         if not self.is_convolution:
             return result.reshape(-1, result.shape[-1])
-        maps = result.flatten(2)
-        return maps[:, :, :: _stride(maps.shape[-1], places)].movedim(1, 2).flatten(0, 1)
+        return places(result.flatten(2)).movedim(1, 2).flatten(0, 1)
 
     def matrix(self, weight: Tensor) -> Tensor:
         """A weight as (out, in)."""
@@ -67,10 +67,6 @@ class Product:
         """Put (out, in) into a weight."""
         with torch.no_grad():
             weight.copy_(matrix.T if self.turned else matrix.view(weight.shape))
-
-
-def _stride(there: int, places: int) -> int:
-    return 1 if there <= places else -(-there // places) | 1  # odd: not the same columns in every row of an image
 
 
 def products(graph: Graph) -> list[Product]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from niwaki.evidence import Evidence
 from niwaki.graph import Op, batch_size, run
+from niwaki.graph.places import Places
 from niwaki.moments.accumulate import Moments
 from niwaki.moments.units import readers
 
@@ -16,7 +17,7 @@ def gather(evidence: Evidence, groups: Iterable[str], who: str, places: int | No
 
     Args:
         who: the method that asks, for messages.
-        places: at most about so many places of each input's map, evenly spread; neighbours tell nearly the same.
+        places: at most so many places of each input's map, evenly spread; neighbours tell nearly the same.
 
     Raises:
         SettingError: there are no calibration inputs, or they hold NaN.
@@ -29,11 +30,11 @@ def gather(evidence: Evidence, groups: Iterable[str], who: str, places: int | No
     def step(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for reader in where.get(position, ()):
             moments = found.setdefault(reader.group, {}).setdefault(reader.weight, Moments(reader.width))
-            rows = reader.rows(args[reader.read.slot], None, places)
+            rows = reader.rows(args[reader.read.slot], None, chosen)
             moments.add(rows, f"what {op.layer or 'the model'} reads", size)
         return op.func(*args, **kwargs)
 
     for inputs, _ in evidence.batches(who):
-        size = batch_size(inputs)
+        size, chosen = batch_size(inputs), Places.of(inputs, places)
         run(graph.model, graph.inference.tape, inputs, step)
     return found

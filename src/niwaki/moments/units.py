@@ -12,6 +12,7 @@ from torch import Tensor
 from niwaki.graph import Graph, Role
 from niwaki.graph.inference import Read
 from niwaki.graph.offsets import reads_of, weight_of
+from niwaki.graph.places import Places
 from niwaki.graph.terms import positions
 
 
@@ -34,12 +35,12 @@ class Reader:
         """The reading operator on the tape."""
         return self.read.position
 
-    def rows(self, operand: Tensor, units: Tensor | None = None, places: int | None = None) -> Tensor:
+    def rows(self, operand: Tensor, units: Tensor | None = None, places: Places | None = None) -> Tensor:
         """The units' values in an operand, one row a place: (places · m, width).
 
         Args:
             units: only these, in this order.
-            places: of an operand with more than two axes, at most about so many places of every first index, evenly spread.
+            places: of an operand with more than two axes, only these of every first index; all without it.
         """
         table = self.order.view(self.width, -1)
         table = table if units is None else table[units]
@@ -47,17 +48,13 @@ class Reader:
             (table.flatten() == torch.arange(len(table), device="cpu")).all()
         )
         if operand.ndim > 2 and self.read.axis > 0:
-            operand = operand.movedim(self.read.axis, 1).flatten(2)[:, :, :: self._stride(operand, places)].movedim(1, 2)
+            maps = operand.movedim(self.read.axis, 1).flatten(2)
+            operand = (maps if places is None else places(maps)).movedim(1, 2)
         else:
             operand = operand.movedim(self.read.axis, -1)
         picked = operand if whole else operand.index_select(-1, table.flatten().to(operand.device))
         by_unit = torch.unflatten(picked, -1, list(table.shape))
         return by_unit.transpose(-1, -2).reshape(-1, len(table))
-
-    def _stride(self, operand: Tensor, places: int | None) -> int:
-        there = operand.numel() // (operand.shape[0] * operand.shape[self.read.axis])
-        # odd, so that it does not fall on the same columns of an image in every row
-        return 1 if places is None or there <= places else -(-there // places) | 1
 
 
 def readers(graph: Graph, groups: Iterable[str]) -> dict[int, list[Reader]]:

@@ -86,9 +86,10 @@ class Refit(Recovery):
     def _pairs(self, runs: SideBySide, layer: Product) -> Iterator[tuple[Tensor, Tensor]]:
         """What the pruned layer sums over, and what the original's puts out where it still does, batch by batch."""
         kept = runs.left(layer.weight, 1 if layer.turned else 0)
-        for (theirs, _), (ours, _) in zip(runs.original(layer.position), runs.pruned(layer.position), strict=True):
-            wanted = layer.results(layer.op.func(*theirs), self.places)
-            yield layer.rows(ours, self.places), wanted[:, kept.to(wanted.device)]
+        stopped = zip(runs.original(layer.position), runs.pruned(layer.position), runs.places(self.places), strict=True)
+        for (theirs, _), (ours, _), places in stopped:
+            wanted = layer.results(layer.op.func(*theirs), places)
+            yield layer.rows(ours, places), wanted[:, kept.to(wanted.device)]
 
     def _write(self, runs: SideBySide, layer: Product, matrix: Tensor, joint: Moments) -> None:
         width = matrix.shape[1]

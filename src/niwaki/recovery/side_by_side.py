@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from niwaki.evidence import Evidence
 from niwaki.graph import Op, Playback, Tape, batch_size, named_state, tensors_in
+from niwaki.graph.places import Places
 from niwaki.graph.playback import restated
 from niwaki.plan import Plan
 
@@ -28,6 +30,7 @@ class SideBySide:
         self.state = named_state(model)
         self.inputs = 0
         self._runs: list[tuple[Playback, Playback]] = []
+        self._places: list[Places] = []
         tapes: dict[Any, tuple[Tape, Tape]] = {}
         for inputs, _ in evidence.batches(who):
             shapes = tuple(tuple(tensor.shape) for tensor in tensors_in(inputs))
@@ -36,6 +39,7 @@ class SideBySide:
                 tapes[shapes] = restated(self.graph.model, known, inputs), restated(model, known, inputs)
             original, pruned = tapes[shapes]
             self._runs.append((Playback(original, self.graph.state, inputs), Playback(pruned, self.state, inputs)))
+            self._places.append(Places.of(inputs, None))
             self.inputs += batch_size(inputs)
 
     @property
@@ -54,6 +58,10 @@ class SideBySide:
         for _, run in self._runs:
             run.until(position, _plain)
         return [run.arguments() for _, run in self._runs]
+
+    def places(self, most: int) -> list[Places]:
+        """Which places of a map are looked at, batch by batch."""
+        return [dataclasses.replace(places, most=most) for places in self._places]
 
     def left(self, name: str, axis: int) -> Tensor:
         """Which indices of an axis of the original's tensor the pruned network still has: int64 (left,)."""
