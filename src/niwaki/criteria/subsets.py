@@ -67,6 +67,14 @@ class Tableau:
         """What is lost by each kept unit's going: (kept,)."""
         return self.products.diagonal()[kept] / (-self.swept.diagonal()[kept]).clamp(min=TINY)
 
+    def gains(self) -> Tensor:
+        """What is won by each unit's coming; of kept ones it means nothing: (width,)."""
+        return self.products.diagonal() / self.swept.diagonal().clamp(min=TINY)
+
+    def unexplained(self, gram: Tensor, gone: Tensor) -> float:
+        """tr(G·R), with a mask of the units that are not kept."""
+        return float((gram[gone][:, gone] * self.swept[gone][:, gone]).sum())
+
     def exchanges(self, kept: Tensor, gone: Tensor) -> Tensor:
         """What is lost by each kept unit's going for each other's coming: (kept, gone); below zero where that is better."""
         own = (-self.swept.diagonal()[kept]).clamp(min=TINY)[:, None]
@@ -114,26 +122,52 @@ def eliminated(seen: Sequence[Seen], ridge: float) -> Tensor:
 def exchanged(seen: Sequence[Seen], units: Sequence[int], ridge: float, most: int) -> list[int]:
     """As many units as are given, with no more left unexplained: the best exchange of two, again and again.
 
+    That ends where no single exchange is better, which depends on the start. A second start is the greedy choice from nothing,
+    always the unit that explains most; the better end is taken.
+
     Args:
         units: the kept ones.
-        most: exchanges at most.
+        most: exchanges at most, from either start.
 
     Returns:
-        the kept ones, ascending; no single exchange makes them better, unless the limit was reached.
+        the kept ones, ascending.
     """
     whole = signal(seen)
     there = torch.zeros(len(seen[0][0]), dtype=torch.bool, device="cpu").index_fill(0, torch.tensor(units, device="cpu"), True)
-    if not whole > 0 or bool(there.all()):
+    if not whole > 0 or bool(there.all()) or not most:
         return list(units)
-    tables = tableaus(seen, there, ridge)
+    ends = []
+    for start in (there, _greedy(seen, len(units), ridge)):
+        tables = tableaus(seen, start, ridge)
+        _descend(tables, start, most, ENOUGH * whole)
+        left = sum(table.unexplained(gram, ~start) for table, (_, gram) in zip(tables, seen, strict=True))
+        ends.append((left, start))
+    best = ends[0] if ends[0][0] <= ends[1][0] + ENOUGH * whole else ends[1]
+    return best[1].nonzero().flatten().tolist()
+
+
+def _descend(tables: Sequence[Tableau], there: Tensor, most: int, enough: float) -> None:
+    """Exchange units of a mask, in place, as long as that gains enough."""
     for _ in range(most):
         kept, gone = there.nonzero().flatten(), (~there).nonzero().flatten()
         costs = torch.stack([table.exchanges(kept, gone) for table in tables]).sum(0)
         best = int(costs.argmin())
-        if not float(costs.flatten()[best]) < -ENOUGH * whole:
-            break
+        if not float(costs.flatten()[best]) < -enough:
+            return
         for unit in (int(gone[best % len(gone)]), int(kept[best // len(gone)])):
             there[unit] = not there[unit]
             for table in tables:
                 table.pivot(unit)
-    return there.nonzero().flatten().tolist()
+
+
+def _greedy(seen: Sequence[Seen], count: int, ridge: float) -> Tensor:
+    """A mask of so many units, each the one that explains most of what those before it leave."""
+    there = torch.zeros(len(seen[0][0]), dtype=torch.bool, device="cpu")
+    tables = tableaus(seen, there, ridge)
+    for _ in range(count):
+        gains = torch.stack([table.gains() for table in tables]).sum(0)
+        unit = int(gains.masked_fill(there, -torch.inf).argmax())
+        there[unit] = True
+        for table in tables:
+            table.pivot(unit)
+    return there
