@@ -131,8 +131,8 @@ def scored_by_mint(setup: Setup, criterion: Mint, calibration: Calibration | Non
     return Scores(str(criterion), unit_scores(graph, found), found, {"seconds": time.perf_counter() - start})
 
 
-def _dependencies_of(scores: Scores | None) -> list[Dependency]:
-    """Those that blocks are chosen by.
+def _of_pairs(scores: Scores | None) -> Scores:
+    """Scores by whose dependencies blocks can be chosen.
 
     Raises:
         SettingError: another criterion than mint was asked for, or is what a file holds.
@@ -141,7 +141,7 @@ def _dependencies_of(scores: Scores | None) -> list[Dependency]:
         raise SettingError("only mint says which blocks go: --criterion mint --granularity block")
     if not scores.dependencies:
         raise SettingError(f"these are scores of {scores.criterion}, without dependencies; blocks need those of mint")
-    return list(scores.dependencies)
+    return scores
 
 
 def with_dependencies(result: Result, scores: Scores) -> Result:
@@ -162,8 +162,8 @@ def _with_time(record: Record, scores: Scores) -> Record:
 
 def trim_blocks(setup: Setup, scores: Scores | None, words: BlockWords, seed: int) -> Trimmed | None:
     """One trimmed network; for a grid of cut-offs its table, and none."""
-    found, cut_offs = _dependencies_of(scores), words.all()
-    assert scores is not None
+    scores, cut_offs = _of_pairs(scores), words.all()
+    found = list(scores.dependencies)
     if len(cut_offs) == 1:
         trimmed = trim(
             setup.model,

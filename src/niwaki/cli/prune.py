@@ -106,6 +106,10 @@ def prune(
     share = Budget.parse(budget) if budget is not None else Budget(0.5 if ratio is None else ratio)
     method = blocks.MintWords(groups, samples_per_class, engine, workers).criterion(criterion)
     blocks.refuse_unheard(granularity, upper_limit, cut_off, dry_run)
+    wanted = None if budget is None and ratio is None else share
+    words = blocks.BlockWords(wanted, cut_off, upper_limit, tuple(only or ()), tuple(skip or ()))
+    if granularity == "block":
+        words.all()  # what is wrong with it is said before anything is scored
     if out is not None:
         check_output(out, overwrite)
     setup = set_up(Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed, calibration))
@@ -114,8 +118,6 @@ def prune(
     if known is None and isinstance(method, Mint):
         known = blocks.scored_by_mint(setup, method, seen, seed)
     if granularity == "block":
-        wanted = None if budget is None and ratio is None else share
-        words = blocks.BlockWords(wanted, cut_off, upper_limit, tuple(only or ()), tuple(skip or ()))
         trimmed = blocks.trim_blocks(setup, known, words, seed)
         if trimmed is not None:
             _hand_out(trimmed, out, overwrite, json, f"{model}, {trimmed.params_gone:.2%} of the blocks' weights gone")
