@@ -102,3 +102,30 @@ def test_settings_out_of_range() -> None:
     for spec, said in (("moments:blend=2", "moments:blend must be from 0 to 1"), ("moments:reach=0", "reach must be above 0")):
         with pytest.raises(SettingError, match=said):
             niwaki.compensate(graph, niwaki.Plan({"0": Kept(4, (0, 1))}), spec)
+
+
+class CountsAndLooksUp(nn.Module):
+    """Writes into its buffers in every run, and reads a table by a buffer of indices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(6, 10), nn.Linear(10, 3)
+        self.table = nn.Parameter(torch.randn(4, 10))
+        self.register_buffer("places", torch.tensor([3, 1]))
+        self.register_buffer("average", torch.randn(10))
+        self.register_buffer("runs", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.average.mul_(0.9)
+        self.runs += 1
+        return self.outer(torch.relu(self.inner(x) + self.table[self.places].mean(0) - self.average))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_a_run_writes_into_is_not_the_models_own(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = CountsAndLooksUp().to(dtype)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = niwaki.prune(model, torch.randn(2, 6, dtype=dtype), compensation="moments")
+    assert niwaki.count_params(result.model) < niwaki.count_params(model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

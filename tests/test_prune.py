@@ -379,6 +379,8 @@ def test_models_that_cannot_be_read_are_refused_with_the_way_out() -> None:
     x = torch.randn(3, 6)
     with pytest.raises(TraceError, match="is scripted"):
         niwaki.prune(torch.jit.trace(mlp(), x), x)
+    with pytest.raises(TraceError, match=r"1 is scripted.*put the module that it was made from in its place"):
+        niwaki.prune(nn.Sequential(nn.Linear(6, 6), torch.jit.script(mlp())), x)
     with pytest.raises(TraceError, match=r"is compiled; pass the original \(model._orig_mod\)"):
         niwaki.prune(torch.compile(mlp()), x)  # type: ignore[arg-type]
     sparse = mlp()

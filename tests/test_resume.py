@@ -140,6 +140,12 @@ def test_a_finished_run_is_read_and_not_trained_again(tmp_path: Path) -> None:
     assert same(fresh, model)
 
 
+def test_a_run_does_not_go_into_the_folder_of_a_pruned_network(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(OutputError, match="holds a pruned network, whose files a training run would replace"):
+        run(tmp_path, epochs=1)
+
+
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     run(tmp_path, epochs=1)
     with pytest.raises(OutputError, match="holds a training run; resume it, or name another folder"):

@@ -87,7 +87,7 @@ def test_every_kept_count_is_a_multiple_or_whole(scope: str, share: float, multi
 
 def test_multiples_are_in_the_message_where_they_are_the_obstacle() -> None:
     with pytest.raises(
-        BudgetError, match="25 of 42 channels with at least 1 units, and multiples of 8, left in each of 3 groups"
+        BudgetError, match="25 of 42 channels with at least 1 unit, and multiples of 8, left in each of 3 groups"
     ):
         chosen(traced(4, 13, 24, 5, 2), 0.6, scope="global", multiple=8)
 

@@ -96,7 +96,10 @@ class Evidence:
             SettingError: there are none.
         """
         if self.calibration is None:
-            raise SettingError(f"{who} looks at what the network does with inputs; pass some as calibration=")
+            raise SettingError(
+                f"{who} looks at what the network does with inputs; pass some as calibration= "
+                "(niwaki prune --data … --calibration 512)"
+            )
         empty = True
         for batch in self.calibration.batches():
             empty = False

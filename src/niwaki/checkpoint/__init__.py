@@ -3,7 +3,7 @@
 from niwaki.checkpoint.artefact import load, read_blueprint, read_record, save
 from niwaki.checkpoint.blueprint import Blueprint
 from niwaki.checkpoint.manifest import PLAN, RECORD, WEIGHTS
-from niwaki.checkpoint.scores import Scores, load_scores, save_scores
+from niwaki.checkpoint.scores import Scores, holds_scores, load_scores, save_scores
 from niwaki.checkpoint.sharded import ShardedWeights, open_weights, shrink_files
 from niwaki.checkpoint.weights import load_weights, read_weights
 
@@ -14,6 +14,7 @@ __all__ = [
     "Blueprint",
     "Scores",
     "ShardedWeights",
+    "holds_scores",
     "load",
     "load_scores",
     "load_weights",

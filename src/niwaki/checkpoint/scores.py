@@ -59,6 +59,15 @@ def save_scores(scores: Scores, path: str | os.PathLike[str]) -> None:
     write_bytes_atomic(Path(path), save(tensors, head))
 
 
+def holds_scores(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is one that `save_scores` wrote, so that it may be replaced by another."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            return (file.metadata() or {}).get("kind") == KIND
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
 def load_scores(path: str | os.PathLike[str], graph: Graph) -> Scores:
     """Read scores of a graph's model back.
 

@@ -31,6 +31,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         CheckpointError: the file is missing, empty, damaged, would run code, or holds no dict of tensors.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give the path of a .safetensors or torch weights file in it")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; give the path of a .safetensors or torch weights file")
     if path.stat().st_size == 0:

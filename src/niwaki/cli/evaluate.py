@@ -9,7 +9,7 @@ from rich.table import Table
 
 from niwaki.cli import options
 from niwaki.cli.console import before_after, results, table
-from niwaki.cli.setup import Words, set_up
+from niwaki.cli.setup import Words, refuse_misfit, set_up
 from niwaki.measure import LayerCost, layer_costs, snapshot
 from niwaki.records import Record
 
@@ -39,6 +39,7 @@ def evaluate(
       niwaki eval resnet20 --layers
     """
     setup = set_up(Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed))
+    refuse_misfit(setup.model, setup.inputs)
     (now,) = snapshot([setup.model], setup.inputs, setup.batches)
     before = setup.record.before if setup.record else now
     record = Record(before, now, setup.settings, seed, seconds={})

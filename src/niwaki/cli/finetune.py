@@ -15,7 +15,7 @@ from niwaki import checkpoint, models
 from niwaki.checkpoint import Blueprint
 from niwaki.cli import options, training
 from niwaki.cli.console import before_after, messages, results
-from niwaki.cli.setup import Words, is_artefact, is_first_process, set_up, usable_device
+from niwaki.cli.setup import Words, is_artefact, is_first_process, refuse_misfit, set_up, usable_device
 from niwaki.cli.training import Parts, TrainWords, run_training
 from niwaki.errors import SettingError
 from niwaki.measure import snapshot
@@ -80,6 +80,7 @@ def finetune(
     blueprint, dependencies = checkpoint.read_blueprint(Path(folder)), read_dependencies(Path(folder) / DEPENDENCIES)
     assert setup.dataset is not None
     assert setup.record is not None
+    refuse_misfit(setup.model, setup.inputs)
     parts = Parts(
         setup.model,
         setup.dataset,

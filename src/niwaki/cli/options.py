@@ -20,6 +20,6 @@ Calibration = Annotated[
 ]
 InputShape = Annotated[str | None, typer.Option(help="one input without the batch axis: 3,224,224")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")]
-Seed = Annotated[int, typer.Option(help="seed of everything random")]
+Seed = Annotated[int, typer.Option(help="seed of everything random", min=0, max=2**63 - 1)]
 Json = Annotated[bool, typer.Option("--json", help="print the record alone on standard output")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing output folder")]

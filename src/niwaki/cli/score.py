@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 from torch import Tensor
 
-from niwaki.checkpoint import Scores, save_scores
+from niwaki.checkpoint import Scores, holds_scores, save_scores
 from niwaki.cli import blocks, options
 from niwaki.cli.console import messages, results, table
 from niwaki.cli.setup import Words, set_up
 from niwaki.criteria import Dependency, Mint, score
+from niwaki.errors import OutputError
 from niwaki.graph import trace
 from niwaki.records import DEPENDENCIES, write_text_atomic
 from niwaki.report.dependency_map import draw_dependencies
@@ -51,6 +52,8 @@ def score_command(
     niwaki score vgg16 --weights vgg16.safetensors --data cifar10 --data-root data --workers 2 --out scores.safetensors
     """
     method = blocks.MintWords(groups, samples_per_class, engine, workers, keep).criterion(criterion)
+    if out.exists() and not holds_scores(out):
+        raise OutputError(f"{out} exists and holds no scores; name another file")
     setup = set_up(
         Words(model, weights, data, data_root, "test", batch_size, None, input_shape, device, seed, calibration),
     )

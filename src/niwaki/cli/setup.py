@@ -18,7 +18,7 @@ from niwaki.cli.console import messages
 from niwaki.data import Dataset
 from niwaki.errors import SettingError
 from niwaki.evidence import Calibration
-from niwaki.graph import Inputs
+from niwaki.graph import Inputs, record
 from niwaki.records import Record
 
 
@@ -71,6 +71,10 @@ def set_up(words: Words) -> Setup:
         record = checkpoint.read_record(words.model)
         factory = models.provenance(model).get("arguments", {})
     else:
+        if Path(words.model).is_dir() and words.model not in models.available():
+            raise SettingError(
+                f"{words.model} is a folder without a plan.json, so niwaki did not write it; name one that it wrote"
+            )
         factory = _factory_arguments(dataset)
         model = models.build(words.model, **factory)
         if words.weights is None:
@@ -93,6 +97,15 @@ def set_up(words: Words) -> Setup:
         settings["input_shape"] = list(inputs.shape[1:])
     calibration = _calibration(words, dataset, device)
     return Setup(model, inputs, _batches(words, dataset, device), settings, record, calibration, dataset)
+
+
+def refuse_misfit(model: nn.Module, inputs: Inputs) -> None:
+    """One sentence where the model cannot be run on these inputs, before anything is measured or trained.
+
+    Raises:
+        TraceError: it cannot; the layer that raises is named.
+    """
+    record(model, inputs)
 
 
 def is_first_process() -> bool:
@@ -135,6 +148,9 @@ def _inputs(words: Words, dataset: Dataset | None, model: nn.Module, device: tor
             shape = [int(size) for size in words.input_shape.split(",")]
         except ValueError:
             raise SettingError(f"--input-shape is written 3,224,224 (no batch axis); got {words.input_shape!r}") from None
+        if dataset is not None and tuple(shape) != tuple(dataset.input_shape):
+            theirs = ",".join(map(str, dataset.input_shape))
+            raise SettingError(f"--input-shape {words.input_shape}, but the inputs of {words.data} are {theirs}; leave it out")
         return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     if dataset is not None:
         return next(iter(dataset.split(words.split).batches(2)))[0].to(device)

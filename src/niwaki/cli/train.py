@@ -13,7 +13,7 @@ from niwaki import models
 from niwaki.checkpoint import WEIGHTS
 from niwaki.cli import options, training
 from niwaki.cli.console import before_after, messages, results
-from niwaki.cli.setup import is_first_process, usable_device
+from niwaki.cli.setup import is_first_process, refuse_misfit, usable_device
 from niwaki.cli.training import Parts, TrainWords, run_training
 from niwaki.graph import trace
 from niwaki.measure import snapshot
@@ -70,6 +70,7 @@ def train(
         network = with_sigmoid_batchnorm(network)
     network = network.to(place)
     inputs = next(iter(dataset.split("train").batches(2)))[0].to(place)
+    refuse_misfit(network, inputs)
     parts = Parts(
         network,
         dataset,

@@ -59,9 +59,12 @@ def gaussians(graph: Graph, prior: Prior, wanted: Mapping[int, int]) -> dict[int
     """
     tape = graph.inference.tape
     walk = _Walk(graph, prior, norms={norm.position: norm for norm in graph.inference.norms})
+    # copies, as the operators that are computed on them may write into them: a buffer that counts, a running mean
     for ref, name in tape.parameters.items():
-        walk.tensors[ref] = graph.state[name].detach().double().cpu()
-    walk.tensors.update({ref: tensor.detach().cpu() for ref, tensor in tape.constants.items()})
+        tensor = graph.state[name].detach()
+        dtype = torch.float64 if tensor.is_floating_point() else tensor.dtype  # numbers that are indices stay so
+        walk.tensors[ref] = tensor.to("cpu", dtype, copy=True)
+    walk.tensors.update({ref: tensor.detach().to("cpu", copy=True) for ref, tensor in tape.constants.items()})
     for ref in tape.inputs:
         shape = walk.shape(ref)
         if len(shape) == 4 or len(shape) == 2:
@@ -101,7 +104,7 @@ def _compute(walk: _Walk, op: Op) -> None:
 
     try:
         result = op.func(*value(op.args), **{name: value(item) for name, item in op.kwargs.items()})
-    except (RuntimeError, NotImplementedError):
+    except Exception:  # operators raise of all kinds where one operand is float64 now and another is not
         return
     for ref, made in zip(op.outputs, result if isinstance(result, (tuple, list)) else (result,), strict=True):
         if ref is not None:

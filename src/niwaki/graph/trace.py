@@ -48,17 +48,7 @@ def _refuse_unreadable(model: nn.Module) -> None:
     if hasattr(model, "_orig_mod"):
         raise TraceError("the model is compiled; pass the original (model._orig_mod) and compile the pruned one")
     for name, module in model.named_modules():
-        wrapper = type(module).__name__
-        if wrapper in _WRAPPERS and type(module).__module__.startswith("torch."):
-            raise TraceError(
-                f"{name or 'the model'} is wrapped in {wrapper}; prune the module inside ({name + '.' * bool(name)}module) "
-                "with its whole weights, and wrap the pruned one"
-            )
-        if any(type(hook).__name__ in _OLD_NORMS for hook in module._forward_pre_hooks.values()):
-            raise TraceError(
-                f"{name or 'the model'} uses torch.nn.utils.weight_norm or spectral_norm, whose weights cannot be copied; "
-                "undo it (remove_weight_norm), or use torch.nn.utils.parametrizations"
-            )
+        _refuse_module(name, module)
     learned = dict(model.named_parameters())
     for name, tensor in named_state(model).items():
         if is_lazy(tensor):
@@ -76,6 +66,22 @@ def _refuse_unreadable(model: nn.Module) -> None:
         # an attention mask is a buffer with -inf in it
         if bool(torch.isnan(tensor).any()) or (name in learned and bool(torch.isinf(tensor).any())):
             raise TraceError(f"{name} holds NaN or infinite values; scores of such weights mean nothing")
+
+
+def _refuse_module(name: str, module: nn.Module) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TraceError(f"{name} is scripted (torch.jit); put the module that it was made from in its place")
+    wrapper = type(module).__name__
+    if wrapper in _WRAPPERS and type(module).__module__.startswith("torch."):
+        raise TraceError(
+            f"{name or 'the model'} is wrapped in {wrapper}; prune the module inside ({name + '.' * bool(name)}module) "
+            "with its whole weights, and wrap the pruned one"
+        )
+    if any(type(hook).__name__ in _OLD_NORMS for hook in module._forward_pre_hooks.values()):
+        raise TraceError(
+            f"{name or 'the model'} uses torch.nn.utils.weight_norm or spectral_norm, whose weights cannot be copied; "
+            "undo it (remove_weight_norm), or use torch.nn.utils.parametrizations"
+        )
 
 
 def _refuse_misplaced(model: nn.Module, inputs: Inputs) -> None:

@@ -82,7 +82,10 @@ def refuse_undeclared(spec: str, beside: Path | None = None) -> None:
         except Exception:  # annotations may name anything
             declared = None
     if not (isinstance(declared, type) and issubclass(declared, nn.Module)):
-        raise SettingError(f"{module_name}:{name} does not say that it returns an nn.Module; {way_out}")
+        raise SettingError(
+            f"{module_name}:{name} does not say that it returns an nn.Module; let it say so (def {name}(…) -> nn.Module:), or, "
+            f"{way_out}"
+        )
 
 
 def _lies_in(module_name: str, folder: Path) -> bool:

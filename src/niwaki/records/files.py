@@ -80,7 +80,10 @@ def staged_folder(target: str | Path, *, overwrite: bool) -> Iterator[Path]:
     new_parents = [folder for folder in place.parents if not folder.exists()]
     stage = _sibling(place, "partial")
     try:
-        stage.mkdir(parents=True)
+        try:
+            stage.mkdir(parents=True)
+        except OSError as error:  # what fails may be one of the folders around it
+            raise OutputError(f"{target} cannot be created: {error.strerror or error}; name another place") from error
         yield stage
         check_output(target, overwrite)  # someone else may have made it meanwhile
         _swap_in(stage, place)

@@ -53,4 +53,4 @@ def recover(
     method = RECOVERIES.build(recovery) if isinstance(recovery, str) else recovery
     evidence = Evidence(graph, calibration, torch.Generator().manual_seed(seed))
     with preserved_rng(), torch.no_grad():
-        return method.apply(SideBySide(evidence, plan, model, str(method)))
+        return method.apply(SideBySide(evidence, plan, model, type(method).__name__.lower()))

@@ -156,6 +156,10 @@ def _participants(graph: Graph, selection: Selection, without: Collection[str]) 
         if not graph.crossing[group.name] & taking:
             taking.add(group.name)
     groups = [group for group in asked if group.name in taking]
+    if groups and selection.min_units * selection.multiple > 1 and all(_floor(g, selection) == g.width for g in groups):
+        raise BudgetError(
+            f"nothing can go with {_rest(selection)} left in each group: the widest has {max(g.width for g in groups)}"
+        )
     if not groups:
         raise BudgetError("no group of channels can be pruned; print(niwaki.trace(model, inputs)) says what is frozen and why")
     return groups
@@ -169,7 +173,7 @@ def _floor(group: Group, selection: Selection) -> int:
 
 def _rest(selection: Selection) -> str:
     multiples = f", and multiples of {selection.multiple}," if selection.multiple > 1 else ""
-    return f"at least {selection.min_units} units{multiples}"
+    return f"at least {selection.min_units} unit{'s' * (selection.min_units > 1)}{multiples}"
 
 
 def _rounded(group: Group, count: float, selection: Selection) -> int:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_map
 
@@ -189,9 +189,10 @@ def run_outputs(model: nn.Module, inputs: Inputs, watch: AbstractContextManager[
             return [tensor.clone() for tensor in tensors_in(output)]
         except Exception as error:
             layer, position = _failing_place(model, inputs)
+            other_form = "" if isinstance(model, fx.GraphModule) else ', or ask for form="graph"'
             raise SurgeryError(
                 f"the pruned model does not run: {layer or 'its forward'} raised: {error}. Its code probably holds a size "
-                "that is not read from a tensor; leave that layer out with skip=",
+                f"that is not read from a tensor; leave that layer out with skip={other_form}",
                 layer,
                 position,
             ) from error

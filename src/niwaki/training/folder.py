@@ -81,6 +81,8 @@ class Keeper:
         last = path / LAST
         if last.exists() and not self.folder.resume:
             raise OutputError(f"{path} holds a training run; resume it, or name another folder")
+        if (path / "plan.json").exists():
+            raise OutputError(f"{path} holds a pruned network, whose files a training run would replace; name another folder")
         try:
             path.mkdir(parents=True, exist_ok=True)
             for partial in path.glob(".*.partial"):  # of a save that was killed
