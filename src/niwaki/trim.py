@@ -131,7 +131,7 @@ def trim(
         dependencies: from `niwaki.criteria.layer_dependencies` on this model; estimated here without them, from
             `calibration` and as `estimation` says.
         only, skip: glob patterns on the names of the layers that lose blocks.
-        retrain: trains the masked model, which the channels that nothing reads have left already, in place:
+        retrain: trains the masked model, which the channels that say nothing have left already, in place:
             (model, hold) → anything; it must call `hold(model)` after every step, as
             `niwaki.training.fit(…, after_step=hold)` does.
         data: gives (inputs, class numbers) batches afresh, for accuracy and loss before and after. Nothing is chosen on it.
