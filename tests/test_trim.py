@@ -325,6 +325,8 @@ def test_a_layer_that_loses_everything_keeps_one_channel_to_run() -> None:
     assert all(not blocks.kept for blocks in plan.values())
     lean = without_idle(model, images(2), plan)
     assert {name: len(kept.units) for name, kept in lean.units.items()} == {"conv1": 1, "conv2": 1, "fc1": 1}
+    dead = "all of it says nothing, so nothing of the input gets through it any more"
+    assert lean.stays == tuple(f"{name}: {dead}" for name in ("conv1", "conv2", "fc1"))
     result = trim(model, images(2), dependencies=found, cut_off=CutOff(share=0.0, upper_limit=1))
     with torch.no_grad():
         torch.testing.assert_close(result.model(images(3)), result.masked(images(3)))

@@ -204,7 +204,7 @@ class Lean:
         units: which channels stayed, of the network that was masked first.
         blocks: the blocks of what is left.
         unread, constant: how many channels left as nothing read them, or as they were always the same.
-        stays: on channels that are always the same, and had to stay.
+        stays: on channels that are always the same, and had to stay, and on layers that nothing gets through.
     """
 
     model: nn.Module

@@ -39,7 +39,7 @@ class Idle:
         plan: the units that stay; at least one of every group.
         mixings: group → the constants of its units that leave, by the weight that reads them.
         unread, constant: how many units leave because nothing reads them, or as they are always the same.
-        remarks: on units that are always the same, and have to stay.
+        remarks: on units that are always the same, and have to stay; on groups of idle units alone.
     """
 
     plan: Plan
@@ -74,6 +74,7 @@ def idle_units(graph: Graph, blocks: BlockPlan) -> Idle:
             continue
         if bool(gone.all()):
             gone[0] = False  # no layer is left without a channel
+            remarks.append(f"{group.name}: all of it says nothing, so nothing of the input gets through it any more")
         kept[group.name] = Kept(group.width, tuple((~gone).nonzero().squeeze(1).tolist()))
         counts[0] += int((gone & unread[group.name]).sum())
         counts[1] += int((gone & ~unread[group.name]).sum())
