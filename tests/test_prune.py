@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import warnings
@@ -533,3 +534,48 @@ def test_the_model_may_be_copied_while_it_is_traced_twice() -> None:
     second = niwaki.trace(twin, x)
     assert set(vars(model[0])) == before
     assert [g.name for g in first.groups] == [g.name for g in second.groups]
+
+
+class Tokens(nn.Module):
+    """Shortens the rows of its table as it reads them, and sets a weight anew in every run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.inner, self.outer = nn.Embedding(9, 6, max_norm=0.5), nn.Linear(6, 12), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.outer.bias.data = self.outer.bias.data / 2
+        return self.outer(torch.relu(self.inner(self.table(x))))  # type: ignore[no-any-return]
+
+
+def test_parameters_that_a_forward_writes_into_are_given_back() -> None:
+    torch.manual_seed(0)
+    model = Tokens()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    niwaki.trace(model, torch.randint(0, 9, (2, 5)))
+    with contextlib.suppress(niwaki.NiwakiError):
+        niwaki.prune(model, torch.randint(0, 9, (2, 5)))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+class Mixed(nn.Module):
+    """Its hidden layers compute in bfloat16; its output is float32, or complex."""
+
+    def __init__(self, complex_output: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(6, 12), nn.Linear(12, 10), nn.Linear(10, 4)
+        self.complex_output = complex_output
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=not self.complex_output):
+            x = torch.relu(self.second(torch.relu(self.first(x))))
+        x = self.last(x.float())
+        return torch.view_as_complex(x.view(-1, 2, 2)) if self.complex_output else x
+
+
+@pytest.mark.parametrize("complex_output", [True, False])
+def test_the_check_allows_for_the_rounding_of_the_coarsest_numbers_in_the_run(complex_output: bool) -> None:
+    torch.manual_seed(0)
+    model = Mixed(complex_output).eval()
+    result = niwaki.prune(model, torch.randn(4, 6), compensation="moments")
+    assert niwaki.count_params(result.model) < niwaki.count_params(model)

@@ -707,6 +707,22 @@ class HiddenBuffers(Trap):
         return self.out(torch.relu(self.b(self.last)))
 
 
+class WritesThroughAView(Trap):
+    """Keeps what it saw in parts of its buffers, as caches and queues do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+        self.register_buffer("queue", torch.zeros(4, 8))
+        self.register_buffer("runs", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        self.queue[:1] = x.mean((0, 2, 3))
+        self.runs[1] += 1
+        return self.last(x - self.queue.mean(0)[None, :, None, None] * self.runs[1])  # type: ignore[no-any-return]
+
+
 class FrozenParameters(Chain):
     """Nothing is trainable, and one hook is in place."""
 

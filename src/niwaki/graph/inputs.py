@@ -91,12 +91,13 @@ def preserved_mode(model: nn.Module, training: bool) -> Iterator[nn.Module]:
 
 @contextmanager
 def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
-    """Give every submodule its attributes and buffers back at the end: a forward may count its calls or keep what it saw."""
+    """Give every submodule its attributes, buffers and parameters back: a forward may count its calls or keep what it saw."""
     found = [(module, dict(vars(module))) for module in model.modules()]
     # what a module keeps in a container of its own: a cache by device or by size
     kept = [(value, copy.copy(value)) for _, known in found for value in known.values() if type(value) in (dict, list)]
     members = [(table, dict(table)) for _, known in found for table in (known["_parameters"], known["_buffers"])]
-    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    values = [(tensor, tensor.detach().clone()) for tensor in (*model.buffers(), *_renormed(model))]
+    data = [(parameter, parameter.data) for parameter in model.parameters()]  # a forward may set another in its place
     try:
         yield model
     finally:
@@ -110,8 +111,19 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
             table.clear()
             table.update(entries)
         with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
+            for parameter, own in data:
+                if parameter.data_ptr() != own.data_ptr():
+                    parameter.data = own
+            for tensor, value in values:
+                if tensor.grad_fn is not None:  # it was written into while gradients were on
+                    tensor.detach_()
+                tensor.copy_(value)
+
+
+def _renormed(model: nn.Module) -> list[Tensor]:
+    """Parameters that a forward writes into: an embedding with `max_norm` shortens the rows that it reads."""
+    limited = [module for module in model.modules() if getattr(module, "max_norm", None) is not None]
+    return [parameter for module in limited for parameter in module.parameters(recurse=False)]
 
 
 @contextmanager

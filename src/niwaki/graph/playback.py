@@ -85,12 +85,17 @@ def play(tape: Tape, state: Mapping[str, Tensor], inputs: Inputs, step: Step) ->
 
 
 def written(tape: Tape) -> set[Ref]:
-    """Values that an operator writes in place: the caller's tensors among them must be copied before a replay."""
+    """Values in whose memory an operator writes, itself or through a view: the caller's must be copied before a replay."""
     found: set[Ref] = set()
+    whole: dict[Ref, Ref] = {}  # view → what it is a view of
     for op in tape.ops:
-        for schema, value in zip(op.func._schema.arguments, op.args, strict=False):
-            if schema.alias_info is not None and schema.alias_info.is_write:
-                found.update(refs_in(value))
+        for place, schema in enumerate(op.func._schema.arguments):
+            if schema.alias_info is None:
+                continue
+            seen = [whole.get(ref, ref) for ref in refs_in(op.arg(place, schema.name))]
+            if schema.alias_info.is_write:
+                found.update(seen)
+            whole.update({ref: seen[0] for ref in op.outputs if ref is not None and seen and ref != seen[0]})
     return found
 
 

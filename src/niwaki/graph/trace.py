@@ -13,7 +13,7 @@ from niwaki.graph.inputs import Inputs, as_arguments
 from niwaki.graph.operators import RULES
 from niwaki.graph.recorder import record
 from niwaki.graph.tape import named_state, tensors_in
-from niwaki.graph.types import Graph
+from niwaki.graph.types import Frozen, Graph
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 _OLD_NORMS = ("WeightNorm", "SpectralNorm")
@@ -36,9 +36,14 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
     _refuse_unreadable(model)
     _refuse_misplaced(model, inputs)
     inference = infer(record(model, inputs), RULES)
-    learned = dict(model.named_parameters())
+    learned = dict(model.named_parameters(remove_duplicate=False))
     inference.scales = {name: bounded for name, bounded in inference.scales.items() if name in learned}  # no buffers
     groups, variables, frozen = build_groups(inference)
+    for group in groups:  # the places of a cache or of a queue: no run says that the code never needs all of them
+        if not any(piece.tensor in learned for piece in group.slices):
+            groups = tuple(other for other in groups if other is not group)
+            del variables[group.name]
+            frozen = (*frozen, Frozen(group.name, group.width, "kept in buffers alone, nothing of it is learned"))
     return Graph(model, inputs, inference, groups, variables, frozen)
 
 

@@ -38,6 +38,8 @@ from niwaki.surgery.shrink import fill
 # share of the largest output; far above rounding in deep networks, far below the effect of one wrong channel
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
+REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
 
 def check(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None, pruned: nn.Module) -> float:
     """Prove that the pruned model computes what the full-size one computes with the same units masked and mixed.
@@ -89,7 +91,7 @@ def _compare(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], pruned: nn
     worst = 0.0
     for wanted, found in zip(expected, actual, strict=True):
         gap = difference(wanted, found)
-        if gap > slack * TOLERANCE.get(wanted.dtype, 0.0):
+        if gap > slack * tolerance(graph):
             comparer = _first_difference(graph, plan, mixings, pruned, inputs)
             where = comparer.verdict or "no single operator does"
             raise SurgeryError(
@@ -207,10 +209,19 @@ def _failing_place(model: nn.Module, inputs: Inputs) -> tuple[str | None, int | 
     return None, None
 
 
+def tolerance(graph: Graph) -> float:
+    """What rounding may come to: that of the coarsest numbers in the run, which the output's own may not be (autocast)."""
+    tape = graph.inference.tape
+    met = {tape.dtypes[ref.index] for op in tape.ops for ref in op.outputs if ref is not None}
+    return max((TOLERANCE.get(REAL.get(dtype, dtype), 0.0) for dtype in met), default=0.0)
+
+
 def difference(wanted: Tensor, found: Tensor) -> float:
     """The largest difference as a share of the largest entry; infinite where the shapes differ."""
     if wanted.shape != found.shape:
         return float("inf")
+    if wanted.is_complex() and found.is_complex():
+        wanted, found = torch.view_as_real(wanted.resolve_conj()), torch.view_as_real(found.resolve_conj())
     if not wanted.is_floating_point():
         return 0.0 if torch.equal(wanted, found) else float("inf")
     if not wanted.numel() or torch.equal(wanted, found):
@@ -237,7 +248,7 @@ def _first_difference(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], p
     with preserved_rng():
         torch.manual_seed(0)
         reference_outputs(graph, plan, mixings, inputs, watch=keep)
-    comparer = _Comparer(expected)
+    comparer = _Comparer(expected, tolerance(graph))
     run_outputs(pruned, inputs, watch=comparer)
     return comparer
 
@@ -245,8 +256,9 @@ def _first_difference(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], p
 class _Comparer(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
     """Holds a model's operators, as they run, against expected results in the same order."""
 
-    def __init__(self, expected: list[tuple[Op, list[Tensor]]]) -> None:
+    def __init__(self, expected: list[tuple[Op, list[Tensor]]], tolerance: float) -> None:
         super().__init__()
+        self._tolerance = tolerance
         self._expected = iter(expected)
         self._done = 0
         self.verdict: str | None = None
@@ -267,7 +279,7 @@ class _Comparer(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no 
         if op is None or op.func is not func:
             self._note(op, f"it takes another path at {func.overloadpacket} in {(op and op.layer) or 'the model'}")
         # only the first result: others are statistics and indices that nothing compares
-        elif difference(wanted[0], found[0]) > TOLERANCE.get(wanted[0].dtype, 0.0):
+        elif difference(wanted[0], found[0]) > self._tolerance:
             self._note(op, f"the first layer that differs is {op.layer or 'the model'} ({op.name})")
         self._done += 1
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from niwaki.graph import Graph, call, copied, first_names, preserved_rng, record, tensors_in, undisturbed
 from niwaki.plan import Plan, Size
-from niwaki.surgery.check import TOLERANCE, difference
+from niwaki.surgery.check import difference, tolerance
 from niwaki.surgery.sizes import follow_sizes
 from niwaki.surgery.structure import same_structure
 
@@ -73,7 +73,7 @@ def _rebuilds(model: nn.Module, graph: Graph, attribute: str) -> bool:
         reference = next(model.parameters())
         again.to(reference.device, reference.dtype).load_state_dict(model.state_dict())
         pairs = zip(_outputs(model, graph), _outputs(again.eval(), graph), strict=True)
-        return all(difference(wanted, found) <= TOLERANCE.get(wanted.dtype, 0.0) for wanted, found in pairs)
+        return all(difference(wanted, found) <= tolerance(graph) for wanted, found in pairs)
     except Exception:
         return False
 

@@ -13,7 +13,7 @@ from niwaki.errors import SurgeryError
 from niwaki.graph import Graph, Op, named_state, play, preserved_rng
 from niwaki.graph.branches import Branch
 from niwaki.plan import Plan
-from niwaki.surgery.check import TOLERANCE, difference, run_outputs, telling_inputs, with_telling_weights
+from niwaki.surgery.check import difference, run_outputs, telling_inputs, tolerance, with_telling_weights
 from niwaki.surgery.rewrite import rewrite
 
 
@@ -141,7 +141,7 @@ def _gap(
     worst = 0.0
     for wanted, found in zip(expected, run_outputs(model, inputs), strict=True):
         gap = difference(wanted, found)
-        if gap > slack * TOLERANCE.get(wanted.dtype, 0.0):
+        if gap > slack * tolerance(graph):
             names = ", ".join(branch.name for branch in dropped)
             raise SurgeryError(f"without {names} the smaller model differs by {gap:.1e} of the largest output")
         worst = max(worst, gap)

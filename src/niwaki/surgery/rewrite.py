@@ -34,7 +34,7 @@ from niwaki.graph import (
 from niwaki.graph.branches import Branch
 from niwaki.graph.terms import Term, Var, keep_mask, kept_size, leaves, resolve
 from niwaki.plan import Plan
-from niwaki.surgery.check import TOLERANCE, difference
+from niwaki.surgery.check import difference, tolerance
 from niwaki.surgery.shrink import shrink
 
 
@@ -86,7 +86,7 @@ def _takes_any_batch(module: nn.Module, graph: Graph) -> bool:
     except (RuntimeError, IndexError, ValueError):
         return False
     wanted = [longer(tensor) for tensor in before]
-    return all(difference(a, b) <= TOLERANCE.get(a.dtype, 0.0) for a, b in zip(wanted, after, strict=True))
+    return all(difference(a, b) <= tolerance(graph) for a, b in zip(wanted, after, strict=True))
 
 
 def _quiet(model: nn.Module, inputs: Any) -> Any:
