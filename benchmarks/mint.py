@@ -257,6 +257,8 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="a page whose marked part is to show these numbers (docs/mint.md)")
     parser.add_argument("--read", type=Path, help="an earlier --out: measure nothing, take its numbers")
     words = parser.parse_args()
+    if words.page and words.only:
+        parser.error("--page shows all parts: leave --only out")
     found = measured(words.only, words.data_root) if words.read is None else json.loads(words.read.read_text(encoding="utf-8"))
     if words.plot and "growth" in found:
         draw(found["growth"], words.plot)
