@@ -48,6 +48,7 @@ def test_prune_writes_a_folder_that_eval_reads(run: Run, weights: Path, tmp_path
     code, text, err = run(*words, "--out", out)
     assert code == 0, err
     assert sorted(path.name for path in out.iterdir()) == [
+        ".niwaki",
         "README.md",
         "load_without_niwaki.py",
         "manifest.json",
@@ -234,9 +235,14 @@ def test_an_existing_folder_needs_overwrite(run: Run, weights: Path, tmp_path: P
     assert code == 1
     assert "--overwrite" in err
     assert (out / "mine.txt").read_text() == "mine"
-    code, _, _ = run("prune", "digits-cnn", "--weights", weights, "--out", out, "--overwrite")
-    assert code == 0
-    assert not (out / "mine.txt").exists()
+    code, _, err = run("prune", "digits-cnn", "--weights", weights, "--out", out, "--overwrite")
+    assert code == 1
+    assert "was not written by niwaki" in err
+    assert (out / "mine.txt").read_text() == "mine"
+    (out / "mine.txt").unlink()
+    for _ in range(2):  # first into an empty folder, then over what was written
+        code, _, _ = run("prune", "digits-cnn", "--weights", weights, "--out", out, "--overwrite")
+        assert code == 0
 
 
 def test_an_interrupt_leaves_nothing(run: Run, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ def test_export_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.setattr(sys, "argv", ["niwaki", *map(str, words)])
         with pytest.raises(SystemExit):
             main()
-    assert sorted(path.name for path in (tmp_path / "deploy").iterdir()) == ["export.json", "model.pt2"]
+    assert sorted(path.name for path in (tmp_path / "deploy").iterdir()) == [".niwaki", "export.json", "model.pt2"]
     assert not (tmp_path / "other").exists()
     said = capsys.readouterr()
     assert '"difference"' in said.out

@@ -23,6 +23,7 @@ from niwaki.records import (
     versions,
     write_text_atomic,
 )
+from niwaki.records.files import MARK
 
 FULL = Measurement(accuracy=0.93, loss=0.21, params=1000, macs=5000, latency_ms=1.5, bytes=4000)
 SMALL = replace(FULL, accuracy=None, loss=None, params=500, latency_spread_ms=0.25, samples=None)
@@ -34,7 +35,7 @@ def make_record() -> Record:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != MARK)
 
 
 def fail_halfway(target: Path, error: type[BaseException]) -> None:
@@ -159,6 +160,7 @@ def test_failure_or_interrupt_leaves_nothing(tmp_path: Path, error: type[BaseExc
 def make_old(folder: Path) -> Path:
     folder.mkdir()
     (folder / "old").write_text("old")
+    (folder / MARK).touch()
     return folder
 
 
@@ -221,6 +223,15 @@ def test_overwrite_goes_through_a_link(tmp_path: Path) -> None:
         (folder / "new").write_text("new")
     assert (tmp_path / "link").is_symlink()
     assert names(target) == ["new"]
+
+
+def test_overwrite_spares_folders_that_niwaki_did_not_write(tmp_path: Path) -> None:
+    target = make_old(tmp_path / "a")
+    (target / MARK).unlink()
+    with pytest.raises(OutputError, match="was not written by niwaki"):
+        check_output(target, overwrite=True)
+    (target / "old").unlink()
+    check_output(target, overwrite=True)  # nothing to lose in an empty one
 
 
 def test_overwrite_spares_files_and_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from niwaki.errors import OutputError
 
+MARK = ".niwaki"  # lies in every folder that was written here, so that no other is ever replaced
+
 
 def write_text_atomic(path: str | Path, text: str) -> None:
     """Write `text` (UTF-8) to `path`, replacing what was there; readers see the old file or the new one, never a part.
@@ -47,8 +49,8 @@ def check_output(target: str | Path, overwrite: bool) -> None:
     """Refuse an output folder before any work is done for it.
 
     Raises:
-        OutputError: `target` exists and `overwrite` is False; it is a file, or holds the current or the home folder;
-            or the folder that it would lie in cannot be written.
+        OutputError: `target` exists and `overwrite` is False; it is a file, holds files and was not written by niwaki, or
+            holds the current or the home folder; or the folder that it would lie in cannot be written.
     """
     place = Path(target).resolve()
     if place.exists():
@@ -59,6 +61,8 @@ def check_output(target: str | Path, overwrite: bool) -> None:
         for kept in (Path.cwd(), Path.home()):
             if kept.resolve().is_relative_to(place):
                 raise OutputError(f"{target} holds {kept}; it is not overwritten, name a folder inside it")
+        if not (place / MARK).exists() and any(place.iterdir()):
+            raise OutputError(f"{target} holds files and was not written by niwaki; name another place, or empty it yourself")
     parent = next(folder for folder in place.parents if folder.exists())
     if not parent.is_dir():
         raise OutputError(f"{parent} is a file, so {target} cannot be created in it")
@@ -85,6 +89,7 @@ def staged_folder(target: str | Path, *, overwrite: bool) -> Iterator[Path]:
         except OSError as error:  # what fails may be one of the folders around it
             raise OutputError(f"{target} cannot be created: {error.strerror or error}; name another place") from error
         yield stage
+        (stage / MARK).write_text("written by niwaki, which may replace this folder with --overwrite\n", encoding="utf-8")
         check_output(target, overwrite)  # someone else may have made it meanwhile
         _swap_in(stage, place)
     except BaseException as error:
