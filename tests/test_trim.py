@@ -111,6 +111,18 @@ def test_a_layer_stops_at_its_upper_limit_and_the_others_go_on() -> None:
     assert kept.min() > found[0].values.flatten().sort().values[11]
 
 
+def test_fed_groups_keep_their_strongest_block() -> None:
+    model = net()
+    found = made_up(model)
+    plan = cut_blocks(found, state(model), CutOff(share=1.0, upper_limit=1, fed=True))
+    for item in found:
+        strongest = {(row, int(item.values[row].argmax())) for row in range(len(item.values))}
+        assert set(plan[item.pair.weight].kept) == strongest
+    assert not any(layer.kept for layer in cut_blocks(found, state(model), CutOff(share=1.0, upper_limit=1)).values())
+    with pytest.raises(BudgetError, match="and a block left to every group"):
+        cut_blocks(found, state(model), CutOff(params=0.99, upper_limit=1, fed=True))
+
+
 def test_equal_dependencies_lose_their_smallest_weights_first() -> None:
     model = net()
     found = made_up(model)[:1]
@@ -325,7 +337,8 @@ def test_a_layer_that_loses_everything_keeps_one_channel_to_run() -> None:
     assert all(not blocks.kept for blocks in plan.values())
     lean = without_idle(model, images(2), plan)
     assert {name: len(kept.units) for name, kept in lean.units.items()} == {"conv1": 1, "conv2": 1, "fc1": 1}
-    dead = "all of it says nothing, so nothing of the input gets through it any more"
+    dead = "all of it says nothing, so nothing of the input gets through it any more; "
+    dead += "cut less, or with fed, which keeps a block for every group"
     assert lean.stays == tuple(f"{name}: {dead}" for name in ("conv1", "conv2", "fc1"))
     result = trim(model, images(2), dependencies=found, cut_off=CutOff(share=0.0, upper_limit=1))
     with torch.no_grad():

@@ -35,6 +35,7 @@ PerClass = Annotated[int | None, typer.Option(help="mint: inputs drawn of every 
 UpperLimit = Annotated[
     float | None, typer.Option(help="blocks: the share of its weights that a layer loses at most; else 0.75")
 ]
+Fed = Annotated[bool, typer.Option("--fed", help="blocks: every group of channels keeps the strongest block that it reads")]
 CutOffs = Annotated[
     str | None, typer.Option("--cut-off", help="blocks: place among the sorted dependencies, or a grid from:to:step of them")
 ]
@@ -83,14 +84,15 @@ def scores_of(path: Path, setup: Setup) -> Scores:
     return load_scores(path, trace(setup.model, setup.inputs))
 
 
-def refuse_unheard(granularity: str, upper_limit: float | None, cut_off: str | None, dry_run: bool) -> None:
+def refuse_unheard(granularity: str, upper_limit: float | None, cut_off: str | None, fed: bool, dry_run: bool) -> None:
     """Options that would do nothing are refused.
 
     Raises:
         SettingError: one of them was given.
     """
-    if granularity == "unit" and (upper_limit is not None or cut_off is not None):
-        option = "--upper-limit" if upper_limit is not None else "--cut-off"
+    heard = {"--upper-limit": upper_limit is not None, "--cut-off": cut_off is not None, "--fed": fed}
+    if granularity == "unit" and any(heard.values()):
+        option = next(name for name, given in heard.items() if given)
         raise SettingError(f"{option} is for --granularity block; for whole channels use --ratio or --budget")
     if granularity == "block" and dry_run:
         raise SettingError("--dry-run foresees whole channels; for blocks give --cut-off a grid, as 0:1:0.1")
@@ -107,6 +109,7 @@ class BlockWords:
     budget: Budget | None
     cut_offs: str | None
     upper_limit: float | None
+    fed: bool = False
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
 
@@ -116,10 +119,10 @@ class BlockWords:
         if self.cut_offs is not None:
             if self.budget is not None:
                 raise SettingError("--cut-off and --budget or --ratio both say how much goes; give one of them")
-            return [CutOff(share=share, upper_limit=limit) for share in grid(self.cut_offs)]
+            return [CutOff(share=share, upper_limit=limit, fed=self.fed) for share in grid(self.cut_offs)]
         if self.budget is not None and self.budget.unit not in ("channels", "params"):
             raise SettingError(f"blocks go by a share of the weights: --budget params=0.9; got {self.budget}")
-        return [CutOff(params=0.5 if self.budget is None else self.budget.amount, upper_limit=limit)]
+        return [CutOff(params=0.5 if self.budget is None else self.budget.amount, upper_limit=limit, fed=self.fed)]
 
 
 def scored_by_mint(setup: Setup, criterion: Mint, calibration: Calibration | None, seed: int) -> Scores:

@@ -37,6 +37,7 @@ def prune(
     workers: blocks.Workers = None,
     upper_limit: blocks.UpperLimit = None,
     cut_off: blocks.CutOffs = None,
+    fed: blocks.Fed = False,
     ratio: Annotated[float | None, typer.Option(help="share of the channels to remove, in [0, 1)")] = None,
     budget: Annotated[
         str | None,
@@ -105,9 +106,9 @@ def prune(
         raise SettingError("--ratio and --budget both say how much to remove; give one of them")
     share = Budget.parse(budget) if budget is not None else Budget(0.5 if ratio is None else ratio)
     method = blocks.MintWords(groups, samples_per_class, engine, workers).criterion(criterion)
-    blocks.refuse_unheard(granularity, upper_limit, cut_off, dry_run)
+    blocks.refuse_unheard(granularity, upper_limit, cut_off, fed, dry_run)
     wanted = None if budget is None and ratio is None else share
-    words = blocks.BlockWords(wanted, cut_off, upper_limit, tuple(only or ()), tuple(skip or ()))
+    words = blocks.BlockWords(wanted, cut_off, upper_limit, fed, tuple(only or ()), tuple(skip or ()))
     if granularity == "block":
         words.all()  # what is wrong with it is said before anything is scored
     if out is not None:

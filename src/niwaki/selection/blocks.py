@@ -111,11 +111,14 @@ class CutOff:
             dependency is at most the one that 30 % of the different values lie below.
         params: at least this share of the weights of all these layers goes.
         upper_limit: no layer loses more than this share of its weights.
+        fed: every group of a child keeps its strongest block, so that something still gets through every layer; not in the
+            paper, where a cut that goes far can sever a network.
     """
 
     share: float | None = None
     params: float | None = None
     upper_limit: float = 0.75
+    fed: bool = False
 
     def __post_init__(self) -> None:
         if (self.share is None) == (self.params is None):
@@ -197,14 +200,17 @@ def cut_blocks(found: Sequence[Dependency], weights: Mapping[str, Tensor], cut_o
         if value > highest or (wanted is not None and sum(lost.values()) >= wanted):
             break
         size = int(lines[name].sizes[row, column])
+        if cut_off.fed and int(gone[name][row].sum()) == gone[name].shape[1] - 1:
+            continue
         if name in full or lost[name] + size > cut_off.upper_limit * lines[name].total + 1e-9:
             full.add(name)
             continue
         gone[name][row, column] = True
         lost[name] += size
     if wanted is not None and sum(lost.values()) < wanted:
+        also = " and a block left to every group" if cut_off.fed else ""
         raise BudgetError(
-            f"cannot remove {cut_off.params:.2%} of the weights: with at most {cut_off.upper_limit:.0%} of each layer "
+            f"cannot remove {cut_off.params:.2%} of the weights: with at most {cut_off.upper_limit:.0%} of each layer{also} "
             f"{sum(lost.values()) / total:.2%} can go; raise the upper limit"
         )
     return BlockPlan({name: _with(line.draft, ~gone[name]) for name, line in lines.items()})

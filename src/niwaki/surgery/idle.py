@@ -74,7 +74,10 @@ def idle_units(graph: Graph, blocks: BlockPlan) -> Idle:
             continue
         if bool(gone.all()):
             gone[0] = False  # no layer is left without a channel
-            remarks.append(f"{group.name}: all of it says nothing, so nothing of the input gets through it any more")
+            remarks.append(
+                f"{group.name}: all of it says nothing, so nothing of the input gets through it any more; cut less, or "
+                "with fed, which keeps a block for every group"
+            )
         kept[group.name] = Kept(group.width, tuple((~gone).nonzero().squeeze(1).tolist()))
         counts[0] += int((gone & unread[group.name]).sum())
         counts[1] += int((gone & ~unread[group.name]).sum())

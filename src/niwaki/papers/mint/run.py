@@ -136,7 +136,7 @@ class Run:
         result = trim(
             model,
             models.example_inputs(model),
-            cut_off=CutOff(params=self.row["params"], upper_limit=self.table["upper_limit"]),
+            cut_off=CutOff(params=self.row["params"], upper_limit=self.table["upper_limit"], fed=self.table.get("fed", False)),
             calibration=Calibration.labelled(lambda: train.batches(1000)),
             estimation=estimation,
             only=self.table["only"],
