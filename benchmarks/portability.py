@@ -29,7 +29,7 @@ import zoo
 
 import niwaki
 from niwaki.export.exported import tensors
-from niwaki.graph import call
+from niwaki.graph import call, copied
 from niwaki.records import hardware, versions, write_text_atomic
 
 TIMM = ("resnet18", "mobilenetv2_100", "efficientnet_b0", "convnext_atto", "regnety_002", "densenet121")
@@ -43,7 +43,7 @@ import sys, torch
 sys.path[:0] = sys.argv[2:]
 import torchvision_cpu, niwaki
 from niwaki.export.exported import tensors
-from niwaki.graph import call
+from niwaki.graph import call, copied
 inputs, wanted = torch.load(sys.argv[1] + "/outputs.pt", weights_only=False)
 model = niwaki.load(sys.argv[1] + "/net")
 with torch.no_grad():
@@ -104,7 +104,7 @@ def look(name: str, build: Callable[[], nn.Module], inputs: Callable[[Any, int],
 def _reloaded(result: niwaki.Result, folder: str, inputs: Any, factory: str | None) -> bool | str:
     niwaki.save(result, f"{folder}/net", model=factory)
     with torch.no_grad():
-        torch.save((inputs, tensors(call(result.model, inputs))), f"{folder}/outputs.pt")
+        torch.save((inputs, tensors(call(result.model, copied(inputs)))), f"{folder}/outputs.pt")
     here = Path(__file__).parent
     paths = [str(here), str(here.parent / "tests"), str(here.parent / "src")]
     done = subprocess.run([sys.executable, "-c", LOADS, folder, *paths], capture_output=True, text=True, env=os.environ.copy())

@@ -69,7 +69,9 @@ def test_a_program_computes_the_same_where_niwaki_is_not_installed(
     assert done.stdout == "True\n", done.stderr
 
 
-@pytest.mark.parametrize("name", ["TwoInputsByName", "TwoInputs", "DepthwiseBlock", "EncoderLayer", "OutputTwice"])
+@pytest.mark.parametrize(
+    "name", ["TwoInputsByName", "TwoInputs", "DepthwiseBlock", "EncoderLayer", "OutputTwice", "BareParameter"]
+)
 def test_networks_with_traps_are_exported_after_pruning(name: str, tmp_path: Path) -> None:
     model = zoo.build(name)
     inputs = zoo.inputs(model, 1)

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from niwaki.errors import ExportError, MissingExtraError
 from niwaki.export.exported import TOLERANCE, Exported, Subject, difference, quietly, refuse_difference
 from niwaki.export.session import run_onnx, session
-from niwaki.graph import Inputs
+from niwaki.graph import Inputs, copied
+from niwaki.graph.inputs import as_arguments
 from niwaki.records import write_bytes_atomic
 
 
@@ -58,13 +59,12 @@ def export_onnx(
 
 
 def _exported(subject: Subject, dynamic: Any, opset: int | None) -> bytes:
-    keywords = subject.inputs if not isinstance(subject.inputs, (Tensor, tuple)) else {}
-    positional = (subject.inputs,) if isinstance(subject.inputs, Tensor) else subject.inputs if not keywords else ()
+    positional, keywords = as_arguments(copied(subject.inputs))  # torch leaves its marks on the tensors of a failed attempt
     with quietly(), _silent():
         program: Any = torch.onnx.export(
             subject.model,
-            tuple(positional),
-            kwargs=dict(keywords),
+            positional,
+            kwargs=keywords,
             dynamo=True,
             dynamic_shapes=dynamic,
             opset_version=opset,

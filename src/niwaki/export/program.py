@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from niwaki.errors import ExportError
 from niwaki.export.exported import TOLERANCE, Exported, Subject, difference, quietly, refuse_difference, tensors
 from niwaki.graph import Inputs, call, copied
+from niwaki.graph.inputs import as_arguments
 from niwaki.records import write_bytes_atomic
 
 
@@ -46,11 +47,10 @@ def export_program(model: nn.Module, inputs: Inputs, path: str | os.PathLike[str
 
 
 def _exported(subject: Subject, dynamic: Any) -> tuple[bytes, nn.Module]:
-    keywords = subject.inputs if not isinstance(subject.inputs, (Tensor, tuple)) else {}
-    positional = (subject.inputs,) if isinstance(subject.inputs, Tensor) else subject.inputs if not keywords else ()
+    positional, keywords = as_arguments(copied(subject.inputs))  # torch leaves its marks on the tensors of a failed attempt
     buffer = io.BytesIO()
     with quietly():
-        program = torch.export.export(subject.model, tuple(positional), dict(keywords), dynamic_shapes=dynamic, strict=False)
+        program = torch.export.export(subject.model, positional, keywords, dynamic_shapes=dynamic, strict=False)
         torch.export.save(program, buffer)
         buffer.seek(0)
         return buffer.getvalue(), torch.export.load(buffer).module()
