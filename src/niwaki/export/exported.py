@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from niwaki.errors import ExportError
 from niwaki.graph import Inputs, batch_size, batched, call, copied, described, made_up, preserved_mode, preserved_rng
+from niwaki.graph.inputs import as_arguments
 
 TOLERANCE = 1e-4  # of the largest output, or of 1 where outputs are small
 
@@ -63,6 +64,10 @@ class Subject:
             return {0: torch.export.Dim.DYNAMIC} if batch else None
 
         return tree_map(mark, self.inputs if not isinstance(self.inputs, Tensor) else (self.inputs,))
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments of an attempt, in tensors of its own: torch leaves its marks on them."""
+        return as_arguments(copied(self.inputs))
 
     def trials(self, fixed: bool) -> Iterator[tuple[int, Inputs, list[Tensor]]]:
         """Batch size, inputs and the network's outputs: the example, other numbers, and another batch size."""

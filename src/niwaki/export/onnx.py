@@ -17,8 +17,7 @@ from torch import nn
 from niwaki.errors import ExportError, MissingExtraError
 from niwaki.export.exported import TOLERANCE, Exported, Subject, difference, quietly, refuse_difference
 from niwaki.export.session import run_onnx, session
-from niwaki.graph import Inputs, copied
-from niwaki.graph.inputs import as_arguments
+from niwaki.graph import Inputs
 from niwaki.records import write_bytes_atomic
 
 
@@ -59,7 +58,7 @@ def export_onnx(
 
 
 def _exported(subject: Subject, dynamic: Any, opset: int | None) -> bytes:
-    positional, keywords = as_arguments(copied(subject.inputs))  # torch leaves its marks on the tensors of a failed attempt
+    positional, keywords = subject.arguments()
     with quietly(), _silent():
         program: Any = torch.onnx.export(
             subject.model,

@@ -13,7 +13,6 @@ from torch import nn
 from niwaki.errors import ExportError
 from niwaki.export.exported import TOLERANCE, Exported, Subject, difference, quietly, refuse_difference, tensors
 from niwaki.graph import Inputs, call, copied
-from niwaki.graph.inputs import as_arguments
 from niwaki.records import write_bytes_atomic
 
 
@@ -47,7 +46,7 @@ def export_program(model: nn.Module, inputs: Inputs, path: str | os.PathLike[str
 
 
 def _exported(subject: Subject, dynamic: Any) -> tuple[bytes, nn.Module]:
-    positional, keywords = as_arguments(copied(subject.inputs))  # torch leaves its marks on the tensors of a failed attempt
+    positional, keywords = subject.arguments()
     buffer = io.BytesIO()
     with quietly():
         program = torch.export.export(subject.model, positional, keywords, dynamic_shapes=dynamic, strict=False)

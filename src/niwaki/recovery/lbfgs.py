@@ -93,7 +93,7 @@ class Lbfgs(Refit):
         """Rows that the layer sums over, what the original's puts out there, and which are held out."""
         pieces = []
         for number, (rows, wanted) in enumerate(self._pairs(runs, layer)):
-            step = -(-len(rows) * runs.batches // self.rows) | 1  # odd: not the same columns in every row of an image
+            step = -(-len(rows) * runs.batches // self.rows) | 1  # odd: not the same stretch of every map
             rows, wanted = rows[::step].float(), wanted[::step].float()
             held = torch.arange(len(rows), device=rows.device) >= len(rows) - len(rows) // FOLDS  # the last inputs of a batch
             if runs.batches >= FOLDS:
