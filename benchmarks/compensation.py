@@ -1,16 +1,20 @@
 """Accuracy without any fine-tuning, by compensation, side by side with the published numbers.
 
-    python benchmarks/compensation.py --data-root data --checkpoints checkpoints --out benchmarks/records/compensation.json
+    python benchmarks/compensation.py --data-root data --checkpoints checkpoints --out
+    benchmarks/records/compensation.json
 
-LeNet-300-100 on FashionMNIST and ResNet-56 on CIFAR-10 (first convolution of every block), the checkpoints of Kim et al.,
-Neuron Merging, 2020. Calibration inputs are drawn from the training images by seed 0 and used without their labels; no setting
-was chosen on the test images, which are only read here. Cells are written one by one, so that a run that is cut short
-leaves what it has; cells that the file holds already are not run again. --limit takes the first test images only, and the
-record says so.
+LeNet-300-100 on FashionMNIST and ResNet-56 on CIFAR-10 (first convolution of every block), the
+checkpoints of Kim et al., Neuron Merging, 2020. Calibration inputs are drawn from the training
+images by seed 0 and used without their labels; no setting was chosen on the test images, which are
+only read here. Cells are written one by one, so that a run that is cut short leaves what it has;
+cells that the file holds already are not run again. --limit takes the first test images only, and
+the record says so.
 
-    python benchmarks/compensation.py --cost --data-root data --checkpoints checkpoints --out compensation.json
+    python benchmarks/compensation.py --cost --data-root data --checkpoints checkpoints --out
+    compensation.json
 
-times `reconstruct` on ResNet-56 with 1,024 images beside plain forward passes over the same images, in turns, in one run.
+times `reconstruct` on ResNet-56 with 1,024 images beside plain forward passes over the same images,
+in turns, in one run.
 """
 
 from __future__ import annotations
@@ -32,13 +36,15 @@ from torch import nn
 
 import niwaki
 from niwaki import data, models
-from niwaki.recovery import recover
+from niwaki.methods.base.recovery import recover
 
 LENET, RESNET = "lenet-300-100", "resnet56"
 RATIOS = (0.5, 0.6, 0.7, 0.8)
 FLOORS = {  # what this project asks of itself, and what was published for merging
     (LENET, "l1", "reconstruct", 512): dict(zip(RATIOS, (88.9, 87.9, 86.2, 82.9), strict=True)),
-    (LENET, "reconstruct", "reconstruct", 5000): dict(zip(RATIOS, (89.1, 88.4, 87.5, 86.1), strict=True)),
+    (LENET, "reconstruct", "reconstruct", 5000): dict(
+        zip(RATIOS, (89.1, 88.4, 87.5, 86.1), strict=True)
+    ),
     (LENET, "l1", "merge", 0): dict(zip(RATIOS, (88.69, 86.92, 82.75, 80.02), strict=True)),
     (RESNET, "l1", "reconstruct", 1024): {0.3: 90.8},
     (RESNET, "l1", "reconstruct:order=sequential", 1024): {0.5: 76.0},
@@ -110,7 +116,10 @@ class Bench:
             }[name]
             model = models.build(spec, classes=10)
             niwaki.load_weights(model, self._checkpoints / file)
-            self._held[name] = model.to(memory_format=torch.channels_last).eval(), data.load(images, self._root)
+            self._held[name] = (
+                model.to(memory_format=torch.channels_last).eval(),
+                data.load(images, self._root),
+            )
         return self._held[name]
 
     def calibration(self, cell: Cell) -> niwaki.Calibration | None:
@@ -130,7 +139,9 @@ class Bench:
         calibration = self.calibration(cell)
         start = time.perf_counter()
         scores = niwaki.score(graph, cell.criterion, calibration=calibration)
-        plan = niwaki.select(graph, scores, cell.ratio, niwaki.Selection(only=only, rounding=rounding))
+        plan = niwaki.select(
+            graph, scores, cell.ratio, niwaki.Selection(only=only, rounding=rounding)
+        )
         plan = niwaki.refine(graph, plan, cell.criterion, calibration=calibration)
         first, *steps = cell.method.split(" + ")
         found = niwaki.compensate(graph, plan, first, calibration=calibration)
@@ -140,8 +151,16 @@ class Bench:
             recover(graph, plan, pruned, step, calibration=calibration)
         seconds = time.perf_counter() - start
         accuracy, count = self.accuracy(pruned, images)
-        floor = FLOORS.get((cell.network, cell.criterion, cell.method, cell.calibration), {}).get(cell.ratio)
-        return {**asdict(cell), "accuracy": accuracy, "floor": floor, "images": count, "seconds": round(seconds, 1)}
+        floor = FLOORS.get((cell.network, cell.criterion, cell.method, cell.calibration), {}).get(
+            cell.ratio
+        )
+        return {
+            **asdict(cell),
+            "accuracy": accuracy,
+            "floor": floor,
+            "images": count,
+            "seconds": round(seconds, 1),
+        }
 
     def accuracy(self, model: nn.Module, images: data.Dataset) -> tuple[float, int]:
         split = images.split("test")
@@ -151,13 +170,22 @@ class Bench:
 
 
 def cost(bench: Bench, rounds: int = 5) -> dict[str, Any]:
-    """Seconds of forward passes and of finding all mixings, by memory layout, medians of rounds that take turns."""
+    """Seconds of forward passes and of finding all mixings, by memory layout, medians of rounds
+    that take turns.
+    """
     model, images = bench.network(RESNET)
     found: dict[str, Any] = {}
     for layout in ("channels_last", "contiguous"):
-        model = model.to(memory_format=getattr(torch, f"{layout}_format" if layout == "contiguous" else layout))
+        model = model.to(
+            memory_format=getattr(torch, f"{layout}_format" if layout == "contiguous" else layout)
+        )
         graph = niwaki.trace(model, models.example_inputs(model))
-        plan = niwaki.select(graph, niwaki.score(graph, "l1"), 0.5, niwaki.Selection(only=("layer*.conv1",), rounding="floor"))
+        plan = niwaki.select(
+            graph,
+            niwaki.score(graph, "l1"),
+            0.5,
+            niwaki.Selection(only=("layer*.conv1",), rounding="floor"),
+        )
         batches = [x for x, _ in images.split("train").take(torch.arange(1024)).batches(128)]
         seen = niwaki.Calibration.of(batches)
 
@@ -168,22 +196,32 @@ def cost(bench: Bench, rounds: int = 5) -> dict[str, Any]:
 
         work: dict[str, Callable[[], object]] = {"forward": forwards}
         for order in ("parallel", "sequential"):
-            work[order] = partial(niwaki.compensate, graph, plan, f"reconstruct:order={order}", calibration=seen)
+            work[order] = partial(
+                niwaki.compensate, graph, plan, f"reconstruct:order={order}", calibration=seen
+            )
         seconds: dict[str, list[float]] = {name: [] for name in work}
         for _ in range(rounds + 1):
             for name, do in work.items():
                 start = time.perf_counter()
                 do()
                 seconds[name].append(time.perf_counter() - start)
-        medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}  # the first warms up
+        medians = {
+            name: statistics.median(times[1:]) for name, times in seconds.items()
+        }  # the first warms up
         found[layout] = {name: round(value, 3) for name, value in medians.items()}
         ratios = {name: value / medians["forward"] for name, value in medians.items()}
-        print(f"{layout}: " + ", ".join(f"{name} {medians[name]:.2f} s ({ratios[name]:.2f} x)" for name in medians), flush=True)
+        print(
+            f"{layout}: "
+            + ", ".join(f"{name} {medians[name]:.2f} s ({ratios[name]:.2f} x)" for name in medians),
+            flush=True,
+        )
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--checkpoints", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -192,7 +230,11 @@ def main() -> None:
     parser.add_argument("--cost", action="store_true", help="time the fits; measure no accuracy")
     words = parser.parse_args()
     record = json.loads(words.out.read_text()) if words.out.exists() else {"cells": {}}
-    record |= {"torch": torch.__version__, "machine": platform.machine(), "threads": torch.get_num_threads()}
+    record |= {
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
     bench = Bench(words.data_root, words.checkpoints, words.limit)
     words.out.parent.mkdir(parents=True, exist_ok=True)
     if words.cost:

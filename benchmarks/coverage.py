@@ -1,18 +1,21 @@
-"""Which networks niwaki and torch-pruning can prune unaided, and whether what they hand back is right.
+"""Which networks niwaki and torch-pruning can prune unaided, and whether what they hand back is
+right.
 
-    python benchmarks/coverage.py                          # what is not in coverage.json yet, both tools
-    python benchmarks/coverage.py --tool niwaki --only 'timm/res*' --again
+    python benchmarks/coverage.py                          # what is not in coverage.json yet, both
+    tools python benchmarks/coverage.py --tool niwaki --only 'timm/res*' --again
     python benchmarks/coverage.py --render                 # the table as Markdown
 
-Every (network, tool) runs in a process of its own with one thread and a time limit: build with a fixed seed in float64,
-make all constant parameters and all stored statistics random, so that a wrong cut shows; prune half of the channels, layer
-by layer, by l2 norm; no hints but, to torch-pruning, the final layer, which it cannot know. Each line of coverage.json is
-one such run. Install requirements-bench.txt first.
+Every (network, tool) runs in a process of its own with one thread and a time limit: build with a
+fixed seed in float64, make all constant parameters and all stored statistics random, so that a
+wrong cut shows; prune half of the channels, layer by layer, by l2 norm; no hints but, to
+torch-pruning, the final layer, which it cannot know. Each line of coverage.json is one such run.
+Install requirements-bench.txt first.
 
-`equal` is decided without either tool's help. Which channels went is read off the pruned tensors, whose values are found
-again in the original's; the original with all else set to zero (and normalisations of what is cut taken over what is left)
-is the network that the pruned one must agree with, to 1e-8 of the largest output, on the example and on a batch of
-another size. niwaki's own check, which replays the recorded operators, has then passed as well, or it had handed back nothing.
+`equal` is decided without either tool's help. Which channels went is read off the pruned tensors,
+whose values are found again in the original's; the original with all else set to zero (and
+normalisations of what is cut taken over what is left) is the network that the pruned one must agree
+with, to 1e-8 of the largest output, on the example and on a batch of another size. niwaki's own
+check, which replays the recorded operators, has then passed as well, or it had handed back nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # torchvision compiles its own fallback for roi_align, for half a minute
+os.environ.setdefault(
+    "TORCHDYNAMO_DISABLE", "1"
+)  # torchvision compiles its own fallback for roi_align, for half a minute
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +60,8 @@ BUILD_SECONDS, VERIFY_SECONDS = 120.0, 240.0  # not the tool's doing; here so th
 MEMORY = 14 * 2**30  # bytes of address space a run may take
 Row = dict[str, Any]
 
-# ---------------------------------------------------------------------------------------------- building
+# ----------------------------------------------------------------------------------------------
+# building
 
 
 def build(case: Case) -> nn.Module:
@@ -77,7 +83,9 @@ def inputs_of(case: Case, batch: int) -> Inputs:
 
 @torch.no_grad()
 def randomise(model: nn.Module) -> None:
-    """Random stored statistics, and random values for every parameter that is one number all over."""
+    """Random stored statistics, and random values for every parameter that is one number all
+    over.
+    """
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             if name in ("running_var", "running_mean") or "Frozen" in type(module).__name__:
@@ -92,13 +100,19 @@ def randomise(model: nn.Module) -> None:
             zero = parameter == 0  # the row of a padding token
             parameter[zero] = torch.randn(int(zero.sum())) * 0.05
             if parameter.numel() < 100_000 and len(parameter.unique()) < parameter.numel():
-                parameter.mul_(torch.rand_like(parameter) * 0.2 + 0.9)  # a table that repeats itself
+                parameter.mul_(
+                    torch.rand_like(parameter) * 0.2 + 0.9
+                )  # a table that repeats itself
             continue
         value = float(parameter.flatten()[0])
         if abs(value) >= 0.5:
-            parameter.uniform_(0.5 * value, 1.5 * value) if value > 0 else parameter.uniform_(1.5 * value, 0.5 * value)
+            parameter.uniform_(0.5 * value, 1.5 * value) if value > 0 else parameter.uniform_(
+                1.5 * value, 0.5 * value
+            )
         else:
-            parameter.normal_(0, 0.1 if parameter.ndim < 2 else 1 / max(1, parameter[0].numel()) ** 0.5)
+            parameter.normal_(
+                0, 0.1 if parameter.ndim < 2 else 1 / max(1, parameter[0].numel()) ** 0.5
+            )
 
 
 def run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
@@ -124,16 +138,17 @@ def tensors(tree: Any) -> Iterator[Tensor]:
         yield from tensors(vars(tree))
 
 
-# ---------------------------------------------------------------------------------------------- the two tools
+# ---------------------------------------------------------------------------------------------- the
+# two tools
 
 
 def with_niwaki(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, Row]:
     """Prune; the row's part on time and what was left."""
     import niwaki
-    from niwaki.measure.latency import Latency
+    from niwaki.measure import Latency
 
     # latencies, taken over seconds, are of no use in this table
-    sys.modules["niwaki.measure.snapshot"].measure_latency = (  # type: ignore[attr-defined]
+    sys.modules["niwaki.measure._snapshot"].measure_latency = (  # type: ignore[attr-defined]
         lambda models, _: [Latency(1.0, 0.0, 1) for _ in models]
     )
     start = time.perf_counter()
@@ -143,7 +158,9 @@ def with_niwaki(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, Row]:
     left = {name: why for name, why in result.notes.items() if why.startswith("left whole")}
     return result.model, {
         "trace_s": seconds["trace"],
-        "prune_s": sum(seconds.get(stage, 0.0) for stage in ("score", "select", "compensate", "shrink")),
+        "prune_s": sum(
+            seconds.get(stage, 0.0) for stage in ("score", "select", "compensate", "shrink")
+        ),
         "check_s": seconds["check"],
         "whole_s": whole,
         "left_whole": dict(list(left.items())[:3]),
@@ -151,7 +168,9 @@ def with_niwaki(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, Row]:
     }
 
 
-def with_torch_pruning(model: nn.Module, inputs: Inputs, final: list[nn.Module]) -> tuple[nn.Module, Row]:
+def with_torch_pruning(
+    model: nn.Module, inputs: Inputs, final: list[nn.Module]
+) -> tuple[nn.Module, Row]:
     """Prune, as the package's own examples do for a plain classifier; it works in place."""
     import torch_pruning as tp
 
@@ -171,19 +190,27 @@ def with_torch_pruning(model: nn.Module, inputs: Inputs, final: list[nn.Module])
 
 
 def final_layers(case: Case, model: nn.Module, inputs: Inputs) -> list[nn.Module]:
-    """The layers whose width is the output's: named by the case, or found as those whose result is returned.
+    """The layers whose width is the output's: named by the case, or found as those whose result is
+    returned.
 
-    Where none is (a softmax or a resize follows), the last that ran whose width is a size of an output.
+    Where none is (a softmax or a resize follows), the last that ran whose width is a size of an
+    output.
     """
     if case.final:
-        return [module for name, module in model.named_modules() if any(fnmatch.fnmatch(name, p) for p in case.final)]
+        return [
+            module
+            for name, module in model.named_modules()
+            if any(fnmatch.fnmatch(name, p) for p in case.final)
+        ]
     ran: list[tuple[nn.Module, Tensor]] = []
 
     def note(module: nn.Module, _: Any, output: Any) -> None:
         if isinstance(output, Tensor):
             ran.append((module, output))
 
-    layers = [m for m in model.modules() if hasattr(m, "out_features") or hasattr(m, "out_channels")]
+    layers = [
+        m for m in model.modules() if hasattr(m, "out_features") or hasattr(m, "out_channels")
+    ]
     handles = [layer.register_forward_hook(note) for layer in layers if not list(layer.children())]
     outputs = run(model, inputs)
     for handle in handles:
@@ -191,11 +218,16 @@ def final_layers(case: Case, model: nn.Module, inputs: Inputs) -> list[nn.Module
     found = [module for module, result in ran if any(result is output for output in outputs)]
     if not found:
         sizes = {size for output in outputs for size in output.shape[1:]}
-        found = [m for m, _ in ran if getattr(m, "out_features", getattr(m, "out_channels", None)) in sizes][-1:]
+        found = [
+            m
+            for m, _ in ran
+            if getattr(m, "out_features", getattr(m, "out_channels", None)) in sizes
+        ][-1:]
     return found
 
 
-# ---------------------------------------------------------------------------------------------- is it right?
+# ---------------------------------------------------------------------------------------------- is
+# it right?
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
@@ -204,7 +236,9 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def kept_grid(full: Tensor, small: Tensor) -> list[Tensor]:
-    """Which indices of every axis are left, found by value. Raises ValueError where the small one is no part of the full."""
+    """Which indices of every axis are left, found by value. Raises ValueError where the small one
+    is no part of the full.
+    """
     if full.ndim != small.ndim or any(a < b for a, b in zip(full.shape, small.shape, strict=True)):
         raise ValueError("another shape than a cut leaves")
     corner = (0,) * small.ndim
@@ -226,7 +260,9 @@ def kept_grid(full: Tensor, small: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def masked_twin(original: nn.Module, pruned: nn.Module) -> nn.Module:
-    """The original with all that is not in the pruned one set to zero, see the module's docstring."""
+    """The original with all that is not in the pruned one set to zero, see the module's
+    docstring.
+    """
     twin = copy.deepcopy(original)
     full, small = state_of(twin), state_of(pruned)
     kept: dict[str, list[Tensor]] = {}
@@ -242,7 +278,9 @@ def masked_twin(original: nn.Module, pruned: nn.Module) -> nn.Module:
                 raise ValueError(f"{name}: {error}") from None
             continue
         grid = torch.meshgrid(*kept[name], indexing="ij")
-        values = torch.ones_like(tensor) if name.endswith("running_var") else torch.zeros_like(tensor)
+        values = (
+            torch.ones_like(tensor) if name.endswith("running_var") else torch.zeros_like(tensor)
+        )
         values[grid] = tensor[grid]
         tensor.copy_(values)
     narrow(twin, pruned, kept)
@@ -250,7 +288,9 @@ def masked_twin(original: nn.Module, pruned: nn.Module) -> nn.Module:
 
 
 def narrow(twin: nn.Module, pruned: nn.Module, kept: dict[str, list[Tensor]]) -> None:
-    """Let normalisations, and convolutions that standardise their weights, see only what is left."""
+    """Let normalisations, and convolutions that standardise their weights, see only what is
+    left.
+    """
     others = dict(pruned.named_modules())
     sizes = {name: tuple(tensor.shape) for name, tensor in state_of(twin).items()}
     for name, module in twin.named_modules():
@@ -258,7 +298,9 @@ def narrow(twin: nn.Module, pruned: nn.Module, kept: dict[str, list[Tensor]]) ->
         kind = type(module).__name__.lower()
         if "stdconv" in kind and own:
             module.forward = standardised(module, others[name], kept[f"{name}.weight"])  # type: ignore[method-assign]
-        if not ("norm" in kind or kind.endswith("grn")) or "running_var" in dict(module.named_buffers()):
+        if not ("norm" in kind or kind.endswith("grn")) or "running_var" in dict(
+            module.named_buffers()
+        ):
             continue
         if own:
             axis = max(range(len(sizes[own[0]])), key=lambda a: sizes[own[0]][a])
@@ -273,7 +315,9 @@ def narrow(twin: nn.Module, pruned: nn.Module, kept: dict[str, list[Tensor]]) ->
             if len(set(counts.values())) > 1 or len(counts) != others[name].num_groups:
                 raise ValueError(f"{name}: its groups were cut unevenly")
         first = "2d" in kind or "group" in kind
-        module.forward = Narrowed(others[name], indices, indices, width, width, [1, -1] if first else [-1, 1])  # type: ignore[method-assign]
+        module.forward = Narrowed(
+            others[name], indices, indices, width, width, [1, -1] if first else [-1, 1]
+        )  # type: ignore[method-assign]
 
 
 def standardised(module: nn.Conv2d, other: nn.Conv2d, kept: list[Tensor]) -> Narrowed:
@@ -299,7 +343,10 @@ class Narrowed:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         x = args[0]
         axis = next(a % x.ndim for a in self.order if x.shape[a] == self.width)
-        cut = [a.index_select(axis, self.inputs) if isinstance(a, Tensor) and a.shape == x.shape else a for a in args]
+        cut = [
+            a.index_select(axis, self.inputs) if isinstance(a, Tensor) and a.shape == x.shape else a
+            for a in args
+        ]
         result = self.module(*cut, **kwargs)
         shape = [self.out_width if a == axis else size for a, size in enumerate(result.shape)]
         return result.new_zeros(shape).index_copy(axis, self.outputs, result)
@@ -307,7 +354,9 @@ class Narrowed:
 
 @dataclass
 class NarrowedToLiving:
-    """A normalisation without parameters: run on the channels that are not zero throughout, which is what is left."""
+    """A normalisation without parameters: run on the channels that are not zero throughout, which
+    is what is left.
+    """
 
     module: nn.Module
 
@@ -319,7 +368,9 @@ class NarrowedToLiving:
 
 
 def difference(wanted: list[Tensor], found: list[Tensor]) -> float:
-    """The largest one, as a share of the largest entry of its tensor; infinite where the forms differ."""
+    """The largest one, as a share of the largest entry of its tensor; infinite where the forms
+    differ.
+    """
     if [t.shape for t in wanted] != [t.shape for t in found]:
         return float("inf")
     worst = 0.0
@@ -333,17 +384,23 @@ def difference(wanted: list[Tensor], found: list[Tensor]) -> float:
         if not torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num()):
             return float("inf")
         gap = (a[finite] - b[finite]).abs().max() if bool(finite.any()) else torch.tensor(0.0)
-        worst = max(worst, float(gap / a[finite].abs().max().clamp(min=1e-30))) if bool(finite.any()) else worst
+        worst = (
+            max(worst, float(gap / a[finite].abs().max().clamp(min=1e-30)))
+            if bool(finite.any())
+            else worst
+        )
     return worst
 
 
-# modules that compute weights from the whole of a parameter, or take a mean over channels in code of their own:
-# zeros are not the same to them as fewer channels
+# modules that compute weights from the whole of a parameter, or take a mean over channels in code
+# of their own: zeros are not the same to them as fewer channels
 INCOMPARABLE = ("Parametrized", "WeightNorm", "SpatialAttention")
 
 
 def verify(case: Case, original: nn.Module, pruned: nn.Module, examples: Inputs) -> Row:
-    """Whether the pruned network runs, keeps its outputs' shapes, and computes what the masked original computes."""
+    """Whether the pruned network runs, keeps its outputs' shapes, and computes what the masked
+    original computes.
+    """
     row: Row = {"runs": False, "shapes": False, "equal": "not compared", "other_batch": "not taken"}
     wanted, found = run(original, examples), run(pruned, examples)
     row["runs"] = True
@@ -369,7 +426,11 @@ def verify(case: Case, original: nn.Module, pruned: nn.Module, examples: Inputs)
         other = None  # the original takes no other batch
     if other is not None:
         found = run(pruned, other)
-        row["other_batch"] = "runs" if case.by_value or [t.shape for t in wanted] == [t.shape for t in found] else "wrong shape"
+        row["other_batch"] = (
+            "runs"
+            if case.by_value or [t.shape for t in wanted] == [t.shape for t in found]
+            else "wrong shape"
+        )
         if twin is not None and row["other_batch"] == "runs":
             worst = max(worst, difference(run(twin, other), found))
             row["equal"] = "yes" if worst <= TOLERANCE else "no"
@@ -377,7 +438,10 @@ def verify(case: Case, original: nn.Module, pruned: nn.Module, examples: Inputs)
     if row["equal"] == "no":
         kinds = {type(m).__name__ for m in original.modules()}
         if any(word in kind for kind in kinds for word in INCOMPARABLE):
-            row["equal"], row["note"] = "not compared", f"statistics of what is cut; differs by {worst:.1e} from zeroed"
+            row["equal"], row["note"] = (
+                "not compared",
+                f"statistics of what is cut; differs by {worst:.1e} from zeroed",
+            )
     return row
 
 
@@ -387,7 +451,8 @@ def changed(original: nn.Module, pruned: nn.Module) -> bool:
     return any(before[name].shape != after[name].shape for name in before if name in after)
 
 
-# ---------------------------------------------------------------------------------------------- one run
+# ---------------------------------------------------------------------------------------------- one
+# run
 
 
 def first_line(error: BaseException) -> str:
@@ -401,7 +466,9 @@ def work(case: Case, tool: str, pipe: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    torch.backends.mha.set_fastpath_enabled(False)  # one operator for a whole layer would pass the narrowed ones by
+    torch.backends.mha.set_fastpath_enabled(
+        False
+    )  # one operator for a whole layer would pass the narrowed ones by
     with open(os.devnull, "w") as silence:
         os.dup2(silence.fileno(), 1)
         if "COVERAGE_DEBUG" not in os.environ:
@@ -428,14 +495,20 @@ def work(case: Case, tool: str, pipe: Connection) -> None:
         stage = "verify"
         pipe.send((stage, row))
         row.update(verify(case, original, pruned, examples))
-        row["ok"] = row["runs"] and row["shapes"] and row["equal"] != "no" and row["other_batch"] != "wrong shape"
+        row["ok"] = (
+            row["runs"]
+            and row["shapes"]
+            and row["equal"] != "no"
+            and row["other_batch"] != "wrong shape"
+        )
         row["ok"] = row["ok"] and row["params_after"] < row["params"]
         row.update(macs(original, pruned, examples))
     except BaseException as error:
         row["error"] = first_line(error)
         row["failed_in"] = stage
         row["trace_back"] = [
-            f"{f.filename.split('site-packages/')[-1]}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)
+            f"{f.filename.split('site-packages/')[-1]}:{f.lineno}"
+            for f in traceback.extract_tb(error.__traceback__)
         ]
         row["trace_back"] = row["trace_back"][-4:]
     if tool == "niwaki" and stage != "build":
@@ -462,13 +535,18 @@ def macs(original: nn.Module, pruned: nn.Module, examples: Inputs) -> Row:
     import niwaki
 
     try:
-        return {"macs": niwaki.count_macs(original, examples), "macs_after": niwaki.count_macs(pruned, examples)}
+        return {
+            "macs": niwaki.count_macs(original, examples),
+            "macs_after": niwaki.count_macs(pruned, examples),
+        }
     except Exception as error:
         return {"macs_error": first_line(error)}
 
 
 def explained(model: nn.Module, examples: Inputs) -> Row:
-    """What niwaki does not know in this network, and why parameters are frozen, by the share of parameters that touch it."""
+    """What niwaki does not know in this network, and why parameters are frozen, by the share of
+    parameters that touch it.
+    """
     import niwaki
     from niwaki.graph.terms import leaves
 
@@ -479,7 +557,9 @@ def explained(model: nn.Module, examples: Inputs) -> Row:
     reasons: Counter[str] = Counter()
     total = sum(t.numel() for t in graph.state.values())
     for name, terms in graph.inference.parameters.items():
-        found = {var.frozen for term in terms for var in leaves(term) if var.frozen and var.size > 1}
+        found = {
+            var.frozen for term in terms for var in leaves(term) if var.frozen and var.size > 1
+        }
         found = {reason for reason in found if not reason.startswith("model output")}
         for reason in {reason.split(" in ")[0] for reason in found} - {"model input", "spatial"}:
             reasons[reason] += graph.state[name].numel()
@@ -487,7 +567,8 @@ def explained(model: nn.Module, examples: Inputs) -> Row:
     return {"unknown": dict(graph.unknown), "frozen": shares, "groups": len(graph.groups)}
 
 
-# ---------------------------------------------------------------------------------------------- many runs
+# ----------------------------------------------------------------------------------------------
+# many runs
 
 
 @dataclass
@@ -503,10 +584,18 @@ class Running:
     row: Row = field(default_factory=dict)
 
 
-def run_all(todo: list[tuple[Case, str]], limit: float, jobs: int, done: Callable[[Row], None]) -> None:
+def run_all(
+    todo: list[tuple[Case, str]], limit: float, jobs: int, done: Callable[[Row], None]
+) -> None:
     """One process after the other, or a few side by side."""
     context = multiprocessing.get_context("fork")
-    limits = {"build": BUILD_SECONDS, "prune": limit, "verify": VERIFY_SECONDS, "explain": 60.0, "done": 10.0}
+    limits = {
+        "build": BUILD_SECONDS,
+        "prune": limit,
+        "verify": VERIFY_SECONDS,
+        "explain": 60.0,
+        "done": 10.0,
+    }
     waiting, running = list(reversed(todo)), []
     while waiting or running:
         while waiting and len(running) < jobs:
@@ -533,7 +622,9 @@ def finished(item: Running, limits: Mapping[str, float]) -> bool:
             item.deadline = time.monotonic() + limits[item.stage]
     except EOFError:
         if item.stage not in ("done", "explain"):
-            item.row.update(ok=False, failed_in=item.stage, error="the process died (out of memory?)")
+            item.row.update(
+                ok=False, failed_in=item.stage, error="the process died (out of memory?)"
+            )
         return True
     if item.stage == "done":
         return True
@@ -559,10 +650,14 @@ def write(path: Path, rows: list[Row]) -> None:
 
 
 def rounded(row: Row) -> Row:
-    return {key: float(f"{value:.3g}") if isinstance(value, float) else value for key, value in row.items()}
+    return {
+        key: float(f"{value:.3g}") if isinstance(value, float) else value
+        for key, value in row.items()
+    }
 
 
-# ---------------------------------------------------------------------------------------------- the table
+# ---------------------------------------------------------------------------------------------- the
+# table
 
 
 def share_gone(row: Row, key: str) -> str:
@@ -575,29 +670,55 @@ def summary(rows: list[Row]) -> str:
     """Totals a tool."""
     lines = ["| | " + " | ".join(TOOLS) + " |", "|---|" + "---:|" * len(TOOLS)]
     by_tool = {tool: [row for row in rows if row["tool"] == tool] for tool in TOOLS}
-    timed = [{row["model"] for row in by_tool[tool] if row["ok"] and row.get("alone")} for tool in TOOLS]
+    timed = [
+        {row["model"] for row in by_tool[tool] if row["ok"] and row.get("alone")} for tool in TOOLS
+    ]
     both = timed[0] & timed[1]
 
     def line(title: str, count: Callable[[list[Row]], object]) -> None:
-        lines.append(f"| {title} | " + " | ".join(str(count(by_tool[tool])) for tool in TOOLS) + " |")
+        lines.append(
+            f"| {title} | " + " | ".join(str(count(by_tool[tool])) for tool in TOOLS) + " |"
+        )
 
     def median(found: list[Row]) -> str:
         times = [row["trace_s"] + row["prune_s"] for row in found if row["model"] in both]
         return f"{statistics.median(times):.2f} s" if times else "–"
 
     def slowest(found: list[Row]) -> str:
-        times = [row["trace_s"] + row["prune_s"] for row in found if "trace_s" in row and row.get("alone")]
+        times = [
+            row["trace_s"] + row["prune_s"]
+            for row in found
+            if "trace_s" in row and row.get("alone")
+        ]
         return f"{max(times):.1f} s" if times else "–"
 
     line("networks tried", len)
-    line("handed back, runs, right", lambda found: sum(row["ok"] and row["equal"] == "yes" for row in found))
-    line("handed back, runs, could not be compared", lambda found: sum(row["ok"] and row["equal"] != "yes" for row in found))
+    line(
+        "handed back, runs, right",
+        lambda found: sum(row["ok"] and row["equal"] == "yes" for row in found),
+    )
+    line(
+        "handed back, runs, could not be compared",
+        lambda found: sum(row["ok"] and row["equal"] != "yes" for row in found),
+    )
     line("handed back and runs, but wrong", lambda found: sum(is_wrong(row) for row in found))
-    line("handed back, does not run", lambda found: sum(row.get("failed_in") == "verify" for row in found))
-    line("nothing cut", lambda found: sum(row.get("params_after") == row.get("params", 0) for row in found))
+    line(
+        "handed back, does not run",
+        lambda found: sum(row.get("failed_in") == "verify" for row in found),
+    )
+    line(
+        "nothing cut",
+        lambda found: sum(row.get("params_after") == row.get("params", 0) for row in found),
+    )
     line("refused or crashed", lambda found: sum(ended(row) == "refused" for row in found))
     line("not done in time", lambda found: sum(ended(row) == "too slow" for row in found))
-    line(f"median time of trace and prune on the {len(both)} that both pass, of those timed with nothing beside", median)
+    line(
+        (
+            f"median time of trace and prune on the {len(both)} that both pass, of those timed with "
+            "nothing beside"
+        ),
+        median,
+    )
     line("slowest trace and prune, of those timed with nothing beside", slowest)
     return "\n".join(lines)
 
@@ -611,56 +732,100 @@ def ended(row: Row) -> str:
 
 def is_wrong(row: Row) -> bool:
     """It runs, and is not what the masked original is."""
-    return bool(row.get("runs")) and (row["equal"] == "no" or not row["shapes"] or row["other_batch"] == "wrong shape")
+    return bool(row.get("runs")) and (
+        row["equal"] == "no" or not row["shapes"] or row["other_batch"] == "wrong shape"
+    )
 
 
 def render(rows: list[Row]) -> str:
     """The whole table in Markdown."""
-    head = "| network | tool | ok | parameters | after | MACs gone | equal | trace s | prune s | error |"
+    head = (
+        "| network | tool | ok | parameters | after | MACs gone | equal | trace s | prune s | "
+        "error |"
+    )
     lines = [summary(rows), "", head, "|---|---|---|---:|---:|---:|---|---:|---:|---|"]
     for row in rows:
         seconds = [f"{row[key]:.2f}" if key in row else "–" for key in ("trace_s", "prune_s")]
         sizes = [f"{row[key]:,}" if key in row else "–" for key in ("params", "params_after")]
         ok = "yes" if row["ok"] else "no"
-        cells = [row["model"], row["tool"], ok, *sizes, share_gone(row, "macs"), row.get("equal", "–")]
+        cells = [
+            row["model"],
+            row["tool"],
+            ok,
+            *sizes,
+            share_gone(row, "macs"),
+            row.get("equal", "–"),
+        ]
         error = row.get("error", "").replace("|", "\\|").replace("<", "&lt;")[:160]
         lines.append("| " + " | ".join([*cells, *seconds, error]) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="prune many networks with niwaki and torch-pruning")
-    parser.add_argument("--only", default="*", help="networks by name, with * and ?; several by comma")
+    parser = argparse.ArgumentParser(
+        description="prune many networks with niwaki and torch-pruning"
+    )
+    parser.add_argument(
+        "--only", default="*", help="networks by name, with * and ?; several by comma"
+    )
     parser.add_argument("--tool", choices=TOOLS, help="one of the two; default: both")
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side; times are worth nothing above 1")
-    parser.add_argument("--limit-seconds", type=float, default=60.0, help="for one network and tool, without building")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="processes side by side; times are worth nothing above 1",
+    )
+    parser.add_argument(
+        "--limit-seconds",
+        type=float,
+        default=60.0,
+        help="for one network and tool, without building",
+    )
     parser.add_argument("--again", action="store_true", help="run also what the file has already")
     parser.add_argument("--failed", action="store_true", help="run again what failed")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--list", action="store_true", help="names only")
-    parser.add_argument("--render", action="store_true", help="print the table as Markdown and run nothing")
+    parser.add_argument(
+        "--render", action="store_true", help="print the table as Markdown and run nothing"
+    )
     options = parser.parse_args()
     rows = read(options.out)
     if options.render:
         print(render(rows))
         return
-    chosen = [case for case in cases() if any(fnmatch.fnmatch(case.name, p) for p in options.only.split(","))]
+    chosen = [
+        case
+        for case in cases()
+        if any(fnmatch.fnmatch(case.name, p) for p in options.only.split(","))
+    ]
     if options.list:
         print("\n".join(case.name for case in chosen))
         return
     preload()
-    have = {(row["model"], row["tool"]) for row in rows if not (options.again or (options.failed and not row["ok"]))}
+    have = {
+        (row["model"], row["tool"])
+        for row in rows
+        if not (options.again or (options.failed and not row["ok"]))
+    }
     tools = [options.tool] if options.tool else list(TOOLS)
     todo = [(case, tool) for tool in tools for case in chosen if (case.name, tool) not in have]
 
     def done(row: Row) -> None:
         row["alone"] = options.jobs == 1  # and it is for the user to keep the machine quiet
-        rows[:] = [old for old in rows if (old["model"], old["tool"]) != (row["model"], row["tool"])] + [row]
+        rows[:] = [
+            old for old in rows if (old["model"], old["tool"]) != (row["model"], row["tool"])
+        ] + [row]
         write(options.out, rows)
         seconds = row.get("trace_s", 0) + row.get("prune_s", 0)
         why = row.get("error", row.get("note", ""))[:130]
-        words = f"{share_gone(row, 'params'):>5} {seconds:6.2f} s  equal {row.get('equal', '–'):<13}{why}"
-        print(f"{'ok ' if row['ok'] else 'NO '} {row['tool']:<14}{row['model']:<44}{words}", flush=True)
+        words = (
+            f"{share_gone(row, 'params'):>5} {seconds:6.2f} s  equal "
+            f"{row.get('equal', '–'):<13}{why}"
+        )
+        print(
+            f"{'ok ' if row['ok'] else 'NO '} {row['tool']:<14}{row['model']:<44}{words}",
+            flush=True,
+        )
 
     run_all(todo, options.limit_seconds, options.jobs, done)
     print(summary(rows))
@@ -668,7 +833,14 @@ def main() -> None:
 
 def preload() -> None:
     """Import once, before the processes fork, what all of them need."""
-    for name in ("timm", "torchvision", "transformers", "torch_pruning", "torch.utils.flop_counter", "niwaki"):
+    for name in (
+        "timm",
+        "torchvision",
+        "transformers",
+        "torch_pruning",
+        "torch.utils.flop_counter",
+        "niwaki",
+    ):
         importlib.import_module(name)
     torch.set_num_threads(1)
 

@@ -1,8 +1,10 @@
-"""The networks of the coverage table: timm, torchvision, transformers and a few of no library, all with random weights.
+"""The networks of the coverage table: timm, torchvision, transformers and a few of no library, all
+with random weights.
 
-Sizes are small where the network allows it (64 × 64 images, two or three blocks of a transformer), so that the table is
-made on two CPU cores in an hour. What is a size of its own has a number of its own (vocabulary, width, inner width, heads,
-head width, tokens, classes), so that no cut fits by chance.
+Sizes are small where the network allows it (64 × 64 images, two or three blocks of a transformer),
+so that the table is made on two CPU cores in an hour. What is a size of its own has a number of its
+own (vocabulary, width, inner width, heads, head width, tokens, classes), so that no cut fits by
+chance.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class Case:
         name: library/network.
         build: makes it, with random weights.
         inputs: batch size → arguments for its forward.
-        final: names of its final layers (with * and ?), where they cannot be found by what the network returns.
+        final: names of its final layers (with * and ?), where they cannot be found by what the
+            network returns.
         by_value: the outputs' sizes depend on values (how many boxes are found).
     """
 
@@ -51,7 +54,8 @@ def image(side: int, batch: int) -> Inputs:
     return (torch.randn(batch, 3, side, side),)
 
 
-# ---------------------------------------------------------------------------------------------- timm
+# ----------------------------------------------------------------------------------------------
+# timm
 
 SMALL = {"embed_dim": 96, "depth": 2, "num_heads": 4}
 SHALLOW = {"depth": 3}
@@ -122,7 +126,9 @@ def from_timm() -> Iterator[Case]:
                 told = {"img_size": side} if sized else {}
                 yield Case(f"timm/{name}", partial(_timm, name, told), partial(image, side))
     for name, told in TIMM_TOLD.items():
-        yield Case(f"timm/{name}", partial(_timm, name, told), partial(image, told.get("img_size", 64)))
+        yield Case(
+            f"timm/{name}", partial(_timm, name, told), partial(image, told.get("img_size", 64))
+        )
 
 
 def _timm(name: str, told: dict[str, Any]) -> nn.Module:
@@ -131,7 +137,8 @@ def _timm(name: str, told: dict[str, Any]) -> nn.Module:
     return timm.create_model(name, num_classes=CLASSES, **told)
 
 
-# ---------------------------------------------------------------------------------------------- torchvision
+# ----------------------------------------------------------------------------------------------
+# torchvision
 
 TORCHVISION = """
     alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s mnasnet0_5 mobilenet_v2 mobilenet_v3_small
@@ -140,8 +147,13 @@ TORCHVISION = """
     """
 NO_AUXILIARY = {"aux_logits": False, "init_weights": False}
 VIDEO = "r3d_18 mc3_18 r2plus1d_18 swin3d_t"
-SEGMENTATION = "deeplabv3_mobilenet_v3_large deeplabv3_resnet50 fcn_resnet50 lraspp_mobilenet_v3_large"
-FEW = {"min_size": 96, "max_size": 96}  # pixels, then boxes: torchvision's own numbers make a run take minutes
+SEGMENTATION = (
+    "deeplabv3_mobilenet_v3_large deeplabv3_resnet50 fcn_resnet50 lraspp_mobilenet_v3_large"
+)
+FEW = {
+    "min_size": 96,
+    "max_size": 96,
+}  # pixels, then boxes: torchvision's own numbers make a run take minutes
 PROPOSALS = {"rpn_pre_nms_top_n_test": 60, "rpn_post_nms_top_n_test": 20}
 TWO_STAGES = {**FEW, **PROPOSALS, "box_detections_per_img": 10, "box_score_thresh": 0.0}
 ONE_STAGE = {**FEW, "topk_candidates": 60, "detections_per_img": 20}
@@ -162,8 +174,16 @@ def from_torchvision() -> Iterator[Case]:
     """Classification, segmentation, detection, video and optical flow."""
     for name in TORCHVISION.split():
         yield Case(f"torchvision/{name}", partial(_torchvision, name, {}), partial(image, 64))
-    yield Case("torchvision/googlenet", partial(_torchvision, "googlenet", NO_AUXILIARY), partial(image, 64))
-    yield Case("torchvision/inception_v3", partial(_torchvision, "inception_v3", NO_AUXILIARY), partial(image, 96))
+    yield Case(
+        "torchvision/googlenet",
+        partial(_torchvision, "googlenet", NO_AUXILIARY),
+        partial(image, 64),
+    )
+    yield Case(
+        "torchvision/inception_v3",
+        partial(_torchvision, "inception_v3", NO_AUXILIARY),
+        partial(image, 96),
+    )
     yield Case("torchvision/vit_b_16", _torchvision_vit, partial(image, 64))
     yield Case("torchvision/mvit_v2_s", _torchvision_mvit, partial(_video, 8))
     for name in VIDEO.split():
@@ -174,7 +194,13 @@ def from_torchvision() -> Iterator[Case]:
     for name, (told, final) in DETECTION.items():
         told = {"weights_backbone": None, **told}
         side = int(told.get("max_size", 128))
-        yield Case(f"torchvision/{name}", partial(_torchvision, name, told), partial(_images, side), final, by_value=True)
+        yield Case(
+            f"torchvision/{name}",
+            partial(_torchvision, name, told),
+            partial(_images, side),
+            final,
+            by_value=True,
+        )
 
 
 def _torchvision(name: str, told: dict[str, Any]) -> nn.Module:
@@ -186,14 +212,18 @@ def _torchvision(name: str, told: dict[str, Any]) -> nn.Module:
 def _torchvision_vit() -> nn.Module:
     from torchvision.models import VisionTransformer
 
-    return VisionTransformer(64, 16, num_layers=2, num_heads=4, hidden_dim=96, mlp_dim=152, num_classes=CLASSES)
+    return VisionTransformer(
+        64, 16, num_layers=2, num_heads=4, hidden_dim=96, mlp_dim=152, num_classes=CLASSES
+    )
 
 
 def _torchvision_mvit() -> nn.Module:
     from torchvision.models.video.mvit import MSBlockConfig, MViT
 
     def block(heads: int, inputs: int, outputs: int, stride: int) -> MSBlockConfig:
-        return MSBlockConfig(heads, inputs, outputs, [3, 3, 3], [3, 3, 3], [1, stride, stride], [1, 2, 2])
+        return MSBlockConfig(
+            heads, inputs, outputs, [3, 3, 3], [3, 3, 3], [1, stride, stride], [1, 2, 2]
+        )
 
     blocks = [block(2, 48, 48, 1), block(4, 48, 96, 2), block(4, 96, 96, 1)]
     return MViT((64, 64), 8, blocks, True, True, True, True, num_classes=CLASSES)
@@ -207,10 +237,16 @@ def _images(side: int, batch: int) -> Inputs:
     return ([torch.rand(3, side, side) for _ in range(batch)],)
 
 
-# ---------------------------------------------------------------------------------------------- transformers
+# ----------------------------------------------------------------------------------------------
+# transformers
 
 VOCABULARY, TOKENS = 211, 10
-BODY = {"hidden_size": 96, "intermediate_size": 152, "num_hidden_layers": 2, "num_attention_heads": 4}
+BODY = {
+    "hidden_size": 96,
+    "intermediate_size": 152,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 WIDTHS = {"vocab_size": VOCABULARY, **BODY}
 PLACES = {"max_position_embeddings": 40}
 LABELS = {"num_labels": CLASSES}
@@ -351,7 +387,9 @@ def from_transformers() -> Iterator[Case]:
     for name, told in TEXT_CLASSIFIERS.items():
         yield _hugging(name, "ForSequenceClassification", told, _text)
     for name, told in DECODERS.items():
-        yield _hugging(name, "ForCausalLM" if name not in ("GPT2", "Rwkv") else _HEADS[name], told, _text)
+        yield _hugging(
+            name, "ForCausalLM" if name not in ("GPT2", "Rwkv") else _HEADS[name], told, _text
+        )
     for name, told in TRANSLATORS.items():
         yield _hugging(name, "ForConditionalGeneration", told, _two_texts, "logits")
     for name, told in IMAGE_CLASSIFIERS.items():
@@ -362,11 +400,19 @@ def from_transformers() -> Iterator[Case]:
     yield _hugging("Yolos", "ForObjectDetection", yolos, _pixels, "logits")
     yield Case("transformers/DetrForObjectDetection", _detr, _pixels)
     text = {**WIDTHS, **PLACES, "bos_token_id": 1, "eos_token_id": 2, "projection_dim": 36}
-    vision = {key: value for key, value in VISION.items() if key != "num_labels"} | {"projection_dim": 36}
+    vision = {key: value for key, value in VISION.items() if key != "num_labels"} | {
+        "projection_dim": 36
+    }
     clip = {"text_config": text, "vision_config": vision, "projection_dim": 36}
     yield _hugging("CLIP", "Model", clip, _text_and_pixels, "logits_per_image")
     yield _hugging("Siglip", "Model", clip, _text_and_pixels, "logits_per_image")
-    whisper = {**BART, "num_mel_bins": 14, "max_source_positions": 12, "max_target_positions": 40, "suppress_tokens": None}
+    whisper = {
+        **BART,
+        "num_mel_bins": 14,
+        "max_source_positions": 12,
+        "max_target_positions": 40,
+        "suppress_tokens": None,
+    }
     yield _hugging("Whisper", "ForConditionalGeneration", whisper, _speech, "logits")
     sound = {
         **ENCODER, "conv_dim": (20, 28), "conv_stride": (5, 4), "conv_kernel": (10, 4), "num_feat_extract_layers": 2,
@@ -374,8 +420,16 @@ def from_transformers() -> Iterator[Case]:
     }  # fmt: skip
     yield _hugging("Wav2Vec2", "ForSequenceClassification", sound, _waves)
     yield _hugging("Hubert", "ForSequenceClassification", sound, _waves)
-    yield _hugging("Wav2Vec2Conformer", "ForSequenceClassification", {**sound, "conv_depthwise_kernel_size": 5}, _waves)
-    spectrum = {key: value for key, value in VISION.items() if key != "image_size"} | {"num_mel_bins": 32, "max_length": 48}
+    yield _hugging(
+        "Wav2Vec2Conformer",
+        "ForSequenceClassification",
+        {**sound, "conv_depthwise_kernel_size": 5},
+        _waves,
+    )
+    spectrum = {key: value for key, value in VISION.items() if key != "image_size"} | {
+        "num_mel_bins": 32,
+        "max_length": 48,
+    }
     yield _hugging("AST", "ForAudioClassification", spectrum, _spectra)
 
 
@@ -383,7 +437,9 @@ _HEADS = {"GPT2": "LMHeadModel", "Rwkv": "ForCausalLM"}
 
 
 class Only(nn.Module):
-    """A network of which one output is used: the others (hidden states) would be channels that must stay."""
+    """A network of which one output is used: the others (hidden states) would be channels that must
+    stay.
+    """
 
     def __init__(self, model: nn.Module, output: str) -> None:
         super().__init__()
@@ -393,15 +449,27 @@ class Only(nn.Module):
         return getattr(self.model(**arguments), self.output)
 
 
-def _hugging(name: str, head: str, told: dict[str, Any], inputs: Callable[[int], Inputs], only: str | None = None) -> Case:
+def _hugging(
+    name: str,
+    head: str,
+    told: dict[str, Any],
+    inputs: Callable[[int], Inputs],
+    only: str | None = None,
+) -> Case:
     stem = name.removesuffix("Text") if head == "ForCausalLM" and name.endswith("Text") else name
-    return Case(f"transformers/{stem}{head}", partial(_transformer, name, f"{stem}{head}", told, only), inputs)
+    return Case(
+        f"transformers/{stem}{head}",
+        partial(_transformer, name, f"{stem}{head}", told, only),
+        inputs,
+    )
 
 
 def _transformer(name: str, kind: str, told: dict[str, Any], only: str | None) -> nn.Module:
     library = importlib.import_module("transformers")
     config = getattr(library, f"{name}Config")(**told)
-    config._experts_implementation = "eager"  # the default, one grouped product, has no float64 on the CPU
+    config._experts_implementation = (
+        "eager"  # the default, one grouped product, has no float64 on the CPU
+    )
     model = getattr(library, kind)(config)
     return Only(model, only) if only else model
 
@@ -413,7 +481,11 @@ def _detr() -> nn.Module:
         "d_model": 96, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
         "encoder_ffn_dim": 152, "decoder_ffn_dim": 168, "num_queries": 7,
     }  # fmt: skip
-    own = {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone_config": backbone}
+    own = {
+        "use_timm_backbone": False,
+        "use_pretrained_backbone": False,
+        "backbone_config": backbone,
+    }
     config = library.DetrConfig(**own, **told, **LABELS)
     return Only(library.DetrForObjectDetection(config), "logits")
 
@@ -435,7 +507,10 @@ def _text_and_pixels(batch: int) -> Inputs:
 
 
 def _speech(batch: int) -> Inputs:
-    return {"input_features": torch.randn(batch, 14, 24), "decoder_input_ids": torch.randint(3, VOCABULARY, (batch, 7))}
+    return {
+        "input_features": torch.randn(batch, 14, 24),
+        "decoder_input_ids": torch.randint(3, VOCABULARY, (batch, 7)),
+    }
 
 
 def _waves(batch: int) -> Inputs:
@@ -446,7 +521,8 @@ def _spectra(batch: int) -> Inputs:
     return {"input_values": torch.randn(batch, 48, 32)}
 
 
-# ---------------------------------------------------------------------------------------------- of no library
+# ---------------------------------------------------------------------------------------------- of
+# no library
 
 
 class RecurrentClassifier(nn.Module):
@@ -503,15 +579,25 @@ class UNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.down1, self.down2, self.bottom = self._block(3, 12), self._block(12, 20), self._block(20, 36)
+        self.down1, self.down2, self.bottom = (
+            self._block(3, 12),
+            self._block(12, 20),
+            self._block(20, 36),
+        )
         self.rise2, self.up2 = nn.ConvTranspose2d(36, 20, 2, stride=2), self._block(40, 20)
         self.rise1, self.up1 = nn.ConvTranspose2d(20, 12, 2, stride=2), self._block(24, 12)
         self.out = nn.Conv2d(12, CLASSES, 1)
 
     @staticmethod
     def _block(inputs: int, outputs: int) -> nn.Sequential:
-        layers = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-        return nn.Sequential(*layers, nn.Conv2d(outputs, outputs, 3, padding=1), nn.GroupNorm(4, outputs), nn.SiLU())
+        layers = [
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        ]
+        return nn.Sequential(
+            *layers, nn.Conv2d(outputs, outputs, 3, padding=1), nn.GroupNorm(4, outputs), nn.SiLU()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.down1(x)
@@ -528,9 +614,14 @@ class SuperResolution(nn.Module):
         super().__init__()
         self.head = nn.Conv2d(3, 20, 3, padding=1)
         self.body = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(20, 28, 3, padding=1), nn.PReLU(28), nn.Conv2d(28, 20, 3, padding=1)) for _ in range(3)
+            nn.Sequential(
+                nn.Conv2d(20, 28, 3, padding=1), nn.PReLU(28), nn.Conv2d(28, 20, 3, padding=1)
+            )
+            for _ in range(3)
         )
-        self.enlarge = nn.Sequential(nn.Conv2d(20, 14 * 4, 3, padding=1), nn.PixelShuffle(2), nn.PReLU())
+        self.enlarge = nn.Sequential(
+            nn.Conv2d(20, 14 * 4, 3, padding=1), nn.PixelShuffle(2), nn.PReLU()
+        )
         self.tail = nn.Conv2d(14, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

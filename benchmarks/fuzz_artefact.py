@@ -1,9 +1,11 @@
-"""Load many damaged copies of a saved network: each is refused with a niwaki error, or loads; nothing else may happen.
+"""Load many damaged copies of a saved network: each is refused with a niwaki error, or loads;
+nothing else may happen.
 
     python benchmarks/fuzz_artefact.py --count 10000
 
-The damage is made by tests/fuzz.py, seeds 0 to count - 1: bytes changed, files missing, JSON rewritten with its hashes made to
-fit, factories that would run something. Python's audit events show every file written, process started and connection made.
+The damage is made by tests/fuzz.py, seeds 0 to count - 1: bytes changed, files missing, JSON
+rewritten with its hashes made to fit, factories that would run something. Python's audit events
+show every file written, process started and connection made.
 """
 
 import argparse
@@ -19,16 +21,20 @@ import fuzz
 import torch
 
 import niwaki
-from niwaki.errors import NiwakiError
-from niwaki.selection.blocks import LayerBlocks
-from niwaki.surgery.block_sparse import with_blocks
+from niwaki.core.errors import NiwakiError
+from niwaki.methods.mint.blocks import LayerBlocks
+from niwaki.surgery import with_blocks
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--start", type=int, default=0)
-    parser.add_argument("--blocks", action="store_true", help="of a network with block-sparse layers")
+    parser.add_argument(
+        "--blocks", action="store_true", help="of a network with block-sparse layers"
+    )
     settings = parser.parse_args()
     torch.manual_seed(0)
     model = niwaki.models.build("digits-cnn").eval()
@@ -44,9 +50,18 @@ def main() -> None:
         saved = niwaki.save(result, Path(folder) / "saved")
         place = Path(folder) / "place"
         place.mkdir()
-        table = fuzz.run(saved, place, range(settings.start, settings.start + settings.count), niwaki.load, NiwakiError)
+        table = fuzz.run(
+            saved,
+            place,
+            range(settings.start, settings.start + settings.count),
+            niwaki.load,
+            NiwakiError,
+        )
     print(json.dumps(table, indent=2))
-    print(f"{settings.count} damaged copies in {time.perf_counter() - start:.0f} s: no crash, nothing run, nothing written")
+    print(
+        f"{settings.count} damaged copies in {time.perf_counter() - start:.0f} s: no crash, "
+        "nothing run, nothing written"
+    )
 
 
 if __name__ == "__main__":

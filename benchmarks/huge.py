@@ -1,8 +1,11 @@
-"""Networks larger than the memory: the plan of a 7-billion-parameter Llama without weights, and files cut shard by shard.
+"""Networks larger than the memory: the plan of a 7-billion-parameter Llama without weights, and
+files cut shard by shard.
 
-    python benchmarks/huge.py                       # both; the second writes 2.2 GB of random weights to a temporary folder
+    python benchmarks/huge.py                       # both; the second writes 2.2 GB of random
+    weights to a temporary folder
 
-Each part runs in a process of its own, whose peak memory is printed (of all of it, torch and transformers included).
+Each part runs in a process of its own, whose peak memory is printed (of all of it, torch and
+transformers included).
 """
 
 from __future__ import annotations
@@ -23,8 +26,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 
-SEVEN = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
-ONE = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32}
+SEVEN = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+}
+ONE = {
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 22,
+    "num_attention_heads": 32,
+}
 
 
 def on_meta(sizes: dict[str, int]) -> tuple[Any, dict[str, Any]]:
@@ -40,7 +53,9 @@ def on_meta(sizes: dict[str, int]) -> tuple[Any, dict[str, Any]]:
 
 
 def planned() -> dict[str, Any]:
-    """Trace, scores without weights, selection, and what the plan leaves, for 7 billion parameters."""
+    """Trace, scores without weights, selection, and what the plan leaves, for 7 billion
+    parameters.
+    """
     import niwaki
 
     model, inputs = on_meta(SEVEN)
@@ -58,11 +73,13 @@ def planned() -> dict[str, Any]:
 
 
 def cut() -> dict[str, Any]:
-    """Score and cut files of 1.1 billion parameters in bfloat16, from a temporary folder into another."""
+    """Score and cut files of 1.1 billion parameters in bfloat16, from a temporary folder into
+    another.
+    """
     from safetensors.torch import save_file
 
     import niwaki
-    from niwaki.checkpoint.sharded import INDEX
+    from niwaki.io.sharded import INDEX
 
     model, inputs = on_meta(ONE)
     with tempfile.TemporaryDirectory() as place:
@@ -72,7 +89,11 @@ def cut() -> dict[str, Any]:
         for i, name in enumerate(model.state_dict()):
             table[name] = f"part{i // 5:02d}.safetensors"
         for file in sorted(set(table.values())):
-            shard = {n: torch.randn(model.state_dict()[n].shape, dtype=torch.bfloat16) for n in table if table[n] == file}
+            shard = {
+                n: torch.randn(model.state_dict()[n].shape, dtype=torch.bfloat16)
+                for n in table
+                if table[n] == file
+            }
             save_file(shard, str(source / file))
             del shard
         (source / INDEX).write_text(json.dumps({"weight_map": table}))
@@ -82,7 +103,13 @@ def cut() -> dict[str, Any]:
         graph = niwaki.trace(model, inputs)
         scores = niwaki.score(graph, "l2", weights=weights)
         scored = time.perf_counter()
-        plan = niwaki.shrink_files(graph, niwaki.select(graph, scores, 0.5), weights, Path(place) / "small", shard_bytes=2**28)
+        plan = niwaki.shrink_files(
+            graph,
+            niwaki.select(graph, scores, 0.5),
+            weights,
+            Path(place) / "small",
+            shard_bytes=2**28,
+        )
         end = time.perf_counter()
         sizes = [
             sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
@@ -96,7 +123,9 @@ def cut() -> dict[str, Any]:
 
 def measured(part: Callable[[], dict[str, Any]], queue: Any) -> None:
     found = part()
-    queue.put({**found, "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20})
+    queue.put(
+        {**found, "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    )
 
 
 def main() -> None:

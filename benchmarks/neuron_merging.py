@@ -1,10 +1,11 @@
-"""How long trace, score, select, merge, shrink and check take, beside the paper's algorithm as plain loops in one run.
+"""How long trace, score, select, merge, shrink and check take, beside the paper's algorithm as
+plain loops in one run.
 
     python benchmarks/neuron_merging.py
 
-Prints seconds a step (median of several runs in one process), their sum against the floor that the project set itself,
-and how many times longer the double loop over dropped and kept units takes for the merging alone. Random weights: the
-time does not depend on their values.
+Prints seconds a step (median of several runs in one process), their sum against the floor that the
+project set itself, and how many times longer the double loop over dropped and kept units takes for
+the merging alone. Random weights: the time does not depend on their values.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ RATIO, RUNS = 0.5, 5
 
 def main() -> None:
     torch.set_num_threads(2)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, ratio {RATIO}, median of {RUNS}")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, ratio {RATIO}, median of "
+        f"{RUNS}"
+    )
     for spec, floor in FLOORS.items():
         runs = [steps(spec) for _ in range(RUNS + 1)][1:]  # the first one warms up
         median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
@@ -56,7 +60,10 @@ def steps(spec: str) -> dict[str, float]:
     merged = timed("merge", lambda: niwaki.compensate(graph, plan, "merge"))
     smaller = timed("shrink", lambda: niwaki.shrink(graph, plan, merged.mixings))
     timed("check (one forward each)", lambda: niwaki.check(graph, plan, merged.mixings, smaller))
-    timed("merge as plain loops", lambda: [loops(graph, name, plan[name].units) for name in merged.mixings])
+    timed(
+        "merge as plain loops",
+        lambda: [loops(graph, name, plan[name].units) for name in merged.mixings],
+    )
     return seconds
 
 

@@ -1,9 +1,10 @@
-"""Import this before torchvision where torchvision's compiled extension does not load beside a CPU build of torch.
+"""Import this before torchvision where torchvision's compiled extension does not load beside a CPU
+build of torch.
 
-The extension declares torchvision's own operators. Without it torchvision stops on import, as it registers shape functions
-for operators that nobody declared. Declaring the two that it asks for, with `nms` in plain torch, is enough to build and to
-run every model in the coverage table. Where the extension loads, nothing is done. For benchmarks only: niwaki itself
-never needs torchvision.
+The extension declares torchvision's own operators. Without it torchvision stops on import, as it
+registers shape functions for operators that nobody declared. Declaring the two that it asks for,
+with `nms` in plain torch, is enough to build and to run every model in the coverage table. Where
+the extension loads, nothing is done. For benchmarks only: niwaki itself never needs torchvision.
 """
 
 import importlib.machinery
@@ -31,7 +32,9 @@ def _extension_loads() -> bool:
 
 
 def _suppressed(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Indices of the boxes (n × x1 y1 x2 y2) that no better one overlaps by more than the threshold, best first."""
+    """Indices of the boxes (n × x1 y1 x2 y2) that no better one overlaps by more than the
+    threshold, best first.
+    """
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     left = scores.argsort(descending=True)
     kept = []
@@ -45,7 +48,9 @@ def _suppressed(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 if not _extension_loads() and importlib.util.find_spec("torchvision") is not None:
-    _library = torch.library.Library("torchvision", "DEF")  # must stay referenced: its operators go with it
+    _library = torch.library.Library(
+        "torchvision", "DEF"
+    )  # must stay referenced: its operators go with it
     for _name in ("nms", "qnms"):
         _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _library.impl("nms", _suppressed, "CPU")

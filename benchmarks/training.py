@@ -1,11 +1,14 @@
-"""Training throughput: niwaki's loop against a plain torch loop with a DataLoader, side by side in one run.
+"""Training throughput: niwaki's loop against a plain torch loop with a DataLoader, side by side in
+one run.
 
     python benchmarks/training.py --data-root data --device cpu --seconds 60
-    python benchmarks/training.py --data-root data --device cuda --batch 512 --precision bf16 --compile
+    python benchmarks/training.py --data-root data --device cuda --batch 512 --precision bf16
+    --compile
 
-The plain loop is what people write: torchvision-style random crop and flip of one image at a time in DataLoader workers,
-float32 normalisation, SGD. Both train the same network from the same weights with the same batch size, in turns, so that a
-loaded machine slows both. Printed: images/s of each (best and median of the turns) and the ratio of the medians.
+The plain loop is what people write: torchvision-style random crop and flip of one image at a time
+in DataLoader workers, float32 normalisation, SGD. Both train the same network from the same weights
+with the same batch size, in turns, so that a loaded machine slows both. Printed: images/s of each
+(best and median of the turns) and the ratio of the medians.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from niwaki import data, models
+from niwaki.core.provenance import hardware, versions
 from niwaki.data import HeldSplit
-from niwaki.records import hardware, versions
 from niwaki.training import Augment, Feed, FeedSettings, TrainSettings, fit
 
 PAD = 4
@@ -34,7 +37,9 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, split: HeldSplit, length: int) -> None:
         self.images, self.labels, self.length = split.images, split.labels, length
-        self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (split.mean, split.std))
+        self.mean, self.std = (
+            torch.tensor(values).view(3, 1, 1) for values in (split.mean, split.std)
+        )
 
     def __len__(self) -> int:
         return self.length
@@ -50,8 +55,16 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
 def plain_loop(model: nn.Module, split: HeldSplit, given: argparse.Namespace, images: int) -> float:
     """Images a second of one epoch."""
     device = torch.device(given.device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    loader = DataLoader(PlainImages(split, images), given.batch, shuffle=True, num_workers=given.workers, drop_last=True)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4
+    )
+    loader = DataLoader(
+        PlainImages(split, images),
+        given.batch,
+        shuffle=True,
+        num_workers=given.workers,
+        drop_last=True,
+    )
     model.train()
     start, seen = time.perf_counter(), 0
     for inputs, targets in loader:
@@ -65,7 +78,9 @@ def plain_loop(model: nn.Module, split: HeldSplit, given: argparse.Namespace, im
     return seen / (time.perf_counter() - start)
 
 
-def our_loop(model: nn.Module, split: HeldSplit, given: argparse.Namespace, images: int, epochs: int = 1) -> float:
+def our_loop(
+    model: nn.Module, split: HeldSplit, given: argparse.Namespace, images: int, epochs: int = 1
+) -> float:
     """Images a second of the last of some epochs (the first compiles)."""
     part = split.take(torch.arange(images)).to(given.device)
     feed = Feed(part, FeedSettings(given.batch, Augment(PAD, "zero"), drop_last=True))
@@ -88,12 +103,20 @@ def turns(name: str, split: HeldSplit, given: argparse.Namespace) -> Iterator[tu
         torch.manual_seed(0)
         plain = plain_loop(models.build(name).to(given.device), split, given, images)
         torch.manual_seed(0)
-        ours = our_loop(models.build(name).to(given.device), split, given, images, epochs=3 if given.compile else 1)
+        ours = our_loop(
+            models.build(name).to(given.device),
+            split,
+            given,
+            images,
+            epochs=3 if given.compile else 1,
+        )
         yield plain, ours
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--models", default="resnet56,vgg16")
     parser.add_argument("--device", default="cpu")
@@ -113,7 +136,8 @@ def main() -> None:
         ratio = statistics.median(ours) / statistics.median(plain)
         print(
             f"{name}: plain {statistics.median(plain):,.0f} (best {max(plain):,.0f}), "
-            f"niwaki {statistics.median(ours):,.0f} (best {max(ours):,.0f}) images/s; ratio {ratio:.2f} over {len(plain)} turns"
+            f"niwaki {statistics.median(ours):,.0f} (best {max(ours):,.0f}) images/s; ratio "
+            f"{ratio:.2f} over {len(plain)} turns"
         )
 
 

@@ -1,4 +1,6 @@
-"""What tests share: where the data and checkpoints are that are too large for the repository, and quick settings."""
+"""What tests share: where the data and checkpoints are that are too large for the repository, and
+quick settings.
+"""
 
 import os
 import sys
@@ -17,14 +19,18 @@ def shared_root() -> Path:
     """The folder with data/ and checkpoints/: $NIWAKI_SHARED, or `shared` beside the checkout."""
     root = Path(os.environ.get("NIWAKI_SHARED") or Path(__file__).parents[2] / "shared")
     if not (root / "data").is_dir():
-        pytest.skip(f"needs the shared data and checkpoints; {root} is not there (set NIWAKI_SHARED)")
+        pytest.skip(
+            f"needs the shared data and checkpoints; {root} is not there (set NIWAKI_SHARED)"
+        )
     return root
 
 
 @pytest.fixture
 def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latency is measured for a second by default, and peak memory on one more run: tests of other things need not wait."""
-    snapshot = sys.modules["niwaki.measure.snapshot"]
+    """Latency is measured for a second by default, and peak memory on one more run: tests of other
+    things need not wait.
+    """
+    snapshot = sys.modules["niwaki.measure._snapshot"]
     quick = partial(snapshot.measure_latency, repeats=2, warmup=1, seconds=0)
     monkeypatch.setattr(snapshot, "measure_latency", quick)
     monkeypatch.setattr(snapshot, "peak_memory", lambda model, inputs: 0)

@@ -1,4 +1,6 @@
-"""Damage to saved networks: by accident (bytes change), and on purpose (JSON rewritten, hashes made to fit)."""
+"""Damage to saved networks: by accident (bytes change), and on purpose (JSON rewritten, hashes made
+to fit).
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,37 @@ from typing import Any
 
 READ = ("plan.json", "model.safetensors", "record.json")
 NASTY: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, -(2**70), 0.5, 1e308, [], {}, [[]], [None], {"": None}, [2**40] * 3),
-    *("", "x", "../../outside", "/etc/passwd", "__class__", "forward", "conv1.__dict__", "\u0000", "a" * 5000),
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        2**31,
+        2**63,
+        10**30,
+        -(2**70),
+        0.5,
+        1e308,
+        [],
+        {},
+        [[]],
+        [None],
+        {"": None},
+        [2**40] * 3,
+    ),
+    *(
+        "",
+        "x",
+        "../../outside",
+        "/etc/passwd",
+        "__class__",
+        "forward",
+        "conv1.__dict__",
+        "\u0000",
+        "a" * 5000,
+    ),
 )
 FACTORIES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("os:system", {"command": "touch pwned"}),
@@ -45,7 +76,10 @@ FACTORIES: tuple[tuple[str, dict[str, Any]], ...] = (
 def rehash(folder: Path) -> None:
     """Make the manifest fit the files, as someone who means harm would."""
     path = folder / "manifest.json"
-    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in json.loads(path.read_text())["files"]}
+    files = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in json.loads(path.read_text())["files"]
+    }
     path.write_text(json.dumps({"schema": 1, "files": files}, indent=2) + "\n")
 
 
@@ -66,7 +100,9 @@ def _bytes(folder: Path, rng: random.Random) -> None:
     content = bytearray(path.read_bytes())
     head = rng.random() < 0.5  # headers are where the structure is
     for _ in range(rng.choice([1, 1, 1, 2, 20])):
-        content[rng.randrange(min(len(content), 400) if head else len(content))] ^= rng.randrange(1, 256)
+        content[rng.randrange(min(len(content), 400) if head else len(content))] ^= rng.randrange(
+            1, 256
+        )
     path.write_bytes(bytes(content))
 
 
@@ -76,13 +112,21 @@ def _bytes_rehashed(folder: Path, rng: random.Random) -> None:
     at = rng.randrange(min(len(content), 400) if rng.random() < 0.7 else len(content))
     part = bytes(rng.randrange(256) for _ in range(rng.randrange(1, 9)))
     path.write_bytes(
-        rng.choice([content[:at] + part + content[at + len(part) :], content[:at], content[:at] + part + content[at:]])
+        rng.choice(
+            [
+                content[:at] + part + content[at + len(part) :],
+                content[:at],
+                content[:at] + part + content[at:],
+            ]
+        )
     )
     rehash(folder)
 
 
 def _json(folder: Path, rng: random.Random) -> None:
-    path = folder / rng.choice([name for name in _read(folder) if name in ("plan.json", "blocks.json")])
+    path = folder / rng.choice(
+        [name for name in _read(folder) if name in ("plan.json", "blocks.json")]
+    )
     data = json.loads(path.read_text())
     for _ in range(rng.choice([1, 1, 1, 3])):
         holder, key = rng.choice(list(_places(data)))
@@ -102,7 +146,16 @@ def _json(folder: Path, rng: random.Random) -> None:
 def _manifest(folder: Path, rng: random.Random) -> None:
     path = folder / "manifest.json"
     data = json.loads(path.read_text())
-    name = rng.choice(["../../outside", "/etc/passwd", "evil.py", "C:\\x", "plan.json/../x", "buffers.safetensors"])
+    name = rng.choice(
+        [
+            "../../outside",
+            "/etc/passwd",
+            "evil.py",
+            "C:\\x",
+            "plan.json/../x",
+            "buffers.safetensors",
+        ]
+    )
     data["files"][name] = rng.choice(list(data["files"].values()))
     if rng.random() < 0.5:
         del data["files"][rng.choice(READ)]
@@ -134,21 +187,39 @@ _KINDS: dict[str, Callable[[Path, random.Random], None]] = {
 
 def _places(data: Any) -> Iterator[tuple[Any, Any]]:
     """Every (container, key) in a JSON value."""
-    items = list(data.items()) if isinstance(data, dict) else list(enumerate(data)) if isinstance(data, list) else []
+    items = (
+        list(data.items())
+        if isinstance(data, dict)
+        else list(enumerate(data))
+        if isinstance(data, list)
+        else []
+    )
     for key, value in items:
         yield data, key
         yield from _places(value)
 
 
 _events: list[str] | None = None
-_WATCHED = ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect", "pickle.find_class", "os.remove")
+_WATCHED = (
+    "os.system",
+    "subprocess.Popen",
+    "os.exec",
+    "os.posix_spawn",
+    "socket.connect",
+    "pickle.find_class",
+    "os.remove",
+)
 _WATCHED += ("os.rename", "os.mkdir", "os.symlink", "shutil.", "ctypes.dlopen", "os.fork")
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if _events is None:
         return
-    writes = event == "open" and isinstance(arguments[1], str) and any(letter in arguments[1] for letter in "wax+")
+    writes = (
+        event == "open"
+        and isinstance(arguments[1], str)
+        and any(letter in arguments[1] for letter in "wax+")
+    )
     if writes or event.startswith(_WATCHED):
         _events.append(f"{event} {arguments[:2]}")
 
@@ -170,8 +241,12 @@ def watched() -> Iterator[list[str]]:
 Table = dict[str, dict[str, int]]
 
 
-def run(saved: Path, place: Path, seeds: range, load: Callable[[Path], Any], allowed: type[Exception]) -> Table:
-    """Load damaged copies; kind of damage → outcome → how often. Anything but an allowed error or a load is raised."""
+def run(
+    saved: Path, place: Path, seeds: range, load: Callable[[Path], Any], allowed: type[Exception]
+) -> Table:
+    """Load damaged copies; kind of damage → outcome → how often. Anything but an allowed error or a
+    load is raised.
+    """
     table: Table = {}
     for seed in seeds:
         folder = place / "damaged"
@@ -185,7 +260,9 @@ def run(saved: Path, place: Path, seeds: range, load: Callable[[Path], Any], all
             except allowed as error:
                 outcome = f"refused ({type(error).__name__})"
             except BaseException as error:
-                raise AssertionError(f"seed {seed}, {kind}: {type(error).__name__}: {error}") from error
+                raise AssertionError(
+                    f"seed {seed}, {kind}: {type(error).__name__}: {error}"
+                ) from error
         assert not events, (seed, kind, events)
         assert sorted(place.rglob("*")) == before, (seed, kind)
         table.setdefault(kind, {}).setdefault(outcome, 0)

@@ -1,7 +1,9 @@
-"""What a pruned network must compute, found without niwaki's own check: the original with other weights, run plainly.
+"""What a pruned network must compute, found without niwaki's own check: the original with other
+weights, run plainly.
 
-A unit that goes is one whose columns in every consumer are zero; a mixing adds its columns to those of kept units. Both
-are done index by index on a copy of the original, with no view, no terms and no tape.
+A unit that goes is one whose columns in every consumer are zero; a mixing adds its columns to those
+of kept units. Both are done index by index on a copy of the original, with no view, no terms and no
+tape.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from niwaki.compensation import Mixing
-from niwaki.graph import Graph, Group, Role, call, named_state, tensors_in
-from niwaki.plan import Plan
+from niwaki.core.mixing import Mixing
+from niwaki.core.plan import Plan
+from niwaki.graph import Graph, Group, Role
+from niwaki.running import call, named_state, tensors_in
 
 
 def is_simple(graph: Graph, plan: Plan) -> bool:
@@ -24,7 +27,9 @@ def is_simple(graph: Graph, plan: Plan) -> bool:
 
 
 def plainly_read(group: Group) -> bool:
-    """Whether the units of a group are read by weights alone, and no statistics are taken over them."""
+    """Whether the units of a group are read by weights alone, and no statistics are taken over
+    them.
+    """
     return group.fold_obstacle is None and group.normalised is None
 
 
@@ -33,18 +38,28 @@ def masked(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing]) -> nn.Module
     model = copy.deepcopy(graph.model)
     state = named_state(model)
     for name, units in plan.kept.items():
-        matrix = mixings[name].matrix if name in mixings else Mixing.selecting(plan[name].width, units).matrix
+        matrix = (
+            mixings[name].matrix
+            if name in mixings
+            else Mixing.selecting(plan[name].width, units).matrix
+        )
         for piece in graph[name].of_role(Role.CONSUMER):
             tensor = state[piece.tensor]
             reader = mixings[name].at(piece.tensor) if name in mixings else Mixing(matrix)
             if reader.shift is not None:
-                _add_behind(model, tensor, _constant(tensor, piece.axis, piece.units.tolist(), reader.shift))
-            tensor.data = _mixed(tensor.detach(), piece.axis, piece.units.tolist(), list(units), reader.matrix)
+                _add_behind(
+                    model, tensor, _constant(tensor, piece.axis, piece.units.tolist(), reader.shift)
+                )
+            tensor.data = _mixed(
+                tensor.detach(), piece.axis, piece.units.tolist(), list(units), reader.matrix
+            )
     return model
 
 
 def _constant(tensor: Tensor, axis: int, owner: list[int], shift: Tensor) -> Tensor:
-    """What a layer puts out, channel by channel, of inputs that are the shift of their unit everywhere."""
+    """What a layer puts out, channel by channel, of inputs that are the shift of their unit
+    everywhere.
+    """
     columns = tensor.detach().movedim(axis, 0)
     out = torch.zeros(columns.shape[1], dtype=torch.float64)
     for index, unit in enumerate(owner):

@@ -1,4 +1,6 @@
-"""Saved networks: they come back equal to the last bit, and what is damaged, foreign or harmful is refused by name."""
+"""Saved networks: they come back equal to the last bit, and what is damaged, foreign or harmful is
+refused by name.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import niwaki
-from niwaki.checkpoint import read_blueprint
-from niwaki.criteria import Estimation
-from niwaki.criteria.activations import Sampling
-from niwaki.errors import CheckpointError, NiwakiError, OutputError
-from niwaki.selection.blocks import CutOff
+from niwaki.core.errors import CheckpointError, NiwakiError, OutputError
+from niwaki.io.artefact import read_blueprint
+from niwaki.methods.mint._layer_dependencies import Estimation
+from niwaki.methods.mint.activations import Sampling
+from niwaki.methods.mint.blocks import CutOff
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[1]
@@ -49,7 +51,7 @@ def saved(tmp_path: Path, quick_latency: None) -> tuple[niwaki.Result, Path]:
 
 def outputs(model: nn.Module, inputs: Any) -> list[Any]:
     with torch.no_grad():
-        return tree_leaves(niwaki.graph.call(model, inputs))
+        return tree_leaves(niwaki.running.call(model, inputs))
 
 
 def test_it_comes_back_to_the_last_bit(saved: tuple[niwaki.Result, Path]) -> None:
@@ -77,7 +79,9 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
 """
 
 
-def test_every_model_of_the_zoo_comes_back_in_a_new_process(tmp_path: Path, quick_latency: None) -> None:
+def test_every_model_of_the_zoo_comes_back_in_a_new_process(
+    tmp_path: Path, quick_latency: None
+) -> None:
     names = []
     for name in zoo.MODELS:
         model = zoo.build(name)
@@ -88,7 +92,10 @@ def test_every_model_of_the_zoo_comes_back_in_a_new_process(tmp_path: Path, quic
         niwaki.save(result, tmp_path / name / "net", model=f"zoo:build:name='{name}'")
         inputs = zoo.inputs(model, 2)
         wanted = outputs(result.model, copy.deepcopy(inputs))
-        torch.save((inputs, [a if isinstance(a, torch.Tensor) else None for a in wanted]), tmp_path / name / "outputs.pt")
+        torch.save(
+            (inputs, [a if isinstance(a, torch.Tensor) else None for a in wanted]),
+            tmp_path / name / "outputs.pt",
+        )
         names.append(name)
     assert len(names) > len(zoo.MODELS) * 0.9
     done = python("-c", LOAD_ALL, str(tmp_path))
@@ -98,7 +105,14 @@ def test_every_model_of_the_zoo_comes_back_in_a_new_process(tmp_path: Path, quic
 def python(*words: str, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "benchmarks")])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **more}
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, cwd=cwd, timeout=300)
+    return subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cwd,
+        timeout=300,
+    )
 
 
 def test_memory_layout_and_precision_come_back(tmp_path: Path, quick_latency: None) -> None:
@@ -111,7 +125,9 @@ def test_memory_layout_and_precision_come_back(tmp_path: Path, quick_latency: No
         assert mine.stride() == other.stride()
 
 
-def test_a_network_pruned_twice_comes_back_from_its_original(saved: tuple[niwaki.Result, Path], tmp_path: Path) -> None:
+def test_a_network_pruned_twice_comes_back_from_its_original(
+    saved: tuple[niwaki.Result, Path], tmp_path: Path
+) -> None:
     first, folder = saved
     x = niwaki.models.example_inputs(first.model)
     for start in (first.model, niwaki.load(folder)):  # in one process, and after a save
@@ -121,7 +137,9 @@ def test_a_network_pruned_twice_comes_back_from_its_original(saved: tuple[niwaki
         with torch.no_grad():
             assert torch.equal(again(x), third.model(x))
         steps = read_blueprint(tmp_path / "thrice").steps
-        assert [dict(step.groups) for step in steps] == [dict(r.plan.groups) for r in (first, second, third)]
+        assert [dict(step.groups) for step in steps] == [
+            dict(r.plan.groups) for r in (first, second, third)
+        ]
     assert niwaki.count_params(third.model) < 0.5 * niwaki.count_params(first.model)
 
 
@@ -146,14 +164,17 @@ def test_it_comes_back_with_the_original_in_hand(saved: tuple[niwaki.Result, Pat
     assert niwaki.count_params(original) == params  # what was handed over is not changed
 
 
-def test_it_loads_where_niwaki_is_not_installed(saved: tuple[niwaki.Result, Path], tmp_path: Path) -> None:
+def test_it_loads_where_niwaki_is_not_installed(
+    saved: tuple[niwaki.Result, Path], tmp_path: Path
+) -> None:
     result, folder = saved
     x = niwaki.models.example_inputs(result.model)
     with torch.no_grad():
         torch.save((niwaki.models.build("resnet20"), x, result.model(x)), tmp_path / "given.pt")
     script = (
         "import sys, torch; original, x, wanted = torch.load('../given.pt', weights_only=False)\n"
-        "for name in [name for name in sys.modules if name.startswith('niwaki')]: del sys.modules[name]\n"
+        "for name in [name for name in sys.modules if name.startswith('niwaki')]: del "
+        "sys.modules[name]\n"
         "sys.modules['niwaki'] = None\n"  # importing it from here on fails
         "from load_without_niwaki import load_pruned\n"
         "with torch.no_grad(): print(torch.equal(load_pruned('.', original)(x), wanted))"
@@ -163,13 +184,17 @@ def test_it_loads_where_niwaki_is_not_installed(saved: tuple[niwaki.Result, Path
     assert len((folder / "load_without_niwaki.py").read_text().splitlines()) < 140
 
 
-def test_layers_of_blocks_load_where_niwaki_is_not_installed(tmp_path: Path, quick_latency: None) -> None:
+def test_layers_of_blocks_load_where_niwaki_is_not_installed(
+    tmp_path: Path, quick_latency: None
+) -> None:
     torch.manual_seed(0)
     model = niwaki.models.build("digits-cnn").eval()
     x = niwaki.models.example_inputs(model)
     calibration = niwaki.Calibration.labelled([(torch.rand(60, 1, 8, 8), torch.arange(60) % 10)])
     estimation = Estimation(4, sampling=Sampling(6))
-    result = niwaki.trim(model, x, calibration=calibration, estimation=estimation, cut_off=CutOff(params=0.7))
+    result = niwaki.trim(
+        model, x, calibration=calibration, estimation=estimation, cut_off=CutOff(params=0.7)
+    )
     held = [type(layer).__name__ for layer in result.model.modules() if hasattr(layer, "blocks")]
     assert set(held) == {"BlockConv2d", "BlockLinear"}
     folder = niwaki.save(result, tmp_path / "trimmed")
@@ -177,28 +202,39 @@ def test_layers_of_blocks_load_where_niwaki_is_not_installed(tmp_path: Path, qui
         torch.save((niwaki.models.build("digits-cnn"), x, result.model(x)), tmp_path / "given.pt")
     script = (
         "import sys, torch; original, x, wanted = torch.load('../given.pt', weights_only=False)\n"
-        "for name in [name for name in sys.modules if name.startswith('niwaki')]: del sys.modules[name]\n"
+        "for name in [name for name in sys.modules if name.startswith('niwaki')]: del "
+        "sys.modules[name]\n"
         "sys.modules['niwaki'] = None\n"
         "from load_without_niwaki import load_pruned\n"
-        "with torch.no_grad(): torch.testing.assert_close(load_pruned('.', original)(x), wanted, rtol=1e-4, atol=1e-6)\n"
+        "with torch.no_grad(): torch.testing.assert_close(load_pruned('.', original)(x), wanted, "
+        "rtol=1e-4, atol=1e-6)\n"
         "print(type(original.conv2).__name__, type(original.fc1).__name__, sys.modules['niwaki'])"
     )
     done = python("-c", script, cwd=folder)
     assert done.stdout == "Conv2d Linear None\n", done.stderr
-    assert "ordinary ones there, with zeros where a block is gone" in (folder / "README.md").read_text()
+    assert (
+        "ordinary ones there, with zeros where a block is gone"
+        in (folder / "README.md").read_text()
+    )
 
 
 def test_the_model_card_has_the_table(saved: tuple[niwaki.Result, Path]) -> None:
     result, folder = saved
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: pytorch")
-    assert f"| parameters | {result.record.before.params:,} | {result.record.after.params:,} |" in card
+    assert (
+        f"| parameters | {result.record.before.params:,} | {result.record.after.params:,} |" in card
+    )
     assert "niwaki.load('pruned')" in card
 
 
-def test_a_factory_of_ones_own_is_named_with_its_arguments(tmp_path: Path, quick_latency: None) -> None:
+def test_a_factory_of_ones_own_is_named_with_its_arguments(
+    tmp_path: Path, quick_latency: None
+) -> None:
     result = niwaki.prune(own_factory(20).eval(), torch.randn(2, 7))
-    folder = niwaki.save(result, tmp_path / "a", model="test_artefact:own_factory", arguments={"width": 20})
+    folder = niwaki.save(
+        result, tmp_path / "a", model="test_artefact:own_factory", arguments={"width": 20}
+    )
     assert niwaki.count_params(niwaki.load(folder)) == result.record.after.params
     with pytest.raises(CheckpointError, match="does not build the original"):
         niwaki.save(result, tmp_path / "b", model="test_artefact:own_factory")
@@ -218,19 +254,34 @@ def test_a_network_changed_since_it_was_built_is_saved_without_its_factory(
     assert read_blueprint(folder).factory is None
 
 
-def test_a_factory_that_does_not_say_what_it_makes_must_be_given(tmp_path: Path, quick_latency: None) -> None:
+def test_a_factory_that_does_not_say_what_it_makes_must_be_given(
+    tmp_path: Path, quick_latency: None
+) -> None:
     result = niwaki.prune(own_factory().eval(), torch.randn(2, 7))
     folder = niwaki.save(result, tmp_path / "a", model="test_artefact:own_factory")
     rewrite(folder, lambda plan: plan.update(factory="test_artefact:silent_factory"))
-    with pytest.raises(CheckpointError, match=r"does not say that it returns an nn\.Module.*load\(folder, model="):
+    with pytest.raises(
+        CheckpointError, match=r"does not say that it returns an nn\.Module.*load\(folder, model="
+    ):
         niwaki.load(folder)
-    assert niwaki.count_params(niwaki.load(folder, "test_artefact:silent_factory")) == result.record.after.params
+    assert (
+        niwaki.count_params(niwaki.load(folder, "test_artefact:silent_factory"))
+        == result.record.after.params
+    )
 
 
 LIBRARIES: dict[str, tuple[str, dict[str, Any], Callable[[], Any]]] = {
     "resnet18": ("timm:resnet18:num_classes=7", {}, lambda: torch.randn(2, 3, 64, 64)),
-    "mobilenetv3": ("timm:mobilenetv3_small_050:num_classes=7", {}, lambda: torch.randn(2, 3, 64, 64)),
-    "vit": ("timm:vit_tiny_patch16_224:num_classes=7,depth=2,img_size=64", {}, lambda: torch.randn(2, 3, 64, 64)),
+    "mobilenetv3": (
+        "timm:mobilenetv3_small_050:num_classes=7",
+        {},
+        lambda: torch.randn(2, 3, 64, 64),
+    ),
+    "vit": (
+        "timm:vit_tiny_patch16_224:num_classes=7,depth=2,img_size=64",
+        {},
+        lambda: torch.randn(2, 3, 64, 64),
+    ),
     "bert": (
         "transformers:BertForSequenceClassification",
         {
@@ -248,7 +299,9 @@ LIBRARIES: dict[str, tuple[str, dict[str, Any], Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_networks_of_timm_and_transformers_come_back_as_such(name: str, tmp_path: Path, quick_latency: None) -> None:
+def test_networks_of_timm_and_transformers_come_back_as_such(
+    name: str, tmp_path: Path, quick_latency: None
+) -> None:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     spec, arguments, make = LIBRARIES[name]
     try:
@@ -269,18 +322,26 @@ def test_networks_of_timm_and_transformers_come_back_as_such(name: str, tmp_path
 
 
 def test_another_model_is_refused(saved: tuple[niwaki.Result, Path]) -> None:
-    for other in (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)), niwaki.models.build("resnet32"), saved[0].model):
+    for other in (
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)),
+        niwaki.models.build("resnet32"),
+        saved[0].model,
+    ):
         with pytest.raises(CheckpointError, match="another model"):
             niwaki.load(saved[1], model=other)
 
 
-def test_a_model_that_was_not_pruned_is_refused(saved: tuple[niwaki.Result, Path], tmp_path: Path) -> None:
+def test_a_model_that_was_not_pruned_is_refused(
+    saved: tuple[niwaki.Result, Path], tmp_path: Path
+) -> None:
     other = niwaki.Result(niwaki.models.build("resnet20"), saved[0].plan, saved[0].record, {})
     with pytest.raises(CheckpointError, match="not a network that niwaki pruned"):
         niwaki.save(other, tmp_path / "other")
 
 
-def test_a_graph_of_operators_is_refused_and_can_be_exported(tmp_path: Path, quick_latency: None) -> None:
+def test_a_graph_of_operators_is_refused_and_can_be_exported(
+    tmp_path: Path, quick_latency: None
+) -> None:
     model = zoo.build("ConvNoBias")
     result = niwaki.prune(model, zoo.inputs(model, 1), compensation="none", form="graph")
     with pytest.raises(CheckpointError, match="is a graph of operators"):
@@ -290,7 +351,9 @@ def test_a_graph_of_operators_is_refused_and_can_be_exported(tmp_path: Path, qui
 
 
 @pytest.mark.parametrize("name", ["plan.json", "model.safetensors", "record.json", "manifest.json"])
-def test_any_changed_byte_and_any_missing_file_is_named(saved: tuple[niwaki.Result, Path], name: str) -> None:
+def test_any_changed_byte_and_any_missing_file_is_named(
+    saved: tuple[niwaki.Result, Path], name: str
+) -> None:
     path = saved[1] / name
     content = path.read_bytes()
     for at in (0, len(content) // 3, len(content) - 1):
@@ -322,16 +385,33 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda p: p.update(extra=1), "too much: extra"),
         (lambda p: p.pop("steps"), "lacks or has too much: steps"),
         (lambda p: p["steps"][0]["layer1.0.conv1"].update(kept=[0, 99]), r"layer1\.0\.conv1"),
-        (lambda p: p["tensors"].update({"conv1.weight": [[16, 3, 3, 3], [2**62, 3, 3, 3]]}), "before and after a pruning"),
-        (lambda p: p["tensors"].update({"conv1.weight": [[2**30] * 9, [1] * 9]}), "before and after a pruning"),
+        (
+            lambda p: p["tensors"].update({"conv1.weight": [[16, 3, 3, 3], [2**62, 3, 3, 3]]}),
+            "before and after a pruning",
+        ),
+        (
+            lambda p: p["tensors"].update({"conv1.weight": [[2**30] * 9, [1] * 9]}),
+            "before and after a pruning",
+        ),
         (lambda p: p["tensors"].update({"../../x": [[4], [2]]}), "another model"),
         (lambda p: p["attributes"].update({"": {"forward": [1, 2]}}), "another model"),
         (lambda p: p["attributes"].update({"conv1": {"__dict__": [1, 2]}}), "another model"),
-        (lambda p: p["attributes"].update({"conv1": {"kernel_size": [[3, 3], [10**30, 1]]}}), "before and after a pruning"),
+        (
+            lambda p: p["attributes"].update({"conv1": {"kernel_size": [[3, 3], [10**30, 1]]}}),
+            "before and after a pruning",
+        ),
         (lambda p: p.update(factory="resnet32"), "another model"),
         (lambda p: p.update(factory="resnet2O"), "resnet20"),
-        (lambda p: p.update(factory="os:system", arguments={"command": "touch pwned"}), "Python's own code"),
-        (lambda p: p.update(factory="torch.hub:load", arguments={"repo_or_dir": "a/b", "model": "c"}), "does not say"),
+        (
+            lambda p: p.update(factory="os:system", arguments={"command": "touch pwned"}),
+            "Python's own code",
+        ),
+        (
+            lambda p: p.update(
+                factory="torch.hub:load", arguments={"repo_or_dir": "a/b", "model": "c"}
+            ),
+            "does not say",
+        ),
         (lambda p: p.update(factory="nowhere.nets:build"), "cannot import"),
         (lambda p: p.update(arguments={"classes": 10**9}), "no network has"),
         (lambda p: p.update(arguments={"classes": 2**23}), "far larger|of 536"),
@@ -339,7 +419,9 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda p: p.update(factory="timm:hf-hub:evil/x", arguments={}), "evil/x|timm"),
     ],
 )
-def test_a_plan_with_what_cannot_be_is_refused(saved: tuple[niwaki.Result, Path], change: Any, said: str) -> None:
+def test_a_plan_with_what_cannot_be_is_refused(
+    saved: tuple[niwaki.Result, Path], change: Any, said: str
+) -> None:
     rewrite(saved[1], change)
     with fuzz.watched() as events, pytest.raises(CheckpointError, match=said):
         niwaki.load(saved[1])
@@ -358,7 +440,9 @@ def test_names_in_the_manifest_are_no_paths(saved: tuple[niwaki.Result, Path]) -
 def test_code_beside_the_weights_is_not_run(
     saved: tuple[niwaki.Result, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (saved[1] / "evil.py").write_text("import torch\nopen('pwned', 'w')\ndef build() -> torch.nn.Module: ...\n")
+    (saved[1] / "evil.py").write_text(
+        "import torch\nopen('pwned', 'w')\ndef build() -> torch.nn.Module: ...\n"
+    )
     rewrite(saved[1], lambda plan: plan.update(factory="evil:build", arguments={}))
     monkeypatch.chdir(saved[1])
     with pytest.raises(CheckpointError, match="evil"):
@@ -381,11 +465,13 @@ def test_weights_with_nan_are_refused(saved: tuple[niwaki.Result, Path], tmp_pat
     assert not (tmp_path / "broken").exists()
 
 
-def test_a_full_disk_leaves_what_was_there(saved: tuple[niwaki.Result, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_what_was_there(
+    saved: tuple[niwaki.Result, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("niwaki.checkpoint.artefact.save_file", full)
+    monkeypatch.setattr("niwaki.io.artefact.save_file", full)
     with pytest.raises(OutputError, match="No space left"):
         niwaki.save(saved[0], saved[1], overwrite=True)
     monkeypatch.undo()
@@ -400,7 +486,9 @@ def test_nothing_is_replaced_unasked(saved: tuple[niwaki.Result, Path]) -> None:
     assert niwaki.count_params(niwaki.load(saved[1])) == saved[0].record.after.params
 
 
-def test_fuzzed_folders_are_refused_and_nothing_else_happens(tmp_path: Path, quick_latency: None) -> None:
+def test_fuzzed_folders_are_refused_and_nothing_else_happens(
+    tmp_path: Path, quick_latency: None
+) -> None:
     """The long version: benchmarks/fuzz_artefact.py."""
     model = niwaki.models.build("digits-cnn").eval()
     result = niwaki.prune(model, niwaki.models.example_inputs(model))

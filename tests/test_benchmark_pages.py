@@ -32,11 +32,15 @@ def test_the_page_on_mint_shows_its_record(tmp_path: Path, monkeypatch: pytest.M
     mint.write_page(made_up, page)
     text = page.read_text(encoding="utf-8")
     assert text.startswith(f"before\n{mint.START}\n| a core, 2 cores | measured | floor |\n")
-    assert "| one of the 8 × 8 estimates of a layer pair | 8.0 ms, 500 × less | 500 × less |" in text
+    assert (
+        "| one of the 8 × 8 estimates of a layer pair | 8.0 ms, 500 × less | 500 × less |" in text
+    )
     assert "old" not in text
     assert text.endswith(f"\n{mint.END}\nafter\n")
 
     record = ROOT / "benchmarks" / "records" / "mint.json"
     if record.is_file():
         shown = (ROOT / "docs" / "mint.md").read_text(encoding="utf-8")
-        assert mint.as_markdown(json.loads(record.read_text(encoding="utf-8"))) in shown, "write the page again: --read, --page"
+        assert mint.as_markdown(json.loads(record.read_text(encoding="utf-8"))) in shown, (
+            "write the page again: --read, --page"
+        )

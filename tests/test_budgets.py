@@ -1,4 +1,6 @@
-"""Budgets in real units: predicted ones hold exactly, measured ones are measured, and what they cost is said beforehand."""
+"""Budgets in real units: predicted ones hold exactly, measured ones are measured, and what they
+cost is said beforehand.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import niwaki
-from niwaki.errors import BudgetError, SettingError, UnknownNameError
-from niwaki.graph import batch_size, batched, call
-from niwaki.measure import Ratio, count_macs, cpu_threads, latency_ratio, layer_costs, peak_memory
+from niwaki.core.errors import BudgetError, SettingError, UnknownNameError
+from niwaki.measure import Ratio, cpu_threads, latency_ratio, layer_costs, peak_memory
 from niwaki.measure.latency import _ratio
-from niwaki.measure.macs import FORMULAS, plain_attention
-from niwaki.surgery import MeasuredCost
+from niwaki.measure.macs import FORMULAS, count_macs, plain_attention
+from niwaki.pruning.cost import MeasuredCost
+from niwaki.running import batch_size, batched, call
 
 pytestmark = pytest.mark.usefixtures("quick_latency", "one_thread")
 MEASURES = {
@@ -47,14 +49,20 @@ def test_a_budget_is_met_and_not_far_undercut(resnet: nn.Module, unit: str, scop
 def test_counts_are_what_kernels_like(resnet: nn.Module, multiple: int) -> None:
     x = niwaki.models.example_inputs(resnet)
     result = niwaki.prune(resnet, x, budget="macs=0.3", multiple=multiple, compensation="none")
-    assert all(len(kept.units) % multiple == 0 or len(kept.units) == kept.width for kept in result.plan.values())
+    assert all(
+        len(kept.units) % multiple == 0 or len(kept.units) == kept.width
+        for kept in result.plan.values()
+    )
     assert niwaki.count_macs(result.model, x) <= 0.7 * niwaki.count_macs(resnet, x)
 
 
 def test_what_is_dear_goes_first_where_cost_decides() -> None:
     """Two layers of the same scores, one of which costs four times as much: its units go first."""
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(4), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.MaxPool2d(4),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.Conv2d(8, 2, 1),
     ).eval()
     graph = niwaki.trace(model, torch.randn(2, 3, 16, 16))
     scores = {group.name: torch.arange(1.0, 9.0) for group in graph.groups}
@@ -73,11 +81,13 @@ def slow(monkeypatch: pytest.MonkeyPatch, noise: float = 0.0, floor: float = 0.0
         share = floor + (1 - floor) * count_macs(second, inputs) / count_macs(first, inputs)
         return Ratio(share, share * (1 - noise), share * (1 + noise), 10)
 
-    monkeypatch.setattr(sys.modules["niwaki.surgery.cost"], "latency_ratio", ratio)
+    monkeypatch.setattr(sys.modules["niwaki.pruning.cost"], "latency_ratio", ratio)
     return looks
 
 
-def test_latency_is_measured_on_networks_of_those_sizes(resnet: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latency_is_measured_on_networks_of_those_sizes(
+    resnet: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looks = slow(monkeypatch)
     x = niwaki.models.example_inputs(resnet)
     result = niwaki.prune(resnet, x, budget="latency=0.5,batch=3,threads=1", compensation="none")
@@ -90,13 +100,17 @@ def test_latency_is_measured_on_networks_of_those_sizes(resnet: nn.Module, monke
     assert result.record.settings["budget"] == "latency=0.5,batch=3,threads=1"
 
 
-def test_a_latency_that_cannot_be_had_is_refused_with_what_can(resnet: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_latency_that_cannot_be_had_is_refused_with_what_can(
+    resnet: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slow(monkeypatch, floor=0.7)
     with pytest.raises(BudgetError, match=r"cannot remove 50.0% of the latency.*at most"):
         niwaki.prune(resnet, niwaki.models.example_inputs(resnet), budget="latency=0.5")
 
 
-def test_timings_that_swing_are_looked_at_again_and_then_given_up(resnet: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timings_that_swing_are_looked_at_again_and_then_given_up(
+    resnet: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looks = slow(monkeypatch, noise=0.5)
     graph = niwaki.trace(resnet, niwaki.models.example_inputs(resnet))
     cost = MeasuredCost(graph, niwaki.Budget.parse("latency=0.5"))
@@ -104,21 +118,27 @@ def test_timings_that_swing_are_looked_at_again_and_then_given_up(resnet: nn.Mod
         cost.of(resnet)
     assert len(looks) == 3
     looks.clear()
-    cost.of(niwaki.prune(resnet, niwaki.models.example_inputs(resnet), budget=0.9).model, target=0.5)
+    cost.of(
+        niwaki.prune(resnet, niwaki.models.example_inputs(resnet), budget=0.9).model, target=0.5
+    )
     assert len(looks) == 1  # on which side of the target it lies is plain all the same
 
 
-def test_a_finished_network_that_is_too_slow_is_cut_further(resnet: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The throwaway networks look faster than the finished one: the aim moves until that one meets the budget."""
+def test_a_finished_network_that_is_too_slow_is_cut_further(
+    resnet: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The throwaway networks look faster than the finished one: the aim moves until that one meets
+    the budget.
+    """
     slow(monkeypatch)
-    quick = sys.modules["niwaki.surgery.cost"].latency_ratio
+    quick = sys.modules["niwaki.pruning.cost"].latency_ratio
 
     def ratio(first: nn.Module, second: nn.Module, inputs: Any, **settings: Any) -> Ratio:
         found = quick(first, second, inputs)
         more = 1.0 if settings.get("target") is not None else 1.1
         return Ratio(found.median * more, found.low * more, found.high * more, 10)
 
-    monkeypatch.setattr(sys.modules["niwaki.surgery.cost"], "latency_ratio", ratio)
+    monkeypatch.setattr(sys.modules["niwaki.pruning.cost"], "latency_ratio", ratio)
     x = niwaki.models.example_inputs(resnet)
     result = niwaki.prune(resnet, x, budget="latency=0.4", compensation="none")
     assert result.record.settings["latency_ratio"]["median"] <= 0.6
@@ -129,13 +149,17 @@ def test_the_preview_says_what_is_cut_then_and_cuts_nothing(resnet: nn.Module) -
     before = {name: tensor.clone() for name, tensor in resnet.state_dict().items()}
     foreseen = niwaki.preview(resnet, x, criterion="l1", budget="macs=0.5")
     result = niwaki.prune(resnet, x, criterion="l1", budget="macs=0.5")
-    assert {row.group: row.residual for row in foreseen.rows if row.residual is not None} == dict(result.residuals)
+    assert {row.group: row.residual for row in foreseen.rows if row.residual is not None} == dict(
+        result.residuals
+    )
     assert len(result.residuals) > 0
     assert dict(foreseen.plan.groups) == dict(result.plan.groups)
     assert foreseen.sizes["params"] == (result.record.before.params, result.record.after.params)
     assert foreseen.sizes["macs"] == (result.record.before.macs, result.record.after.macs)
     assert foreseen.sizes["bytes"] == (result.record.before.bytes, result.record.after.bytes)
-    assert all(0 <= row.lost < 1 - row.kept / row.width for row in foreseen.rows)  # the least of them go
+    assert all(
+        0 <= row.lost < 1 - row.kept / row.width for row in foreseen.rows
+    )  # the least of them go
     assert all(torch.equal(tensor, before[name]) for name, tensor in resnet.state_dict().items())
     assert "signal lost" in str(foreseen)
 
@@ -167,7 +191,11 @@ def test_macs_are_half_of_what_torch_counts(name: str) -> None:
     """On the real model and on real data, where `count_macs` runs a copy without data."""
     model = zoo.build(name)
     x = zoo.inputs(model, 1)
-    with torch.no_grad(), plain_attention(), FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+    with (
+        torch.no_grad(),
+        plain_attention(),
+        FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter,
+    ):
         call(model, x)
     assert count_macs(model, x) == round(counter.get_total_flops() / 2 / batch_size(x))
 

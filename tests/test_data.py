@@ -1,4 +1,6 @@
-"""Data sets: readers on small files written here, splits, normalisation, and the real files where they are."""
+"""Data sets: readers on small files written here, splits, normalisation, and the real files where
+they are.
+"""
 
 import gzip
 import io
@@ -16,8 +18,8 @@ import torch
 from PIL import Image
 
 from niwaki import data
+from niwaki.core.errors import DataError, MissingExtraError, SettingError, UnknownNameError
 from niwaki.data import HeldSplit, Normalization
-from niwaki.errors import DataError, MissingExtraError, SettingError, UnknownNameError
 
 PER_CLASS = 4
 RANDOM = np.random.default_rng(0)
@@ -40,7 +42,11 @@ def write_mnist(folder, *, zipped=True, side=28) -> np.ndarray:
 
 def batch(seed: int, labels=None, key=b"labels") -> dict:
     pixels = np.random.default_rng(seed).integers(0, 256, (20, 3072), dtype=np.uint8)
-    return {b"batch_label": b"one", key: list(range(10)) * 2 if labels is None else labels, b"data": pixels}
+    return {
+        b"batch_label": b"one",
+        key: list(range(10)) * 2 if labels is None else labels,
+        b"data": pixels,
+    }
 
 
 def write_cifar10(folder) -> None:
@@ -75,7 +81,9 @@ def held(count=10) -> HeldSplit:
 
 def test_batches_are_normalised_channel_by_channel() -> None:
     images, labels = list(held().batches(4))[1]
-    expected = (torch.arange(12, 24).view(4, 3) / 255 - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.5, 0.2, 0.1])
+    expected = (
+        torch.arange(12, 24).view(4, 3) / 255 - torch.tensor([0.5, 0.4, 0.3])
+    ) / torch.tensor([0.5, 0.2, 0.1])
     assert images.dtype == torch.float32
     assert torch.allclose(images.flatten(1), expected)
     assert labels.tolist() == [4, 5, 6, 7]
@@ -89,7 +97,9 @@ def test_batches_cover_everything_once() -> None:
 
 def test_the_generator_decides_the_order_and_images_stay_with_labels() -> None:
     def order(seed: int) -> list[int]:
-        return next(held().batches(10, shuffle=True, generator=torch.Generator().manual_seed(seed)))[1].tolist()
+        return next(
+            held().batches(10, shuffle=True, generator=torch.Generator().manual_seed(seed))
+        )[1].tolist()
 
     assert order(1) == order(1) != order(2)
     split = held()
@@ -114,7 +124,11 @@ def test_impossible_batches_are_refused_at_once(arguments) -> None:
 def test_splits_move_and_leave_the_original() -> None:
     split = held()
     moved = split.to("meta")
-    assert (moved.images.device.type, moved.labels.device.type, split.images.device.type) == ("meta", "meta", "cpu")
+    assert (moved.images.device.type, moved.labels.device.type, split.images.device.type) == (
+        "meta",
+        "meta",
+        "cpu",
+    )
 
 
 # digits, and what holds for every data set
@@ -159,10 +173,19 @@ def test_unknown_names_are_met_with_the_nearest() -> None:
         data.load("digits:normalise=half")
     with pytest.raises(UnknownNameError, match="did you mean 'validation'"):
         data.load("digits").split("valid")
-    assert data.available() == ["cifar10", "cifar100", "digits", "fashion-mnist", "imagefolder", "mnist"]
+    assert data.available() == [
+        "cifar10",
+        "cifar100",
+        "digits",
+        "fashion-mnist",
+        "imagefolder",
+        "mnist",
+    ]
 
 
-@pytest.mark.parametrize("spec", ["mnist:normalize=exact", "mnist:validation=1", "imagefolder:image_size=0"])
+@pytest.mark.parametrize(
+    "spec", ["mnist:normalize=exact", "mnist:validation=1", "imagefolder:image_size=0"]
+)
 def test_bad_settings_are_refused(spec) -> None:
     with pytest.raises(SettingError, match=spec.partition(":")[2].partition("=")[0]):
         data.load(spec)
@@ -190,7 +213,9 @@ def test_the_data_set_named_is_the_one_read(tmp_path) -> None:
     images = write_mnist(tmp_path / "fashion_mnist")
     found = data.load("fashion-mnist", tmp_path).split("test").images
     assert np.array_equal(found.squeeze(1).numpy(), images)
-    with pytest.raises(DataError, match="is the folder of mnist, by its name, not of fashion-mnist"):
+    with pytest.raises(
+        DataError, match="is the folder of mnist, by its name, not of fashion-mnist"
+    ):
         data.load("fashion-mnist", tmp_path / "mnist")
 
 
@@ -205,7 +230,9 @@ def test_train_and_validation_are_one_file_cut_in_two(tmp_path) -> None:
 
 def test_missing_files_say_what_was_looked_for_and_where(tmp_path) -> None:
     (tmp_path / "mnist").mkdir()
-    with pytest.raises(DataError, match=r"looked for train-images-idx3-ubyte\[.gz\] and .*train-\*.parquet.*/mnist"):
+    with pytest.raises(
+        DataError, match=r"looked for train-images-idx3-ubyte\[.gz\] and .*train-\*.parquet.*/mnist"
+    ):
         data.load("mnist", tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         data.load("mnist", tmp_path / "gone")
@@ -222,11 +249,23 @@ def test_missing_files_say_what_was_looked_for_and_where(tmp_path) -> None:
     [
         (lambda raw: raw[:60], "is damaged"),
         (lambda raw: b"not gzip at all", "is damaged"),
-        (lambda raw: gzip.compress(b"\x00\x00\x0d\x03" + gzip.decompress(raw)[4:]), "starts with 00 00 0d 03"),
-        (lambda raw: gzip.compress(gzip.decompress(raw)[:-9]), "promises 31360 bytes but holds 31351"),
+        (
+            lambda raw: gzip.compress(b"\x00\x00\x0d\x03" + gzip.decompress(raw)[4:]),
+            "starts with 00 00 0d 03",
+        ),
+        (
+            lambda raw: gzip.compress(gzip.decompress(raw)[:-9]),
+            "promises 31360 bytes but holds 31351",
+        ),
         (lambda raw: gzip.compress(b""), "not an IDX file"),
-        (lambda raw: gzip.compress(idx(np.zeros((39, 28, 28), np.uint8))), "39 images but 40 labels"),
-        (lambda raw: gzip.compress(idx(np.zeros((40, 8, 8), np.uint8))), r"shape \(1, 8, 8\); expected \(1, 28, 28\)"),
+        (
+            lambda raw: gzip.compress(idx(np.zeros((39, 28, 28), np.uint8))),
+            "39 images but 40 labels",
+        ),
+        (
+            lambda raw: gzip.compress(idx(np.zeros((40, 8, 8), np.uint8))),
+            r"shape \(1, 8, 8\); expected \(1, 28, 28\)",
+        ),
     ],
 )
 def test_damaged_idx_files_are_named(tmp_path, damage, message) -> None:
@@ -261,7 +300,9 @@ def test_cifar_batches_are_read_in_order(tmp_path, below) -> None:
 def test_cifar100_has_fine_labels(tmp_path) -> None:
     folder = tmp_path / "cifar-100-python"
     folder.mkdir()
-    content = batch(0, key=b"fine_labels", labels=list(range(80, 100))) | {b"coarse_labels": [3] * 20}
+    content = batch(0, key=b"fine_labels", labels=list(range(80, 100))) | {
+        b"coarse_labels": [3] * 20
+    }
     (folder / "test").write_bytes(pickle.dumps(content))
     test = data.load("cifar100", tmp_path).split("test")
     assert test.labels.tolist() == list(range(80, 100))
@@ -318,8 +359,12 @@ def test_a_lost_batch_is_missed(tmp_path) -> None:
 def test_parquet_shards_are_joined_in_order(tmp_path) -> None:
     pixels = RANDOM.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     blobs = [png(image) for image in pixels]
-    write_parquet(tmp_path / "cifar10" / "plain_text" / "test-00000-of-00002.parquet", blobs[:4], [0, 1, 2, 3])
-    write_parquet(tmp_path / "cifar10" / "plain_text" / "test-00001-of-00002.parquet", blobs[4:], [4, 5])
+    write_parquet(
+        tmp_path / "cifar10" / "plain_text" / "test-00000-of-00002.parquet", blobs[:4], [0, 1, 2, 3]
+    )
+    write_parquet(
+        tmp_path / "cifar10" / "plain_text" / "test-00001-of-00002.parquet", blobs[4:], [4, 5]
+    )
     test = data.load("cifar10", tmp_path).split("test")
     assert np.array_equal(test.images.permute(0, 2, 3, 1).numpy(), pixels)
     assert test.labels.tolist() == [0, 1, 2, 3, 4, 5]
@@ -332,7 +377,9 @@ def test_grey_parquet(tmp_path) -> None:
 
 
 def test_only_the_split_asked_for_is_decoded(tmp_path) -> None:
-    write_parquet(tmp_path / "test-00000-of-00001.parquet", [png(np.zeros((32, 32, 3), np.uint8))], [3])
+    write_parquet(
+        tmp_path / "test-00000-of-00001.parquet", [png(np.zeros((32, 32, 3), np.uint8))], [3]
+    )
     (tmp_path / "train-00000-of-00001.parquet").write_bytes(b"damaged")
     cifar = data.load("cifar10", tmp_path)
     assert len(cifar.split("test")) == 1
@@ -349,7 +396,12 @@ def test_only_the_split_asked_for_is_decoded(tmp_path) -> None:
         ([None, b""], [0, 1], {}, "an image without bytes"),
         ([b"", b""], [0, None], {}, "a label in column label that is no integer"),
         ([b""], ["cat"], {}, "a label in column label that is no integer"),
-        ([b""], [0], {"label": "fine_label"}, "has no column label; it has img.bytes, img.path, fine_label"),
+        (
+            [b""],
+            [0],
+            {"label": "fine_label"},
+            "has no column label; it has img.bytes, img.path, fine_label",
+        ),
         ([b""], [0], {"image": "picture"}, r"has no column img.bytes or image.bytes"),
     ],
 )
@@ -377,7 +429,10 @@ def test_without_a_root_the_hub_is_asked_and_its_failure_explained(monkeypatch) 
 
     monkeypatch.setattr("datasets.load_dataset", fail)
     mnist = data.load("mnist")
-    with pytest.raises(DataError, match=r"cannot fetch mnist.*ylecun/mnist.*no route to host.*give their folder as root"):
+    with pytest.raises(
+        DataError,
+        match=r"cannot fetch mnist.*ylecun/mnist.*no route to host.*give their folder as root",
+    ):
         mnist.split("train")
     assert asked == [("ylecun/mnist", "train")]
 
@@ -396,12 +451,22 @@ def test_what_the_hub_gives_is_decoded(monkeypatch, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "spec"), [("sklearn.datasets", "digits"), ("pyarrow", "cifar10"), ("PIL", "cifar10"), ("datasets", None)]
+    ("module", "spec"),
+    [
+        ("sklearn.datasets", "digits"),
+        ("pyarrow", "cifar10"),
+        ("PIL", "cifar10"),
+        ("datasets", None),
+    ],
 )
 def test_missing_libraries_name_the_extra(monkeypatch, tmp_path, module, spec) -> None:
     write_parquet(tmp_path / "test-00000-of-00001.parquet", [b""], [0])
     monkeypatch.setitem(sys.modules, module, None)
-    dataset = data.load("mnist") if spec is None else data.load(spec, None if spec == "digits" else tmp_path)
+    dataset = (
+        data.load("mnist")
+        if spec is None
+        else data.load(spec, None if spec == "digits" else tmp_path)
+    )
     with pytest.raises(MissingExtraError, match=r"niwaki\[data\]"):
         dataset.split("test")
 
@@ -462,7 +527,9 @@ def test_image_folder_errors(image_folder, tmp_path_factory) -> None:
 # the real files
 
 
-@pytest.mark.parametrize(("name", "mean"), [("mnist", 0.1325), ("fashion-mnist", 0.2868), ("cifar10", 0.4768)])
+@pytest.mark.parametrize(
+    ("name", "mean"), [("mnist", 0.1325), ("fashion-mnist", 0.2868), ("cifar10", 0.4768)]
+)
 def test_real_test_splits(shared_root, name, mean) -> None:
     dataset = data.load(f"{name}:normalize=none", shared_root / "data")
     test = dataset.split("test")

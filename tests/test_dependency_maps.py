@@ -1,4 +1,6 @@
-"""dependencies.json: what it says of a pruned network, how large it gets, what of it is refused, and that a report draws it."""
+"""dependencies.json: what it says of a pruned network, how large it gets, what of it is refused,
+and that a report draws it.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,17 @@ import torch
 from torch import Tensor
 
 import niwaki
-from niwaki.cli import main
-from niwaki.criteria import Dependency, unit_scores
-from niwaki.criteria.given import Given
-from niwaki.criteria.layer_dependencies import contiguous_groups
+from niwaki.cli.app import main
+from niwaki.core.records import DependencyMap, DependencyMaps, RecordError, read_dependencies
+from niwaki.core.records.dependency_maps import LARGEST, LIMIT, MOST
 from niwaki.graph.pairs import layer_pairs
-from niwaki.records import DependencyMap, DependencyMaps, RecordError, read_dependencies
-from niwaki.records.dependency_maps import LARGEST, LIMIT, MOST
+from niwaki.methods.given import Given
+from niwaki.methods.mint._layer_dependencies import Dependency, contiguous_groups
+from niwaki.methods.mint.blocks import CutOff
+from niwaki.methods.mint.criterion import unit_scores
+from niwaki.methods.mint.dependency_maps import dependency_maps
+from niwaki.pruning.trimming import trim
 from niwaki.report import read_runs, report_page
-from niwaki.selection.blocks import CutOff
-from niwaki.selection.dependency_maps import dependency_maps
-from niwaki.trim import trim
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 
@@ -38,7 +40,9 @@ def made_up(model: torch.nn.Module, groups: int = 8) -> list[Dependency]:
     found = []
     for pair in layer_pairs(niwaki.trace(model, niwaki.models.example_inputs(model))):
         sides = [contiguous_groups(site.count, groups) for site in (pair.writes, pair.reads)]
-        values = torch.rand(*(int(side.max()) + 1 for side in sides), generator=generator, dtype=torch.float64)
+        values = torch.rand(
+            *(int(side.max()) + 1 for side in sides), generator=generator, dtype=torch.float64
+        )
         found.append(Dependency(pair, values, sides[0], sides[1], none, none))
     return found
 
@@ -49,14 +53,20 @@ def share_by_block(item: Dependency, gone: Tensor) -> Tensor:
     gone = gone.reshape(*gone.shape[:2], -1).double().mean(2)
     groups = item.child_group[item.pair.rows], item.parent_group[item.pair.columns]
     rows, columns = item.values.shape
-    parts = [gone[groups[0] == row][:, groups[1] == column].mean() for row in range(rows) for column in range(columns)]
+    parts = [
+        gone[groups[0] == row][:, groups[1] == column].mean()
+        for row in range(rows)
+        for column in range(columns)
+    ]
     return torch.stack(parts).reshape(rows, columns)
 
 
 def test_what_is_said_to_be_gone_of_a_trimmed_network_is_gone(model: torch.nn.Module) -> None:
     found = made_up(model)
     found[2].values[:, 1] = 0  # a group of conv2 is read by nothing, and leaves
-    result = trim(model, niwaki.models.example_inputs(model), dependencies=found, cut_off=CutOff(params=0.6))
+    result = trim(
+        model, niwaki.models.example_inputs(model), dependencies=found, cut_off=CutOff(params=0.6)
+    )
     assert result.plan.kept
     graph = niwaki.trace(model, niwaki.models.example_inputs(model))
     indices = graph.kept_indices(result.plan.kept)
@@ -70,7 +80,10 @@ def test_what_is_said_to_be_gone_of_a_trimmed_network_is_gone(model: torch.nn.Mo
             left[kept] = True
             gone |= ~left.reshape([-1 if axis == other else 1 for other in range(gone.ndim)])
         torch.testing.assert_close(
-            torch.tensor(maps[item.pair.child].gone), share_by_block(item, gone).float(), atol=1e-6, rtol=0
+            torch.tensor(maps[item.pair.child].gone),
+            share_by_block(item, gone).float(),
+            atol=1e-6,
+            rtol=0,
         )
 
 
@@ -78,7 +91,9 @@ def test_what_is_said_to_be_gone_of_a_pruned_network_is_gone(model: torch.nn.Mod
     found = made_up(model)
     x = niwaki.models.example_inputs(model)
     graph = niwaki.trace(model, x)
-    result = niwaki.prune(model, x, criterion=Given(unit_scores(graph, found)), budget=0.3, compensation="none")
+    result = niwaki.prune(
+        model, x, criterion=Given(unit_scores(graph, found)), budget=0.3, compensation="none"
+    )
     indices = graph.kept_indices(result.plan.kept)
     partly = 0
     for item, drawn in zip(found, dependency_maps(found, units=result.plan).maps, strict=True):
@@ -100,14 +115,20 @@ def test_what_is_said_to_be_gone_of_a_pruned_network_is_gone(model: torch.nn.Mod
 def test_the_round_trip_keeps_four_digits_and_the_file_stays_small() -> None:
     generator = torch.Generator().manual_seed(0)
     values = tuple(tuple(row) for row in torch.rand(3, 5, generator=generator).double().tolist())
-    maps = DependencyMaps((DependencyMap("a", "ü", values, tuple((0.0, 1.0, 0.5, 0.0, 1.0) for _ in values)),))
+    maps = DependencyMaps(
+        (DependencyMap("a", "ü", values, tuple((0.0, 1.0, 0.5, 0.0, 1.0) for _ in values)),)
+    )
     again = DependencyMaps.from_json(maps.to_json())
     assert again.maps[0].child == "ü"
-    assert torch.allclose(torch.tensor(again.maps[0].values), torch.tensor(values), atol=6e-5, rtol=0)
+    assert torch.allclose(
+        torch.tensor(again.maps[0].values), torch.tensor(values), atol=6e-5, rtol=0
+    )
     assert again.maps[0].gone == maps.maps[0].gone
     assert DependencyMaps.from_json(again.to_json()) == again
     assert DependencyMaps.from_json(DependencyMaps(()).to_json()) == DependencyMaps(())
-    full = DependencyMap("a", "b", *(tuple((1 / 3,) * LARGEST for _ in range(LARGEST)) for _ in range(2)))
+    full = DependencyMap(
+        "a", "b", *(tuple((1 / 3,) * LARGEST for _ in range(LARGEST)) for _ in range(2))
+    )
     most = DependencyMaps((full,) * (MOST // LARGEST**2))
     assert len(most.to_json()) < LIMIT
     with pytest.raises(RecordError, match="use coarser groups"):
@@ -125,7 +146,12 @@ def test_many_groups_are_put_together(model: torch.nn.Module) -> None:
     assert max(len(item.values) for item in many.maps) == 16
 
 
-GOOD: dict[str, Any] = {"parent": "a", "child": "b", "values": [[0.5, 0], [1, 0.25]], "gone": [[0, 0], [1, 1]]}
+GOOD: dict[str, Any] = {
+    "parent": "a",
+    "child": "b",
+    "values": [[0.5, 0], [1, 0.25]],
+    "gone": [[0, 0], [1, 1]],
+}
 
 
 @pytest.mark.parametrize(
@@ -140,19 +166,36 @@ GOOD: dict[str, Any] = {"parent": "a", "child": "b", "values": [[0.5, 0], [1, 0.
         ({"schema": 1, "maps": [], "more": 1}, "unknown keys 'more'"),
         ({"schema": 1, "maps": {"a": 1}}, "maps must be tuple; it is an object"),
         ({"schema": 1, "maps": [{**GOOD, "values": [[1], [1, 0]]}]}, "ragged"),
-        ({"schema": 1, "maps": [{**GOOD, "gone": [[0, 0]]}]}, "ragged: 'gone' must have 2 rows of 2"),
+        (
+            {"schema": 1, "maps": [{**GOOD, "gone": [[0, 0]]}]},
+            "ragged: 'gone' must have 2 rows of 2",
+        ),
         ({"schema": 1, "maps": [{**GOOD, "values": []}]}, "must have 1 to 64 rows and columns"),
-        ({"schema": 1, "maps": [{**GOOD, "values": [[0.0] * 65], "gone": []}]}, "must have 1 to 64 rows and columns"),
+        (
+            {"schema": 1, "maps": [{**GOOD, "values": [[0.0] * 65], "gone": []}]},
+            "must have 1 to 64 rows and columns",
+        ),
         ({"schema": 1, "maps": [{**GOOD, "values": [[0, 1.5], [0, 0]]}]}, "'values' outside"),
         ({"schema": 1, "maps": [{**GOOD, "gone": [[0, -1], [0, 0]]}]}, "'gone' outside"),
-        ({"schema": 1, "maps": [{**GOOD, "values": [[0, "1"], [0, 0]]}]}, "must be float; it is a text"),
-        ({"schema": 1, "maps": [{**GOOD, "values": [[0, True], [0, 0]]}]}, "must be float; it is true or false"),
+        (
+            {"schema": 1, "maps": [{**GOOD, "values": [[0, "1"], [0, 0]]}]},
+            "must be float; it is a text",
+        ),
+        (
+            {"schema": 1, "maps": [{**GOOD, "values": [[0, True], [0, 0]]}]},
+            "must be float; it is true or false",
+        ),
         ({"schema": 1, "maps": [{**GOOD, "values": [[0, float("nan")], [0, 0]]}]}, "must be float"),
         ({"schema": 1, "maps": [{**GOOD, "child": 3}]}, "child must be str"),
-        ({"schema": 1, "maps": [{key: GOOD[key] for key in ("parent", "child", "values")}]}, "lacks 'gone'"),
+        (
+            {"schema": 1, "maps": [{key: GOOD[key] for key in ("parent", "child", "values")}]},
+            "lacks 'gone'",
+        ),
     ],
 )
-def test_what_niwaki_did_not_write_is_refused_by_name(text: Any, message: str, tmp_path: Path) -> None:
+def test_what_niwaki_did_not_write_is_refused_by_name(
+    text: Any, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "dependencies.json"
     path.write_text(text if isinstance(text, str) else json.dumps(text))
     with pytest.raises(RecordError, match=message) as refused:
@@ -179,17 +222,54 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
     assert not stop.value.code, words
 
 
-def test_the_command_line_writes_what_the_report_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_writes_what_the_report_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("digits-cnn", "--data", "digits")
     mint = ("--criterion", "mint", "--groups", 4, "--samples-per-class", 20)
     runs = tmp_path / "runs"
-    call(monkeypatch, "prune", *words, *mint, "--granularity", "block", "--budget", "params=0.5", "--out", runs / "blocks")
-    call(monkeypatch, "prune", *words, *mint, "--ratio", 0.3, "--compensation", "none", "--out", runs / "units")
+    call(
+        monkeypatch,
+        "prune",
+        *words,
+        *mint,
+        "--granularity",
+        "block",
+        "--budget",
+        "params=0.5",
+        "--out",
+        runs / "blocks",
+    )
+    call(
+        monkeypatch,
+        "prune",
+        *words,
+        *mint,
+        "--ratio",
+        0.3,
+        "--compensation",
+        "none",
+        "--out",
+        runs / "units",
+    )
     call(monkeypatch, "score", *words, *mint, "--out", tmp_path / "scores.safetensors")
-    call(monkeypatch, "prune", *words, "--scores", tmp_path / "scores.safetensors", "--ratio", 0.3, "--out", runs / "again")
+    call(
+        monkeypatch,
+        "prune",
+        *words,
+        "--scores",
+        tmp_path / "scores.safetensors",
+        "--ratio",
+        0.3,
+        "--out",
+        runs / "again",
+    )
     call(monkeypatch, "prune", *words, "--criterion", "l1", "--ratio", 0.3, "--out", runs / "plain")
     assert not (runs / "plain" / "dependencies.json").exists()
-    blocks, units, again = (read_dependencies(runs / name / "dependencies.json") for name in ("blocks", "units", "again"))
+    blocks, units, again = (
+        read_dependencies(runs / name / "dependencies.json")
+        for name in ("blocks", "units", "again")
+    )
     scored = read_dependencies(tmp_path / "scores.dependencies.json")
     assert blocks is not None
     assert units is not None
@@ -209,15 +289,32 @@ def test_the_command_line_writes_what_the_report_draws(tmp_path: Path, monkeypat
 
     found, left_out = read_runs([runs])
     assert left_out == []
-    assert {run.name: len(run.dependencies) for run in found} == {"again": 5, "blocks": 4, "plain": 0, "units": 5}
+    assert {run.name: len(run.dependencies) for run in found} == {
+        "again": 5,
+        "blocks": 4,
+        "plain": 0,
+        "units": 5,
+    }
     page = report_page(found)
     assert page.count("<figure class=map>") == 14
     assert "fc1 on conv3" in page
 
-    call(monkeypatch, "finetune", runs / "units", "--data", "digits", "--epochs", 1, "--out", tmp_path / "tuned")
+    call(
+        monkeypatch,
+        "finetune",
+        runs / "units",
+        "--data",
+        "digits",
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "tuned",
+    )
     assert read_dependencies(tmp_path / "tuned" / "dependencies.json") == units
     (runs / "units" / "dependencies.json").write_text("{")
-    with pytest.raises(niwaki.NiwakiError, match=r"dependencies\.json was changed after it was saved"):
+    with pytest.raises(
+        niwaki.NiwakiError, match=r"dependencies\.json was changed after it was saved"
+    ):
         niwaki.load(runs / "units")
     (said,) = [run.problems for run in read_runs([runs])[0] if run.name == "units"]
     assert "dependencies.json cannot be read, so dependencies are not shown" in said[0]

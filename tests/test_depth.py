@@ -1,4 +1,6 @@
-"""Whole residual branches: found, ranked, taken out, and held against the original with their sums skipped."""
+"""Whole residual branches: found, ranked, taken out, and held against the original with their sums
+skipped.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.errors import BudgetError, SettingError
+from niwaki.core.errors import BudgetError, SettingError
 from niwaki.surgery import Nothing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,7 +23,11 @@ class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.mix = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
-        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.norm, self.up, self.down = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.Linear(2 * width, width),
+        )
         self.scale = nn.Parameter(torch.rand(width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,23 +68,31 @@ def by_hand(model: Network, x: Tensor, dropped: set[str]) -> Tensor:
 def test_branches_are_found_with_what_they_cost() -> None:
     model, x = network()
     found = niwaki.branches(niwaki.trace(model, x))
-    assert [branch.name for branch in found] == [f"blocks.{i}.{part}" for i in range(3) for part in ("mix", "up")]
+    assert [branch.name for branch in found] == [
+        f"blocks.{i}.{part}" for i in range(3) for part in ("mix", "up")
+    ]
     assert {branch.block for branch in found} == {"blocks.0", "blocks.1", "blocks.2"}
     assert (found[0].params, found[0].macs) == (16 + 72, 4 * 64)
     assert (found[1].params, found[1].macs) == (16 + 144 + 136 + 8, 4 * 256)
 
 
 @pytest.mark.parametrize("form", ["module", "graph"])
-@pytest.mark.parametrize("names", [("blocks.1.mix",), ("blocks.1.up",), ("blocks.0.*", "blocks.2.up")])
+@pytest.mark.parametrize(
+    "names", [("blocks.1.mix",), ("blocks.1.up",), ("blocks.0.*", "blocks.2.up")]
+)
 def test_without_them_the_rest_computes_what_it_did(names: tuple[str, ...], form: Any) -> None:
     model, x = network()
     result = niwaki.drop_branches(model, x, names=names, form=form)
     other = torch.randn(7, 5, dtype=torch.float64)
     assert not result.kept
-    torch.testing.assert_close(result.model(other), by_hand(model, other, set(result.dropped)), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        result.model(other), by_hand(model, other, set(result.dropped)), rtol=1e-12, atol=1e-12
+    )
     gone = {b.name: b.params for b in niwaki.branches(niwaki.trace(model, x))}
     left = sum(p.numel() for p in result.model.parameters())
-    scales = 0 if form == "graph" else 8 * sum(name.endswith("up") for name in result.dropped)  # a bare parameter stays
+    scales = (
+        0 if form == "graph" else 8 * sum(name.endswith("up") for name in result.dropped)
+    )  # a bare parameter stays
     assert left == niwaki.count_params(model) - sum(gone[name] for name in result.dropped) + scales
 
 
@@ -88,7 +102,9 @@ def test_the_least_influential_go_first() -> None:
         model.blocks[1].mix[1].weight.mul_(1e-3)  # type: ignore[index,operator,union-attr]
         model.blocks[1].mix[1].bias.mul_(1e-3)  # type: ignore[index,operator,union-attr]
         model.blocks[2].scale.mul_(1e-2)  # type: ignore[operator,union-attr]
-    result = niwaki.drop_branches(model, x, share=1 / 3, calibration=[torch.randn(6, 5, dtype=torch.float64)] * 2)
+    result = niwaki.drop_branches(
+        model, x, share=1 / 3, calibration=[torch.randn(6, 5, dtype=torch.float64)] * 2
+    )
     assert result.dropped == ("blocks.1.mix", "blocks.2.up")
     assert all(0 <= value <= 2 for value in result.influence.values())
     by_value = sorted(result.influence, key=lambda name: result.influence[name])
@@ -117,7 +133,15 @@ def test_residual_networks_lose_whole_blocks() -> None:
     model = niwaki.models.build("resnet20").eval()
     x = torch.randn(2, 3, 32, 32)
     names = [branch.name for branch in niwaki.branches(niwaki.trace(model, x))]
-    assert names == ["layer1.0", "layer1.1", "layer1.2", "layer2.1", "layer2.2", "layer3.1", "layer3.2"]
+    assert names == [
+        "layer1.0",
+        "layer1.1",
+        "layer1.2",
+        "layer2.1",
+        "layer2.2",
+        "layer3.1",
+        "layer3.2",
+    ]
     result = niwaki.drop_branches(model, x, names="layer3.*")
     assert result.dropped == ("layer3.1", "layer3.2")
     assert isinstance(result.model.get_submodule("layer3.1"), nn.Identity)
@@ -171,7 +195,9 @@ def test_code_that_cannot_do_without_a_branch_keeps_it_and_the_graph_form_does_n
         ({"share": 1.0}, BudgetError, r"must be in \[0, 1\)"),
     ],
 )
-def test_wishes_that_cannot_be_are_refused(settings: Any, error: type[Exception], message: str) -> None:
+def test_wishes_that_cannot_be_are_refused(
+    settings: Any, error: type[Exception], message: str
+) -> None:
     model, x = network()
     with pytest.raises(error, match=message):
         niwaki.drop_branches(model, x, **settings)

@@ -1,4 +1,6 @@
-"""Moments without data: Mehler's formula against sampling and closed forms, and what is said of the layers of a network."""
+"""Moments without data: Mehler's formula against sampling and closed forms, and what is said of the
+layers of a network.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +12,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import niwaki
-from niwaki.errors import SettingError
-from niwaki.graph.gaussian import Gaussian, Prior
-from niwaki.moments import derive
-from niwaki.plan import Kept
+from niwaki.core.errors import SettingError
+from niwaki.core.plan import Kept
+from niwaki.methods.data_free._derive import derive
+from niwaki.methods.data_free.gaussian import Gaussian, Prior
 
 
 def correlated(channels: int) -> Gaussian:
     generator = torch.Generator().manual_seed(0)
     root = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
-    return Gaussian(torch.randn(channels, generator=generator, dtype=torch.float64), root @ root.T / channels)
+    return Gaussian(
+        torch.randn(channels, generator=generator, dtype=torch.float64), root @ root.T / channels
+    )
 
 
-@pytest.mark.parametrize("function", [torch.relu, F.leaky_relu, F.gelu, F.silu, F.hardswish, torch.tanh])
+@pytest.mark.parametrize(
+    "function", [torch.relu, F.leaky_relu, F.gelu, F.silu, F.hardswish, torch.tanh]
+)
 def test_mehlers_formula_is_what_sampling_finds(function: object) -> None:
     given = correlated(5)
     made = given.mapped(function)  # type: ignore[arg-type]
     root = torch.linalg.cholesky(given.covariance)
     generator = torch.Generator().manual_seed(1)
-    samples = function(given.mean + torch.randn(400_000, 5, generator=generator, dtype=torch.float64) @ root.T)  # type: ignore[operator]
+    samples = function(
+        given.mean + torch.randn(400_000, 5, generator=generator, dtype=torch.float64) @ root.T
+    )  # type: ignore[operator]
     torch.testing.assert_close(made.mean, samples.mean(0), atol=6e-3, rtol=0)
     torch.testing.assert_close(made.covariance, torch.cov(samples.T), atol=1.5e-2, rtol=0)
 
@@ -36,7 +44,10 @@ def test_mehlers_formula_is_what_sampling_finds(function: object) -> None:
 def test_relu_of_a_centred_pair_is_the_arc_cosine_kernel() -> None:
     rho = torch.tensor([-0.9, -0.3, 0.0, 0.5, 0.8], dtype=torch.float64)
     for value in rho.tolist():
-        pair = Gaussian(torch.zeros(2, dtype=torch.float64), torch.tensor([[1, value], [value, 1]], dtype=torch.float64))
+        pair = Gaussian(
+            torch.zeros(2, dtype=torch.float64),
+            torch.tensor([[1, value], [value, 1]], dtype=torch.float64),
+        )
         made = pair.mapped(torch.relu)
         product = (math.sqrt(1 - value**2) + value * (math.pi - math.acos(value))) / (2 * math.pi)
         # 24 terms of the series, and a kink under the quadrature
@@ -56,7 +67,9 @@ def sampled(model: nn.Sequential, at: int, shape: tuple[int, ...]) -> Tensor:
 
 def test_two_layers_of_white_inputs() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(30, 8), nn.GELU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2)).double()
+    model = nn.Sequential(
+        nn.Linear(30, 8), nn.GELU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2)
+    ).double()
     graph = niwaki.trace(model, torch.randn(2, 30, dtype=torch.float64))
     found = derive(graph, ["0", "2"], Prior())
     for name, at, tolerance in (("0", 2, 1e-2), ("2", 4, 2e-2)):
@@ -68,7 +81,9 @@ def test_two_layers_of_white_inputs() -> None:
 
 def test_a_convolution_of_white_images_and_its_normalisation() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1)).double()
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1)
+    ).double()
     with torch.no_grad():
         model.train()(torch.randn(4000, 3, 6, 6, dtype=torch.float64))
         for _ in range(60):
@@ -82,7 +97,9 @@ def test_a_convolution_of_white_images_and_its_normalisation() -> None:
     torch.testing.assert_close(moments.covariance, torch.cov(units.T), atol=3e-2, rtol=0)
 
 
-def test_units_that_say_the_same_are_put_in_for_each_other_and_a_network_without_norms_is_repaired() -> None:
+def test_units_that_say_the_same_are_put_in_for_each_other_and_a_network_without_norms_is_repaired() -> (
+    None
+):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 8), nn.GELU(), nn.Linear(8, 3)).double().eval()
     with torch.no_grad():
@@ -92,14 +109,21 @@ def test_units_that_say_the_same_are_put_in_for_each_other_and_a_network_without
     graph = niwaki.trace(model, x)
     plan = niwaki.Plan({"0": Kept(8, tuple(range(6)))})
     fitted = niwaki.compensate(graph, plan, "moments:ridge=0")
-    torch.testing.assert_close(niwaki.shrink(graph, plan, fitted.mixings)(x), model(x), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        niwaki.shrink(graph, plan, fitted.mixings)(x), model(x), rtol=1e-6, atol=1e-6
+    )
     assert fitted.residuals["0"] < 1e-6
     assert "merged" not in fitted.notes["0"]  # GELU: no multiple of a unit stays one
 
 
 def test_settings_out_of_range() -> None:
-    graph = niwaki.trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), torch.ones(2, 4))
-    for spec, said in (("moments:blend=2", "moments:blend must be from 0 to 1"), ("moments:reach=0", "reach must be above 0")):
+    graph = niwaki.trace(
+        nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), torch.ones(2, 4)
+    )
+    for spec, said in (
+        ("moments:blend=2", "moments:blend must be from 0 to 1"),
+        ("moments:reach=0", "reach must be above 0"),
+    ):
         with pytest.raises(SettingError, match=said):
             niwaki.compensate(graph, niwaki.Plan({"0": Kept(4, (0, 1))}), spec)
 
@@ -118,7 +142,9 @@ class CountsAndLooksUp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.average.mul_(0.9)
         self.runs += 1
-        return self.outer(torch.relu(self.inner(x) + self.table[self.places].mean(0) - self.average))  # type: ignore[no-any-return]
+        return self.outer(
+            torch.relu(self.inner(x) + self.table[self.places].mean(0) - self.average)
+        )  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -1,4 +1,6 @@
-"""Distillation: the loss is the formula, features are those of the units that were kept, and nothing is left behind."""
+"""Distillation: the loss is the formula, features are those of the units that were kept, and
+nothing is left behind.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import niwaki
-from niwaki.errors import SettingError
+from niwaki.core.errors import SettingError
 from niwaki.training import Distillation, TrainSettings, fit
 
 pytest.importorskip("accelerate")
@@ -17,7 +19,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def make_teacher() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)
+    )
 
 
 INPUTS = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -49,7 +53,9 @@ def test_features_are_compared_at_the_groups_over_the_kept_units() -> None:
         found = watch.loss(INPUTS, logits, loss)
     wanted = teacher[0](INPUTS)[:, kept]
     mine = result.model[0](INPUTS)
-    torch.testing.assert_close(found - loss, 2 * (mine - wanted).square().sum() / wanted.square().sum())
+    torch.testing.assert_close(
+        found - loss, 2 * (mine - wanted).square().sum() / wanted.square().sum()
+    )
     assert (found - loss).item() == pytest.approx(2 * 0.01, rel=1e-3)
 
 
@@ -62,14 +68,22 @@ def test_a_student_learns_from_a_teacher_alone_and_both_are_left_as_found() -> N
     wrong = (TARGETS + 1) % 4
     distillation = Distillation(teacher, weight=1.0, temperature=1.0)
     settings = TrainSettings(epochs=60, lr=0.02, weight_decay=0.0)
-    history = fit(student, lambda epoch: [(INPUTS, wrong)], settings=settings, distillation=distillation, progress=False)
+    history = fit(
+        student,
+        lambda epoch: [(INPUTS, wrong)],
+        settings=settings,
+        distillation=distillation,
+        progress=False,
+    )
     assert history.epochs[-1].loss > 0.5  # it does not learn the wrong labels
     teacher.eval()
     student.eval()
     teachers, students = torch.softmax(teacher(INPUTS), 1), torch.softmax(student(INPUTS), 1)
     assert (teachers - students).abs().max() < 0.25
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
-    assert not any(module._forward_hooks for network in (teacher, student) for module in network.modules())
+    assert not any(
+        module._forward_hooks for network in (teacher, student) for module in network.modules()
+    )
 
 
 @pytest.mark.parametrize(

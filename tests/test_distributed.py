@@ -1,4 +1,6 @@
-"""Two processes on the CPU train as one does with the same batches, and what is saved can be resumed."""
+"""Two processes on the CPU train as one does with the same batches, and what is saved can be
+resumed.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,12 @@ def launch(processes: int, folder: Path) -> dict[str, list[float]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}"]
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        f"--nproc-per-node={processes}",
+        f"--master-port={port}",
+    ]
     script = folder.with_suffix(".py")
     script.write_text(CODE)
     done = subprocess.run(

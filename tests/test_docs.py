@@ -1,4 +1,6 @@
-"""Every Python block of the README and the docs runs: those of one page one after the other, in an empty folder."""
+"""Every Python block of the README and the docs runs: those of one page one after the other, in an
+empty folder.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,19 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-BLOCK = re.compile(r"(?:<!-- needs: (?P<needs>[\w. ]+) -->\s*)?^```python\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"(?:<!-- needs: (?P<needs>[\w. ]+) -->\s*)?^```python\n(?P<code>.*?)^```",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 def blocks(page: Path) -> list[tuple[int, str, list[str]]]:
     """Line number, code and needed libraries of each block."""
     text = page.read_text(encoding="utf-8")
     found = BLOCK.finditer(text)
-    return [(text[: m.start("code")].count("\n"), m["code"], (m["needs"] or "").split()) for m in found]
+    return [
+        (text[: m.start("code")].count("\n"), m["code"], (m["needs"] or "").split()) for m in found
+    ]
 
 
 WITH_CODE = [page for page in PAGES if blocks(page)]
@@ -27,7 +34,11 @@ WITH_CODE = [page for page in PAGES if blocks(page)]
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=[str(page.relative_to(ROOT)) for page in WITH_CODE])
 def test_its_code_runs(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_latency: None, one_thread: None
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quick_latency: None,
+    one_thread: None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
@@ -37,7 +48,9 @@ def test_its_code_runs(
         for library in needs:
             try:
                 if library in ("timm", "transformers", "torchvision"):
-                    importlib.import_module("torchvision_cpu")  # where torchvision's extension does not load
+                    importlib.import_module(
+                        "torchvision_cpu"
+                    )  # where torchvision's extension does not load
                 importlib.import_module(library)
             except (ImportError, RuntimeError) as error:
                 pytest.skip(f"needs {library}: {error}")
@@ -52,11 +65,20 @@ def test_the_pages_in_the_navigation_are_there_or_left_out() -> None:
         hooks = importlib.import_module("hooks")
     finally:
         sys.path.remove(str(ROOT / "docs"))
-    entries = [{"Quick start": "index.md"}, {"Gone": "nowhere.md"}, {"Part": [{"API": "api.md"}, {"Gone": "no.md"}]}]
-    assert hooks._there(entries, ROOT / "docs") == [{"Quick start": "index.md"}, {"Part": [{"API": "api.md"}]}]
+    entries = [
+        {"Quick start": "index.md"},
+        {"Gone": "nowhere.md"},
+        {"Part": [{"API": "api.md"}, {"Gone": "no.md"}]},
+    ]
+    assert hooks._there(entries, ROOT / "docs") == [
+        {"Quick start": "index.md"},
+        {"Part": [{"API": "api.md"}]},
+    ]
 
 
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text(encoding="utf-8")):
+        for target in re.findall(
+            r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text(encoding="utf-8")
+        ):
             assert (page.parent / target).exists(), (page.name, target)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.errors import SettingError, TraceError
-from niwaki.graph import Op, run
+from niwaki.core.errors import SettingError, TraceError
+from niwaki.running import Op, run
 
 
 class Branching(nn.Module):
@@ -32,13 +32,25 @@ def plain(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 @pytest.mark.parametrize(
     "model",
     [
-        nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(8 * 36, 5)),
-        nn.Sequential(nn.Flatten(1, 2), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 2)),
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+            nn.Linear(8 * 36, 5),
+        ),
+        nn.Sequential(
+            nn.Flatten(1, 2),
+            nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+            nn.Linear(8, 2),
+        ),
         nn.Sequential(nn.Flatten(1, 2), nn.LSTM(8, 6, batch_first=True)),
     ],
     ids=["cnn", "transformer", "lstm"],
 )
-def test_running_by_operators_gives_the_models_output_at_any_batch_size(model: nn.Module, batch: int) -> None:
+def test_running_by_operators_gives_the_models_output_at_any_batch_size(
+    model: nn.Module, batch: int
+) -> None:
     model = model.eval()
     tape = niwaki.trace(model, torch.randn(2, 3, 8, 8)).inference.tape
     x = torch.randn(batch, 3, 8, 8)
@@ -72,7 +84,9 @@ def test_a_step_may_change_what_later_operators_see() -> None:
 def test_another_path_is_refused_and_the_model_left_as_it_was() -> None:
     model = Branching().train()
     tape = niwaki.trace(model, torch.ones(1, 4)).inference.tape
-    with pytest.raises(TraceError, match=r"another path than on the example inputs: aten.tanh where aten.relu"):
+    with pytest.raises(
+        TraceError, match=r"another path than on the example inputs: aten.tanh where aten.relu"
+    ):
         run(model, tape, -torch.ones(3, 4), plain)
     assert model.training
 
@@ -85,13 +99,18 @@ def test_inputs_of_another_shape_name_the_layer() -> None:
 
 
 def test_calibration_is_gone_through_afresh_and_says_what_is_missing() -> None:
-    graph = niwaki.trace(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.ones(1, 4))
+    graph = niwaki.trace(
+        nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.ones(1, 4)
+    )
     evidence = niwaki.Evidence(graph, niwaki.Calibration.of([torch.ones(2, 4), torch.ones(1, 4)]))
     assert [len(inputs) for inputs, _ in evidence.batches("x")] == [2, 1]
     assert [len(inputs) for inputs, _ in evidence.batches("x")] == [2, 1]
     labelled = niwaki.Calibration.labelled([(torch.ones(2, 4), torch.tensor([0, 1]))])
     assert [labels.tolist() for _, labels in labelled.batches() if labels is not None] == [[0, 1]]
-    with pytest.raises(SettingError, match="mint looks at what the network does with inputs; pass some as calibration="):
+    with pytest.raises(
+        SettingError,
+        match="mint looks at what the network does with inputs; pass some as calibration=",
+    ):
         list(niwaki.Evidence(graph).batches("mint"))
     with pytest.raises(SettingError, match="has none"):
         list(niwaki.Evidence(graph, niwaki.Calibration.of([])).batches("mint"))

@@ -12,8 +12,8 @@ import zoo
 from torch import nn
 
 import niwaki
-from niwaki.errors import ExportError, MissingExtraError, NiwakiError
-from niwaki.export import OnnxClassifier
+from niwaki.core.errors import ExportError, MissingExtraError, NiwakiError
+from niwaki.io.session import OnnxClassifier
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -21,7 +21,9 @@ pytestmark = pytest.mark.usefixtures("quick_latency", "one_thread")
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, nn.Module, torch.Tensor, Path]:
+def pair(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[nn.Module, nn.Module, torch.Tensor, Path]:
     """A network, a pruned one, and a folder with both as ONNX."""
     torch.manual_seed(0)
     model = niwaki.models.build("digits-cnn:classes=10").eval()
@@ -33,7 +35,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, nn.Module
     return model, pruned, x, folder
 
 
-def test_onnx_computes_the_same_for_any_batch(pair: tuple[nn.Module, nn.Module, torch.Tensor, Path]) -> None:
+def test_onnx_computes_the_same_for_any_batch(
+    pair: tuple[nn.Module, nn.Module, torch.Tensor, Path],
+) -> None:
     _, pruned, x, folder = pair
     runtime = OnnxClassifier(folder / "pruned.onnx")
     for size in (1, 2, 7):
@@ -42,7 +46,9 @@ def test_onnx_computes_the_same_for_any_batch(pair: tuple[nn.Module, nn.Module, 
             assert torch.allclose(runtime(inputs), pruned(inputs), atol=1e-5)
 
 
-def test_the_onnx_file_shrinks_as_the_network_did(pair: tuple[nn.Module, nn.Module, torch.Tensor, Path]) -> None:
+def test_the_onnx_file_shrinks_as_the_network_did(
+    pair: tuple[nn.Module, nn.Module, torch.Tensor, Path],
+) -> None:
     model, pruned, _, folder = pair
     graph = 20_000  # bytes of what is no weight, at most
     for network, name in ((model, "whole"), (pruned, "pruned")):
@@ -65,12 +71,22 @@ def test_a_program_computes_the_same_where_niwaki_is_not_installed(
         "import torch; x, wanted = torch.load('given.pt')\n"
         "print(torch.allclose(torch.export.load('model.pt2').module()(x), wanted, atol=1e-5))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
     assert done.stdout == "True\n", done.stderr
 
 
 @pytest.mark.parametrize(
-    "name", ["TwoInputsByName", "TwoInputs", "DepthwiseBlock", "EncoderLayer", "OutputTwice", "BareParameter"]
+    "name",
+    [
+        "TwoInputsByName",
+        "TwoInputs",
+        "DepthwiseBlock",
+        "EncoderLayer",
+        "OutputTwice",
+        "BareParameter",
+    ],
 )
 def test_networks_with_traps_are_exported_after_pruning(name: str, tmp_path: Path) -> None:
     model = zoo.build(name)
@@ -82,10 +98,14 @@ def test_networks_with_traps_are_exported_after_pruning(name: str, tmp_path: Pat
         assert niwaki.export_onnx(pruned, inputs, tmp_path / "model.onnx").difference < 1e-5
 
 
-def test_int8_is_smaller_and_near(pair: tuple[nn.Module, nn.Module, torch.Tensor, Path], tmp_path: Path) -> None:
+def test_int8_is_smaller_and_near(
+    pair: tuple[nn.Module, nn.Module, torch.Tensor, Path], tmp_path: Path
+) -> None:
     pytest.importorskip("sklearn")
     folder = pair[3]
-    batches = [inputs for inputs, _ in niwaki.data.load("digits").split("train").batches(100, limit=300)]
+    batches = [
+        inputs for inputs, _ in niwaki.data.load("digits").split("train").batches(100, limit=300)
+    ]
     exported = niwaki.quantise_onnx(folder / "whole.onnx", tmp_path / "int8.onnx", batches)
     assert exported.bytes < 0.5 * (folder / "whole.onnx").stat().st_size
     assert exported.difference < 0.2
@@ -129,8 +149,10 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         niwaki.export_onnx(nn.Linear(2, 2), torch.ones(2, 2), tmp_path / "model.onnx")
 
 
-def test_export_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from niwaki.cli import main
+def test_export_from_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from niwaki.cli.app import main
 
     torch.manual_seed(0)
     model = niwaki.models.build("lenet-300-100").eval()
@@ -143,7 +165,11 @@ def test_export_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.setattr(sys, "argv", ["niwaki", *map(str, words)])
         with pytest.raises(SystemExit):
             main()
-    assert sorted(path.name for path in (tmp_path / "deploy").iterdir()) == [".niwaki", "export.json", "model.pt2"]
+    assert sorted(path.name for path in (tmp_path / "deploy").iterdir()) == [
+        ".niwaki",
+        "export.json",
+        "model.pt2",
+    ]
     assert not (tmp_path / "other").exists()
     said = capsys.readouterr()
     assert '"difference"' in said.out

@@ -1,4 +1,6 @@
-"""Batches for training: every image once an epoch, the crops that the definition gives, lost files named or counted."""
+"""Batches for training: every image once an epoch, the crops that the definition gives, lost files
+named or counted.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +12,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from niwaki import data
+from niwaki.core.errors import DataError, SettingError, UnknownNameError
 from niwaki.data import HeldSplit, Normalization
-from niwaki.errors import DataError, SettingError, UnknownNameError
 from niwaki.training import Augment, Feed, FeedSettings
 
 PLAIN = Normalization((0.0,) * 3, (1 / 255,) * 3)  # batches are the pixels
 
 
 def make_split(count: int = 50) -> HeldSplit:
-    images = torch.randint(0, 256, (count, 3, 6, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images = torch.randint(
+        0, 256, (count, 3, 6, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
     return HeldSplit(images, torch.arange(count) % 7, PLAIN)
 
 
 def cropped(image: Tensor, down: int, right: int, mirrored: int, pad: int, border: str) -> Tensor:
     """By the definition: pad, crop, mirror."""
-    padded = F.pad(image[None].float(), (pad,) * 4, mode="reflect" if border == "reflect" else "constant")[0]
-    crop = padded[:, pad + down : pad + down + image.shape[1], pad + right : pad + right + image.shape[2]]
+    padded = F.pad(
+        image[None].float(), (pad,) * 4, mode="reflect" if border == "reflect" else "constant"
+    )[0]
+    crop = padded[
+        :, pad + down : pad + down + image.shape[1], pad + right : pad + right + image.shape[2]
+    ]
     return crop.flip(2) if mirrored else crop
 
 
@@ -56,7 +64,10 @@ def test_random_crops_are_parts_of_the_image_at_its_size() -> None:
     assert 0.2 < (height * width).min() < 0.3
     assert (height * width).max() > 0.95
     assert (top + height).max() <= 1
-    for image, side, start in ((found[:, 0], height, top), (found[:, 1].transpose(1, 2), width, left)):
+    for image, side, start in (
+        (found[:, 0], height, top),
+        (found[:, 1].transpose(1, 2), width, left),
+    ):
         across = image[:, :, 32].float() / 4  # where each row of the result was
         wanted = (torch.arange(64) + 0.5) / 64 * side[:, None] * 64 + start[:, None] * 64 - 0.5
         assert (across - wanted.clamp(0, 63)).abs().max() < 0.3
@@ -70,7 +81,9 @@ def test_every_image_comes_once_an_epoch_in_another_order() -> None:
     assert not torch.equal(epochs[0], epochs[1])
     pixels = make_split().images.float()
     for epoch in epochs:
-        torch.testing.assert_close(epoch.flatten(1).sum(1).sort().values, pixels.flatten(1).sum(1).sort().values)
+        torch.testing.assert_close(
+            epoch.flatten(1).sum(1).sort().values, pixels.flatten(1).sum(1).sort().values
+        )
     assert len(Feed(make_split(), FeedSettings(batch_size=8, drop_last=True))) == 6
 
 
@@ -98,7 +111,9 @@ def folder(tmp_path: Path) -> Path:
         for name in ("cat", "dog"):
             (tmp_path / part / name).mkdir(parents=True)
             for number in range(5):
-                image.new("RGB", (20, 16), (40 * number, 10, 200)).save(tmp_path / part / name / f"{number}.png")
+                image.new("RGB", (20, 16), (40 * number, 10, 200)).save(
+                    tmp_path / part / name / f"{number}.png"
+                )
     return tmp_path
 
 
@@ -114,12 +129,17 @@ def test_a_lost_file_is_named_or_counted(folder: Path, workers: int) -> None:
     with pytest.raises(DataError, match=r"3\.png cannot be decoded .*missing='skip'") as refused:
         list(refusing(1))
     assert "Traceback" not in str(refused.value)
-    skipping = Feed(split, FeedSettings(batch_size=4, workers=workers, missing="skip", augment=Augment(2)))
+    skipping = Feed(
+        split, FeedSettings(batch_size=4, workers=workers, missing="skip", augment=Augment(2))
+    )
     seen = [labels for _, labels in skipping(1)]
     assert sorted(torch.cat(seen).tolist()) == [0] * 4 + [1] * 5
     assert list(skipping.skipped.values()) == [1]
     assert skipping.notes == (
-        f"1 files could not be read and were left out, the first of them {folder / 'train' / 'cat' / '3.png'}",
+        (
+            f"1 files could not be read and were left out, the first of them "
+            f"{folder / 'train' / 'cat' / '3.png'}"
+        ),
     )
 
 
@@ -127,7 +147,9 @@ def test_files_give_the_same_batches_as_memory(folder: Path) -> None:
     split = streamed(folder)
     held = HeldSplit(split.pixels(torch.arange(len(split))), split.labels, split.normalization)
     settings = FeedSettings(batch_size=4, augment=Augment(2))
-    for (images, labels), (again, same) in zip(Feed(split, settings)(1), Feed(held, settings)(1), strict=True):
+    for (images, labels), (again, same) in zip(
+        Feed(split, settings)(1), Feed(held, settings)(1), strict=True
+    ):
         assert torch.equal(images, again)
         assert torch.equal(labels, same)
 

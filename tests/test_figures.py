@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from niwaki.errors import DataError, MissingExtraError, OutputError, UnknownNameError
+from niwaki.core.errors import DataError, MissingExtraError, OutputError, UnknownNameError
 from niwaki.report import FigurePoint, accuracy_size_figure
 
 pytest.importorskip("matplotlib")
@@ -50,7 +50,9 @@ def test_lines_baseline_and_legend(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     drawn: list[Figure] = []
     save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k))[1])
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k))[1]
+    )
     accuracy_size_figure(POINTS, tmp_path / "figure.png", baseline=0.93)
     axes = drawn[0].axes[0]
     solid, dotted, merge, baseline = axes.get_lines()
@@ -62,7 +64,10 @@ def test_lines_baseline_and_legend(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert solid.get_marker() != merge.get_marker()
     assert list(baseline.get_ydata()) == pytest.approx([93, 93])
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["magnitude", "merge"]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["after fine-tuning", "before"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "after fine-tuning",
+        "before",
+    ]
     assert axes.texts[0].get_text() == "unpruned 93.0"
 
 
@@ -86,7 +91,9 @@ def test_pyplot_and_the_backend_are_left_alone(tmp_path: Path) -> None:
         ([FigurePoint("a", 5000, 0.9)], "pass unit='params'"),
     ],
 )
-def test_points_out_of_range_are_refused(tmp_path: Path, points: list[FigurePoint], complaint: str) -> None:
+def test_points_out_of_range_are_refused(
+    tmp_path: Path, points: list[FigurePoint], complaint: str
+) -> None:
     with pytest.raises(DataError, match=complaint):
         accuracy_size_figure(points, tmp_path / "figure.png")
     assert not list(tmp_path.iterdir())
@@ -99,7 +106,9 @@ def test_bad_unit_and_path_are_refused(tmp_path: Path) -> None:
         accuracy_size_figure(POINTS, tmp_path / "no" / "figure.png")
 
 
-def test_missing_matplotlib_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_matplotlib_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'niwaki\[plot\]'"):
         accuracy_size_figure(POINTS, tmp_path / "figure.png")

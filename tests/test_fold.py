@@ -1,4 +1,6 @@
-"""Folding and matching: against brute force, exact where units are alike, and the guard that never does harm."""
+"""Folding and matching: against brute force, exact where units are alike, and the guard that never
+does harm.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.compensation.least_squares import Joint, residual
-from niwaki.compensation.match import assigned
-from niwaki.compensation.one_for_one import weakened
-from niwaki.criteria.fold import stood_for, unions
-from niwaki.graph import likeness
-from niwaki.moments import Moments
-from niwaki.plan import Kept
+from niwaki.core.plan import Kept
+from niwaki.methods.base.one_for_one import weakened
+from niwaki.methods.folding.criterion import stood_for, unions
+from niwaki.methods.folding.likeness import likeness
+from niwaki.methods.matching import assigned
+from niwaki.methods.moments.accumulate import Moments
+from niwaki.methods.reconstruction.least_squares import Joint, residual
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,9 +39,15 @@ def test_a_plain_layer_is_described_by_its_weights_and_bias() -> None:
 
 
 def normalised(size: float) -> nn.Sequential:
-    """A layer with a normalisation whose statistics are those that white inputs of some size lead to."""
+    """A layer with a normalisation whose statistics are those that white inputs of some size lead
+    to.
+    """
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7, eps=0.0), nn.ReLU(), nn.Linear(7, 2)).double().eval()
+    model = (
+        nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7, eps=0.0), nn.ReLU(), nn.Linear(7, 2))
+        .double()
+        .eval()
+    )
     with torch.no_grad():
         model[1].weight.normal_()
         model[1].bias.normal_()
@@ -52,13 +60,17 @@ def distances(gram: Tensor) -> Tensor:
     return gram.diagonal()[:, None] + gram.diagonal() - 2 * gram
 
 
-def test_distances_of_normalised_units_in_a_stream_are_those_of_their_values_under_white_inputs() -> None:
+def test_distances_of_normalised_units_in_a_stream_are_those_of_their_values_under_white_inputs() -> (
+    None
+):
     model = normalised(1.7)
     graph = niwaki.trace(model, torch.randn(2, 5).double())
     twice = dataclasses.replace(graph["0"], writers=graph["0"].writers * 2)
     out = model[:2](1.7 * random(200_000, 5, seed=1)).detach()
     wanted = 2 * (out[:, :, None] - out[:, None]).square().mean(0)
-    torch.testing.assert_close(distances(likeness(twice, graph.state)), wanted, rtol=0.05, atol=0.02)
+    torch.testing.assert_close(
+        distances(likeness(twice, graph.state)), wanted, rtol=0.05, atol=0.02
+    )
 
 
 def test_what_one_layer_writes_is_described_by_what_gets_through_a_rectifier() -> None:
@@ -76,7 +88,9 @@ def test_what_one_layer_writes_is_described_by_what_gets_through_a_rectifier() -
 
 
 def spread_within(points: Tensor, clusters: list[list[int]]) -> float:
-    return sum(float((points[members] - points[members].mean(0)).square().sum()) for members in clusters)
+    return sum(
+        float((points[members] - points[members].mean(0)).square().sum()) for members in clusters
+    )
 
 
 def by_hand(points: Tensor) -> list[float]:
@@ -87,7 +101,12 @@ def by_hand(points: Tensor) -> list[float]:
         tried = []
         for a, b in itertools.combinations(range(len(clusters)), 2):
             rest = [members for i, members in enumerate(clusters) if i not in (a, b)]
-            tried.append((spread_within(points, [*rest, clusters[a] + clusters[b]]) - now, [*rest, clusters[a] + clusters[b]]))
+            tried.append(
+                (
+                    spread_within(points, [*rest, clusters[a] + clusters[b]]) - now,
+                    [*rest, clusters[a] + clusters[b]],
+                )
+            )
         cost, clusters = min(tried, key=lambda pair: pair[0])
         added.append(cost)
     return added
@@ -105,7 +124,12 @@ def test_unions_are_those_that_add_least_to_the_spread(seed: int) -> None:
 def test_one_unit_of_every_cluster_stays_at_every_budget(seed: int, multiples: bool) -> None:
     centres = 10 * random(4, 3, seed=seed)
     sizes = (1, 2, 3, 6)
-    points = torch.cat([centre + 0.1 * random(size, 3, seed=seed + 9) for centre, size in zip(centres, sizes, strict=True)])
+    points = torch.cat(
+        [
+            centre + 0.1 * random(size, 3, seed=seed + 9)
+            for centre, size in zip(centres, sizes, strict=True)
+        ]
+    )
     owner = torch.arange(4).repeat_interleave(torch.tensor(sizes))
     scores = torch.from_numpy(stood_for((points @ points.T).numpy(), multiples=multiples))
     assert len(scores.unique()) == 12
@@ -182,7 +206,7 @@ def test_a_multiple_stands_in_behind_a_relu_and_what_is_like_nothing_is_dropped(
         model[0].weight[3], model[0].bias[3] = 2.5 * model[0].weight[1], 2.5 * model[0].bias[1]
         model[0].weight[4], model[0].bias[4] = -model[0].weight[1], -model[0].bias[1]
     graph = niwaki.trace(model, random(2, 3, seed=0))
-    mixing, note = niwaki.compensation.Fold().mix(graph["0"], [1], graph.state)
+    mixing, note = niwaki.Fold().mix(graph["0"], [1], graph.state)
     assert mixing is not None
     assert mixing.matrix[3, 0] == pytest.approx(2.5)
     assert mixing.matrix[4, 0] == 0
@@ -200,7 +224,10 @@ def test_the_assignment_is_the_best_of_all(seed: int) -> None:
         cost = cost.round()  # ties
     found = assigned(cost)
     assert len(set(found.tolist())) == rows
-    least = min(sum(cost[i, j] for i, j in enumerate(taken)) for taken in itertools.permutations(range(columns), rows))
+    least = min(
+        sum(cost[i, j] for i, j in enumerate(taken))
+        for taken in itertools.permutations(range(columns), rows)
+    )
     assert cost[range(rows), found].sum() == pytest.approx(least)
 
 
@@ -209,18 +236,23 @@ def test_no_kept_unit_takes_more_than_its_share_and_twins_still_find_each_other(
     model = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 2)).double().eval()
     with torch.no_grad():
         for unit in range(3, 9):  # all most like unit 0; unit 3 is its multiple
-            model[0].weight[unit], model[0].bias[unit] = 3 * model[0].weight[0], 3 * model[0].bias[0]
+            model[0].weight[unit], model[0].bias[unit] = (
+                3 * model[0].weight[0],
+                3 * model[0].bias[0],
+            )
         for unit in range(4, 9):
             model[0].weight[unit] += 0.2 * random(4, seed=unit)
     graph = niwaki.trace(model, random(2, 4, seed=0))
-    matched, note = niwaki.compensation.Match(threshold=-1).mix(graph["0"], [0, 1, 2], graph.state)
-    merged, _ = niwaki.compensation.Merge(threshold=-1).mix(graph["0"], [0, 1, 2], graph.state)
+    matched, note = niwaki.Match(threshold=-1).mix(graph["0"], [0, 1, 2], graph.state)
+    merged, _ = niwaki.Merge(threshold=-1).mix(graph["0"], [0, 1, 2], graph.state)
     assert matched is not None
     assert merged is not None
     assert note == "matched 6 of 6 dropped units"
     assert (merged.matrix != 0).sum(0).tolist() == [7, 1, 1]
     assert (matched.matrix != 0).sum(0).tolist() == [3, 3, 3]
-    assert niwaki.compensation.Match().mix(graph["0"], list(range(9)), graph.state)[0] is not None  # nothing goes
+    assert (
+        niwaki.Match().mix(graph["0"], list(range(9)), graph.state)[0] is not None
+    )  # nothing goes
 
 
 # the guard
@@ -239,13 +271,17 @@ def test_no_weaker_move_is_better(seed: int) -> None:
     least = residual(joint, found, units, gram)
     assert least <= residual(joint, niwaki.Mixing(plain), units, gram)
     for trial in range(200):
-        weights = torch.rand(width, 1, generator=torch.Generator().manual_seed(trial), dtype=torch.float64)
+        weights = torch.rand(
+            width, 1, generator=torch.Generator().manual_seed(trial), dtype=torch.float64
+        )
         assert residual(joint, niwaki.Mixing(plain + weights * moves), units, gram) >= least - 1e-9
 
 
 @pytest.mark.parametrize("method", ["merge", "fold", "match"])
 @pytest.mark.parametrize("inputs", [False, True])
-def test_a_guarded_move_keeps_what_is_right_and_says_what_is_lost(method: str, inputs: bool) -> None:
+def test_a_guarded_move_keeps_what_is_right_and_says_what_is_lost(
+    method: str, inputs: bool
+) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2)).double().eval()
     with torch.no_grad():
@@ -257,5 +293,10 @@ def test_a_guarded_move_keeps_what_is_right_and_says_what_is_lost(method: str, i
     done = niwaki.compensate(graph, plan, f"{method}:guard=true", calibration=calibration)
     exact = 1e-9 if inputs else 2e-3  # derived moments of a ReLU come from a series
     assert done.residuals["0"] < exact
-    assert f"guarded: by {'the calibration inputs' if inputs else 'derived moments'} 0." in done.notes["0"]
-    assert float(done.mixings["0"].matrix[3, 1]) == pytest.approx(2.5, rel=0.02 if not inputs else 1e-6)
+    assert (
+        f"guarded: by {'the calibration inputs' if inputs else 'derived moments'} 0."
+        in done.notes["0"]
+    )
+    assert float(done.mixings["0"].matrix[3, 1]) == pytest.approx(
+        2.5, rel=0.02 if not inputs else 1e-6
+    )

@@ -1,4 +1,6 @@
-"""Channels that say nothing once blocks are gone: nothing reads them, or they are the same for every input."""
+"""Channels that say nothing once blocks are gone: nothing reads them, or they are the same for
+every input.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.criteria import Dependency
-from niwaki.criteria.layer_dependencies import contiguous_groups
+from niwaki.core.plan import Kept, Plan
 from niwaki.graph.pairs import layer_pairs
-from niwaki.plan import Kept, Plan
-from niwaki.selection.blocks import BlockPlan, CutOff, LayerBlocks
-from niwaki.surgery.idle import idle_units
-from niwaki.trim import Lean, Masks, trim, without_idle
+from niwaki.methods.mint._layer_dependencies import Dependency, contiguous_groups
+from niwaki.methods.mint.blocks import BlockPlan, CutOff, LayerBlocks
+from niwaki.pruning.trimming import Lean, Masks, trim, without_idle
+from niwaki.surgery import idle_units
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 
@@ -47,7 +48,9 @@ def single(model: nn.Module, weight: str, kept: Tensor) -> LayerBlocks:
     """Blocks of one row and one column each."""
     rows, columns = model.get_parameter(weight).shape[:2]
     assert kept.shape == (rows, columns)
-    return LayerBlocks(tuple(range(rows)), tuple(range(columns)), tuple(map(tuple, kept.nonzero().tolist())))
+    return LayerBlocks(
+        tuple(range(rows)), tuple(range(columns)), tuple(map(tuple, kept.nonzero().tolist()))
+    )
 
 
 def without_rows(model: nn.Module, weight: str, gone: list[int]) -> BlockPlan:
@@ -67,7 +70,12 @@ def assert_same(model: nn.Module, lean: Lean, plan: BlockPlan, x: Tensor) -> Non
 class Mlp(nn.Module):
     def __init__(self, activation: type[nn.Module] = nn.Tanh) -> None:
         super().__init__()
-        self.a, self.b, self.c, self.head = nn.Linear(6, 8), nn.Linear(8, 7), nn.Linear(7, 5), nn.Linear(5, 3)
+        self.a, self.b, self.c, self.head = (
+            nn.Linear(6, 8),
+            nn.Linear(8, 7),
+            nn.Linear(7, 5),
+            nn.Linear(5, 3),
+        )
         self.act = activation()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,19 +93,26 @@ def test_a_unit_that_reads_nothing_leaves_and_its_constant_goes_into_the_bias() 
     assert lean.model.b.out_features == lean.model.c.in_features == 5
     assert_same(model, lean, plan, noise(9, 6))
     (said,) = lean.remarks
-    assert said == "0 channels left that nothing reads any more, and 2 that read nothing: their constants went into biases"
+    assert said == (
+        "0 channels left that nothing reads any more, and 2 that read nothing: their "
+        "constants went into biases"
+    )
 
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
 def test_what_leaves_is_what_a_brute_force_finds(seed: int) -> None:
-    """Values over many inputs say what is constant; gradients, what is read. Tanh is never flat: neither can be by chance."""
+    """Values over many inputs say what is constant; gradients, what is read. Tanh is never flat:
+    neither can be by chance.
+    """
     model = built(Mlp).double()
     generator = torch.Generator().manual_seed(seed)
     share = torch.rand((), generator=generator)
     plan = BlockPlan(
         {
-            f"{name}.weight": single(model, f"{name}.weight", torch.rand(layer.weight.shape, generator=generator) < share)
+            f"{name}.weight": single(
+                model, f"{name}.weight", torch.rand(layer.weight.shape, generator=generator) < share
+            )
             for name, layer in (("b", model.b), ("c", model.c))
         }
     )
@@ -114,7 +129,9 @@ def test_what_leaves_is_what_a_brute_force_finds(seed: int) -> None:
     for name, values in seen.items():
         idle = (values.grad == 0).all(0) | ((values - values[:1]).abs() < 1e-12).all(0)
         wanted = (~idle).nonzero().squeeze(1).tolist() or [0]
-        assert list(lean.units[name].units if name in lean.units else range(values.shape[1])) == wanted, name
+        assert (
+            list(lean.units[name].units if name in lean.units else range(values.shape[1])) == wanted
+        ), name
     assert_same(model, lean, plan, noise(9, 6, seed=seed + 1).double())
     if all(len(kept.units) > 1 for kept in lean.units.values()):
         assert not idle_units(niwaki.trace(lean.model, noise(2, 6).double()), lean.blocks).plan.kept
@@ -136,7 +153,9 @@ class Conv(nn.Module):
 
 
 def with_shifts(model: nn.Module, shift: list[float]) -> nn.Module:
-    """First-layer channels whose rows are gone will be these before the ReLU, whatever BatchNorm's statistics."""
+    """First-layer channels whose rows are gone will be these before the ReLU, whatever BatchNorm's
+    statistics.
+    """
     with torch.no_grad():
         model.bn1.running_mean.zero_()
         model.bn1.bias.copy_(torch.tensor(shift))
@@ -171,7 +190,10 @@ def test_a_border_of_zeros_keeps_constants_but_those_that_are_zero() -> None:
     assert lean.units.kept == {"first": (0, 2, 3, 4, 5)}
     assert (lean.unread, lean.constant) == (0, 1)
     assert lean.stays == (
-        "first: 2 units that read nothing stay: second pads with zeros, and does not see a constant at the border",
+        (
+            "first: 2 units that read nothing stay: second pads with zeros, and does not see a "
+            "constant at the border"
+        ),
     )
     assert_same(model, lean, plan, noise(4, 3, 7, 7, seed=8))
     torch.testing.assert_close(lean.model.second.bias, model.second.bias)
@@ -186,10 +208,15 @@ def test_what_a_training_closes_leaves_after_it() -> None:
     assert again.units == Plan({"first": Kept(6, (2, 3, 4, 5))})
     assert (again.unread, again.constant) == (0, 2)
     assert again.stays == (
-        "first: 1 unit that reads nothing stays: second pads with zeros, and does not see a constant at the border",
+        (
+            "first: 1 unit that reads nothing stays: second pads with zeros, and does not see a "
+            "constant at the border"
+        ),
     )
     with torch.no_grad():
-        torch.testing.assert_close(again.model(noise(4, 3, 7, 7)), lean.model(noise(4, 3, 7, 7)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            again.model(noise(4, 3, 7, 7)), lean.model(noise(4, 3, 7, 7)), rtol=1e-4, atol=1e-5
+        )
     assert again.again(noise(2, 3, 7, 7)) is again
 
 
@@ -215,7 +242,14 @@ def test_trimming_looks_again_after_its_retraining() -> None:
         with torch.no_grad():
             masked.bn1.bias.fill_(-1.0)
 
-    result = trim(model, x, dependencies=found, cut_off=CutOff(share=0.0, upper_limit=1), only="first", retrain=retrain)
+    result = trim(
+        model,
+        x,
+        dependencies=found,
+        cut_off=CutOff(share=0.0, upper_limit=1),
+        only="first",
+        retrain=retrain,
+    )
     assert widths == [5]
     assert result.plan == Plan({"first": Kept(6, (3, 4, 5))})
     assert result.model.first.blocks.rows == (3, 4, 5)
@@ -237,8 +271,12 @@ def test_readers_before_and_after_the_nonlinearity_get_constants_of_their_own() 
     plan = without_rows(model, "a.weight", [7])
     lean = without_idle(model, noise(2, 6), plan)
     assert lean.units.kept == {"a": tuple(range(7))}
-    torch.testing.assert_close(lean.model.b.bias, model.b.bias + model.b.weight[:, 7] * model.a.bias[7])
-    torch.testing.assert_close(lean.model.c.bias, model.c.bias + model.c.weight[:, 7] * torch.sigmoid(model.a.bias[7]))
+    torch.testing.assert_close(
+        lean.model.b.bias, model.b.bias + model.b.weight[:, 7] * model.a.bias[7]
+    )
+    torch.testing.assert_close(
+        lean.model.c.bias, model.c.bias + model.c.weight[:, 7] * torch.sigmoid(model.a.bias[7])
+    )
     assert_same(model, lean, plan, noise(9, 6))
 
 
@@ -249,7 +287,9 @@ def test_constants_of_constants_and_readers_of_readers_leave_at_once() -> None:
     c[1, 1:] = False  # c1 reads b0 alone
     c[:, 6] = False  # nothing reads b6
     b[:6, 3] = False  # and b6 alone reads a3
-    plan = BlockPlan({"b.weight": single(model, "b.weight", b), "c.weight": single(model, "c.weight", c)})
+    plan = BlockPlan(
+        {"b.weight": single(model, "b.weight", b), "c.weight": single(model, "c.weight", c)}
+    )
     lean = without_idle(model, noise(2, 6), plan)
     assert lean.units.kept == {"a": (0, 1, 2, 4, 5, 6, 7), "b": (1, 2, 3, 4, 5), "c": (0, 2, 3, 4)}
     assert (lean.unread, lean.constant) == (2, 2)
@@ -290,12 +330,16 @@ def test_a_pooling_that_counts_a_border_of_zeros_makes_no_constant() -> None:
     lean = without_idle(model, noise(2, 3, 8, 8), plan)
     assert lean.units.kept == {}
     (said,) = lean.stays
-    assert said.startswith("conv: 2 units that read nothing stay: what they put out differs from place to place")
+    assert said.startswith(
+        "conv: 2 units that read nothing stay: what they put out differs from place to place"
+    )
     assert_same(model, lean, plan, noise(4, 3, 8, 8))
 
 
 def test_units_whose_statistics_others_share_stay() -> None:
-    """A LayerNorm over them would see other statistics without them: the masked network does not."""
+    """A LayerNorm over them would see other statistics without them: the masked network does
+    not.
+    """
 
     class Normed(nn.Module):
         def __init__(self) -> None:

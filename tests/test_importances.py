@@ -1,10 +1,12 @@
-"""The picture of learned importances: drawn for any number of networks, refused where there is nothing to draw."""
+"""The picture of learned importances: drawn for any number of networks, refused where there is
+nothing to draw.
+"""
 
 from pathlib import Path
 
 import pytest
 
-from niwaki.errors import DataError
+from niwaki.core.errors import DataError
 from niwaki.report import importance_histograms
 
 pytest.importorskip("matplotlib")
@@ -14,7 +16,10 @@ def test_a_panel_a_network(tmp_path: Path) -> None:
     counts = [0, 1, 5, 2]
     importance_histograms({"one": (counts, counts)}, tmp_path / "one.png")
     importance_histograms(dict.fromkeys("abc", (counts, counts[::-1])), tmp_path / "three.png")
-    sizes = [int.from_bytes((tmp_path / name).read_bytes()[16:20], "big") for name in ("one.png", "three.png")]
+    sizes = [
+        int.from_bytes((tmp_path / name).read_bytes()[16:20], "big")
+        for name in ("one.png", "three.png")
+    ]
     assert sizes == [1200, 1800]
 
 

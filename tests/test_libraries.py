@@ -1,4 +1,6 @@
-"""Networks of timm and transformers: pruned, they train, compile, and come back from a file as what they were."""
+"""Networks of timm and transformers: pruned, they train, compile, and come back from a file as what
+they were.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from torch import Tensor, nn
 import niwaki
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-pytest.importorskip("torchvision_cpu", exc_type=ImportError)  # makes torchvision importable beside a CPU build of torch
+pytest.importorskip(
+    "torchvision_cpu", exc_type=ImportError
+)  # makes torchvision importable beside a CPU build of torch
 SMALL = {
     "vocab_size": 99, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4,
     "max_position_embeddings": 64,
@@ -35,14 +39,23 @@ def llama(**settings: Any) -> nn.Module:
 
 
 def words() -> dict[str, Any]:
-    return {"input_ids": torch.randint(0, 99, (2, 7), generator=torch.Generator().manual_seed(0)), "use_cache": False}
+    return {
+        "input_ids": torch.randint(0, 99, (2, 7), generator=torch.Generator().manual_seed(0)),
+        "use_cache": False,
+    }
 
 
 def small_vit() -> nn.Module:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     model: nn.Module = timm.create_model(
-        "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, embed_dim=48, num_heads=4, num_classes=5
+        "vit_tiny_patch16_224",
+        img_size=32,
+        patch_size=8,
+        depth=2,
+        embed_dim=48,
+        num_heads=4,
+        num_classes=5,
     )
     return model.eval()
 
@@ -51,7 +64,13 @@ def small_swin() -> nn.Module:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     model: nn.Module = timm.create_model(
-        "swin_tiny_patch4_window7_224", img_size=32, window_size=4, embed_dim=24, depths=(2, 2), num_heads=(2, 4), num_classes=5
+        "swin_tiny_patch4_window7_224",
+        img_size=32,
+        window_size=4,
+        embed_dim=24,
+        depths=(2, 2),
+        num_heads=(2, 4),
+        num_classes=5,
     )
     return model.eval()
 
@@ -76,7 +95,9 @@ CASES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_pruned_it_learns_compiles_and_comes_back(name: str, tmp_path: Path, quick_latency: None) -> None:
+def test_pruned_it_learns_compiles_and_comes_back(
+    name: str, tmp_path: Path, quick_latency: None
+) -> None:
     build, example, loss_of = CASES[name]
     model, inputs = build(), example()
     original = {key: value.clone() for key, value in model.state_dict().items()}
@@ -100,7 +121,9 @@ def test_pruned_it_learns_compiles_and_comes_back(name: str, tmp_path: Path, qui
     smaller.eval()
     compiled = torch.compile(smaller, backend="aot_eager")
     with torch.no_grad():
-        torch.testing.assert_close(output(compiled, inputs), output(smaller, inputs), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            output(compiled, inputs), output(smaller, inputs), rtol=1e-4, atol=1e-5
+        )
     again = niwaki.load(niwaki.save(result, tmp_path / "pruned"), model=build)
     with torch.no_grad():
         assert torch.equal(output(again, inputs), output(smaller, inputs))
@@ -113,7 +136,9 @@ def output(model: Any, inputs: Any) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["Llama", "Mixtral", "Qwen3", "T5"])
 def test_the_config_states_the_new_sizes(kind: str, tmp_path: Path, quick_latency: None) -> None:
-    """A pruned network of transformers is saved, loaded and generated with by that library alone."""
+    """A pruned network of transformers is saved, loaded and generated with by that library
+    alone.
+    """
     library, inputs = transformers(), words()
     settings: dict[str, Any] = {**SMALL, "num_key_value_heads": 2}
     if kind == "Mixtral":
@@ -121,9 +146,20 @@ def test_the_config_states_the_new_sizes(kind: str, tmp_path: Path, quick_latenc
     if kind == "Qwen3":
         settings["head_dim"] = 12
     if kind == "T5":
-        settings = {"vocab_size": 99, "d_model": 48, "d_kv": 12, "d_ff": 80, "num_layers": 2, "num_heads": 4}
+        settings = {
+            "vocab_size": 99,
+            "d_model": 48,
+            "d_kv": 12,
+            "d_ff": 80,
+            "num_layers": 2,
+            "num_heads": 4,
+        }
         inputs["decoder_input_ids"] = inputs["input_ids"]
-    cls = library.T5ForConditionalGeneration if kind == "T5" else getattr(library, f"{kind}ForCausalLM")
+    cls = (
+        library.T5ForConditionalGeneration
+        if kind == "T5"
+        else getattr(library, f"{kind}ForCausalLM")
+    )
     torch.manual_seed(0)
     model = cls(getattr(library, f"{kind}Config")(**settings)).eval()
     result = niwaki.prune(model, inputs, budget=0.5, compensation="none")
@@ -135,14 +171,24 @@ def test_the_config_states_the_new_sizes(kind: str, tmp_path: Path, quick_latenc
     if kind != "T5":
         assert result.model.config.num_attention_heads == 2
         assert result.model.config.num_key_value_heads == 1
-        assert again.generate(inputs["input_ids"], max_new_tokens=3, do_sample=False).shape == (2, 10)
-    assert model.config.to_dict() == cls(getattr(library, f"{kind}Config")(**settings)).config.to_dict()
+        assert again.generate(inputs["input_ids"], max_new_tokens=3, do_sample=False).shape == (
+            2,
+            10,
+        )
+    assert (
+        model.config.to_dict()
+        == cls(getattr(library, f"{kind}Config")(**settings)).config.to_dict()
+    )
 
 
 def test_a_config_that_cannot_state_the_sizes_is_left_and_said(quick_latency: None) -> None:
     model = llama()
-    result = niwaki.prune(model, words(), budget=0.5, compensation="none", only="model.layers.0.mlp*")
-    assert any("the model's config cannot state these sizes" in note for note in result.record.notes)
+    result = niwaki.prune(
+        model, words(), budget=0.5, compensation="none", only="model.layers.0.mlp*"
+    )
+    assert any(
+        "the model's config cannot state these sizes" in note for note in result.record.notes
+    )
     assert result.model.config.intermediate_size == 80  # type: ignore[union-attr]
 
 
@@ -154,7 +200,9 @@ def test_a_cache_among_the_outputs_is_named_as_what_keeps_the_heads() -> None:
 
 def test_the_inner_width_of_experts_is_a_group() -> None:
     library = transformers()
-    model = library.MixtralForCausalLM(library.MixtralConfig(**SMALL, num_key_value_heads=2, num_local_experts=3)).eval()
+    model = library.MixtralForCausalLM(
+        library.MixtralConfig(**SMALL, num_key_value_heads=2, num_local_experts=3)
+    ).eval()
     graph = niwaki.trace(model, words())
     assert graph["model.layers.0.mlp.experts"].width == 80
     assert not graph.unknown

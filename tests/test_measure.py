@@ -1,4 +1,6 @@
-"""Costs against numbers computed by hand; and the model, its modes and the random state left as found."""
+"""Costs against numbers computed by hand; and the model, its modes and the random state left as
+found.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from niwaki.errors import DataError, SettingError, TraceError
-from niwaki.graph.inputs import as_arguments, batch_size, call, preserved_mode, preserved_rng
-from niwaki.measure import compare, count_bytes, count_macs, count_params, evaluate, measure_latency
+from niwaki.core.errors import DataError, SettingError, TraceError
+from niwaki.measure import compare, count_bytes, count_params, evaluate, measure_latency
+from niwaki.measure.macs import count_macs
+from niwaki.running import as_arguments, batch_size, call, preserved_mode, preserved_rng
 
 
 class Tied(nn.Module):
@@ -82,7 +85,11 @@ class Noisy(nn.Module):
         (nn.Conv2d(8, 12, 3, groups=4), torch.ones(2, 8, 6, 6), 4 * 4 * 12 * 2 * 9),
         (nn.Conv2d(8, 8, 3, groups=8), torch.ones(2, 8, 6, 6), 4 * 4 * 8 * 9),
         (nn.ConvTranspose2d(4, 6, 2, stride=2), torch.ones(2, 4, 5, 5), 5 * 5 * 4 * 6 * 4),
-        (nn.Sequential(nn.Conv1d(2, 4, 1), nn.BatchNorm1d(4), nn.ReLU()), torch.ones(3, 2, 7), 7 * 2 * 4),
+        (
+            nn.Sequential(nn.Conv1d(2, 4, 1), nn.BatchNorm1d(4), nn.ReLU()),
+            torch.ones(3, 2, 7),
+            7 * 2 * 4,
+        ),
         (nn.Bilinear(3, 4, 5), (torch.ones(2, 3), torch.ones(2, 4)), 3 * 4 * 5),
         (nn.LSTM(4, 5, batch_first=True), torch.ones(3, 7, 4), 7 * (20 * 4 + 20 * 5)),
         (nn.GRU(4, 5, batch_first=True), torch.ones(3, 7, 4), 7 * (15 * 4 + 15 * 5)),
@@ -98,7 +105,9 @@ class Noisy(nn.Module):
         (Tied(), {"tokens": torch.zeros(2, 6, dtype=torch.long)}, 6 * 4 * 10),
     ],
 )
-def test_macs_of_one_sample(model: nn.Module, inputs: Tensor | tuple[Tensor, ...] | dict[str, Tensor], macs: int) -> None:
+def test_macs_of_one_sample(
+    model: nn.Module, inputs: Tensor | tuple[Tensor, ...] | dict[str, Tensor], macs: int
+) -> None:
     assert count_macs(model, inputs) == macs
     assert count_macs(model.eval(), inputs) == macs
 
@@ -180,7 +189,9 @@ def test_modes_and_random_state_come_back() -> None:
     ],
     ids=["macs", "latency", "accuracy"],
 )
-def test_modes_and_random_state_come_back_when_forward_raises(measure: Callable[[nn.Module, Tensor], object]) -> None:
+def test_modes_and_random_state_come_back_when_forward_raises(
+    measure: Callable[[nn.Module, Tensor], object],
+) -> None:
     model = mixed_modes()
     model[0].fails = True
     found, state = flags(model), torch.get_rng_state()
@@ -211,7 +222,12 @@ def test_inputs_are_tensor_tuple_or_dict() -> None:
     assert as_arguments(x) == ((x,), {})
     assert as_arguments((x, 1)) == ((x, 1), {})
     assert as_arguments({"x": x}) == ((), {"x": x})
-    assert [batch_size(x), batch_size((1, x)), batch_size({"scale": torch.ones(()), "x": x}), batch_size(())] == [
+    assert [
+        batch_size(x),
+        batch_size((1, x)),
+        batch_size({"scale": torch.ones(()), "x": x}),
+        batch_size(()),
+    ] == [
         4,
         4,
         4,
@@ -234,7 +250,9 @@ def test_latency_takes_the_models_in_turns() -> None:
             order.append(self.name)
             return x
 
-    first, second = measure_latency([Logs("a"), Logs("b")], torch.ones(1), repeats=4, warmup=2, seconds=0)
+    first, second = measure_latency(
+        [Logs("a"), Logs("b")], torch.ones(1), repeats=4, warmup=2, seconds=0
+    )
     assert "".join(order) == "aabb" + "abba" * 2
     assert first.runs == second.runs == 4
     assert min(first.median_ms, second.median_ms) > 0
@@ -315,7 +333,9 @@ def test_evaluate_counts_broken_outputs_as_wrong_and_says_how_many() -> None:
         ([(torch.ones(2, 3, 4), torch.tensor([0, 0]))], r"logits must be \(batch, classes\)"),
     ],
 )
-def test_evaluate_refuses_data_that_it_cannot_count(batches: list[tuple[Tensor, Tensor]], complaint: str) -> None:
+def test_evaluate_refuses_data_that_it_cannot_count(
+    batches: list[tuple[Tensor, Tensor]], complaint: str
+) -> None:
     with pytest.raises(DataError, match=complaint):
         evaluate(Table(), batches)
 
@@ -339,9 +359,16 @@ def test_compare_measures_both_on_the_same_terms() -> None:
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.ones(4, 3), torch.zeros(4, dtype=torch.long)
 
-    wide, narrow = nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2)), nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    wide, narrow = (
+        nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2)),
+        nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)),
+    )
     before, after = compare(wide, narrow, torch.ones(2, 3), batches)
-    assert (before.params, before.macs, before.bytes) == (3 * 8 + 8 + 8 * 2 + 2, 3 * 8 + 8 * 2, 4 * 50)
+    assert (before.params, before.macs, before.bytes) == (
+        3 * 8 + 8 + 8 * 2 + 2,
+        3 * 8 + 8 * 2,
+        4 * 50,
+    )
     assert (after.params, after.macs) == (3 * 4 + 4 + 4 * 2 + 2, 3 * 4 + 4 * 2)
     assert before.samples == after.samples == 4
     assert before.accuracy in (0.0, 1.0)

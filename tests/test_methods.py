@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 import niwaki
-from niwaki.compensation import COMPENSATIONS, Merge
-from niwaki.criteria import CRITERIA
-from niwaki.errors import SettingError, UnknownNameError
-from niwaki.methods import Registry, parse
+from niwaki.core.errors import SettingError, UnknownNameError
+from niwaki.core.registry import Registry, parse
+from niwaki.methods.base.compensation import COMPENSATIONS
+from niwaki.methods.base.criterion import CRITERIA
+from niwaki.methods.neuron_merging import Merge
 
 TOOLS: Registry[Any] = Registry("tool")
 
@@ -63,7 +64,9 @@ def test_what_cannot_be_read_is_named(spec: str, message: str) -> None:
 
 def test_settings_are_read_as_their_fields_say() -> None:
     assert TOOLS.build("saw") == Saw()
-    assert TOOLS.build("saw:teeth=5,sharp=False,length=1e2,kind=cross,owner=me") == Saw(5, False, 100.0, "cross", "me")
+    assert TOOLS.build("saw:teeth=5,sharp=False,length=1e2,kind=cross,owner=me") == Saw(
+        5, False, 100.0, "cross", "me"
+    )
     assert TOOLS.build("saw:length=none") == Saw(length=None)
 
 
@@ -76,7 +79,11 @@ def test_settings_are_read_as_their_fields_say() -> None:
         (CRITERIA, "l3", "unknown criterion 'l3'; did you mean 'l2' or 'l1'?"),
         (CRITERIA, "l1:p=3", "unknown setting of criterion 'l1' 'p'; known: none"),
         (COMPENSATIONS, "marge", "unknown compensation 'marge'; did you mean 'merge'?"),
-        (COMPENSATIONS, "merge:treshold=1", "unknown setting of compensation 'merge' 'treshold'; did you mean 'threshold'?"),
+        (
+            COMPENSATIONS,
+            "merge:treshold=1",
+            "unknown setting of compensation 'merge' 'treshold'; did you mean 'threshold'?",
+        ),
     ],
 )
 def test_unknown_names_offer_the_nearest(registry: Registry[Any], spec: str, message: str) -> None:
@@ -86,9 +93,16 @@ def test_unknown_names_offer_the_nearest(registry: Registry[Any], spec: str, mes
 
 
 def test_a_method_may_be_given_by_name_or_as_itself() -> None:
-    assert COMPENSATIONS.build("merge:threshold=0.3,lam=0.5,bn=published") == Merge(0.3, 0.5, "published")
-    graph = niwaki.trace(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 3))
+    assert COMPENSATIONS.build("merge:threshold=0.3,lam=0.5,bn=published") == Merge(
+        0.3, 0.5, "published"
+    )
+    graph = niwaki.trace(
+        nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 3)
+    )
     plan = niwaki.select(graph, niwaki.score(graph, "l1"), 0.5)
-    by_name, itself = niwaki.compensate(graph, plan, "merge:threshold=-1"), niwaki.compensate(graph, plan, Merge(-1))
+    by_name, itself = (
+        niwaki.compensate(graph, plan, "merge:threshold=-1"),
+        niwaki.compensate(graph, plan, Merge(-1)),
+    )
     assert torch.equal(by_name.mixings["0"].matrix, itself.mixings["0"].matrix)
     assert niwaki.compensate(graph, plan, "none").notes == {"0": "pruned plainly"}

@@ -1,4 +1,6 @@
-"""MINT on networks: which layers are pairs, what is watched, how scores come about, and the same numbers from all workers."""
+"""MINT on networks: which layers are pairs, what is watched, how scores come about, and the same
+numbers from all workers.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,18 @@ import zoo
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.criteria import Dependency, Estimation, Mint, conditional_mutual_information, layer_dependencies, unit_scores
-from niwaki.criteria.activations import Sampling, observe
-from niwaki.criteria.layer_dependencies import contiguous_groups
-from niwaki.criteria.spread import LostWorkError, Workers
-from niwaki.errors import SettingError, UnknownNameError
+from niwaki.core.errors import SettingError, UnknownNameError
 from niwaki.graph.pairs import find_pair, layer_pairs
+from niwaki.methods.mint._layer_dependencies import (
+    Dependency,
+    Estimation,
+    contiguous_groups,
+    layer_dependencies,
+)
+from niwaki.methods.mint.activations import Sampling, observe
+from niwaki.methods.mint.criterion import Mint, unit_scores
+from niwaki.methods.mint.mutual_information import conditional_mutual_information
+from niwaki.methods.mint.spread import LostWorkError, Workers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,18 +58,32 @@ def images(number: int, seed: int = 0) -> Tensor:
 
 def labelled(number: int = 120, classes: int = 4, batch: int = 32) -> niwaki.Calibration:
     x, y = images(number), torch.arange(number) % classes
-    return niwaki.Calibration.labelled([(x[i : i + batch], y[i : i + batch]) for i in range(0, number, batch)])
+    return niwaki.Calibration.labelled(
+        [(x[i : i + batch], y[i : i + batch]) for i in range(0, number, batch)]
+    )
 
 
-def evidence(calibration: niwaki.Calibration | None, model: nn.Module | None = None, seed: int = 0) -> niwaki.Evidence:
+def evidence(
+    calibration: niwaki.Calibration | None, model: nn.Module | None = None, seed: int = 0
+) -> niwaki.Evidence:
     graph = niwaki.trace(model or small(), images(2, 9))
     return niwaki.Evidence(graph, calibration, torch.Generator().manual_seed(seed))
 
 
 def test_pairs_of_a_chain_and_what_is_watched() -> None:
     pairs = layer_pairs(evidence(None).graph)
-    assert [pair.name for pair in pairs] == ["input -> conv1", "conv1 -> conv2", "conv2 -> fc1", "fc1 -> fc2"]
-    assert [pair.reads.count for pair in pairs] == [64, 6, 9, 10]  # an image is its pixels; a flatten, its channels
+    assert [pair.name for pair in pairs] == [
+        "input -> conv1",
+        "conv1 -> conv2",
+        "conv2 -> fc1",
+        "fc1 -> fc2",
+    ]
+    assert [pair.reads.count for pair in pairs] == [
+        64,
+        6,
+        9,
+        10,
+    ]  # an image is its pixels; a flatten, its channels
     assert [pair.writes.count for pair in pairs] == [6, 9, 10, 4]
     assert pairs[0].columns is None
     assert pairs[2].columns is not None
@@ -100,7 +122,14 @@ def test_activations_are_those_that_the_consumers_read() -> None:
         one = torch.relu(model.bn1(model.conv1(x)))
         two = model.pool(torch.relu(model.conv2(one)))
         three = torch.relu(model.fc1(two.flatten(1)))
-        wanted = [x.mean(1).flatten(1), one.mean((2, 3)), one.mean((2, 3)), two.mean((2, 3)), two.mean((2, 3)), three]
+        wanted = [
+            x.mean(1).flatten(1),
+            one.mean((2, 3)),
+            one.mean((2, 3)),
+            two.mean((2, 3)),
+            two.mean((2, 3)),
+            three,
+        ]
         wanted += [three, model.fc2(three)]
     assert sorted(order.tolist()) == list(range(12))
     for value, expected in zip(values, wanted, strict=True):
@@ -165,7 +194,9 @@ def test_groups_that_do_not_divide_a_layer_are_uneven_and_said_so() -> None:
     assert contiguous_groups(9, 4).tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3]
     assert contiguous_groups(3, 8).tolist() == [0, 1, 2]
     found = layer_dependencies(
-        evidence(labelled()), layer_pairs(niwaki.trace(small(), images(2)))[1:2], Estimation(4, sampling=Sampling(20))
+        evidence(labelled()),
+        layer_pairs(niwaki.trace(small(), images(2)))[1:2],
+        Estimation(4, sampling=Sampling(20)),
     )
     assert found[0].values.shape == (4, 4)
     assert any("9 units in 4 groups of 2 or 3" in remark for remark in found[0].remarks)
@@ -181,20 +212,37 @@ def dead() -> nn.Module:
 def test_dead_units_score_zero_and_are_said_to_be_dead() -> None:
     said: list[str] = []
     graph = niwaki.trace(dead(), images(2))
-    scores = niwaki.score(graph, "mint:groups=3,samples_per_class=30", calibration=labelled(), say=said.append)
+    scores = niwaki.score(
+        graph, "mint:groups=3,samples_per_class=30", calibration=labelled(), say=said.append
+    )
     assert scores["conv1"][4:].tolist() == [0, 0]
     assert bool((scores["conv1"][:4] > 0).all())
     assert any("conv1: 2 dead units" in remark and "4, 5" in remark for remark in said)
     result = niwaki.prune(
-        dead(), images(2), criterion="mint:groups=3,samples_per_class=30", budget=0.1, calibration=labelled(), only="conv1"
+        dead(),
+        images(2),
+        criterion="mint:groups=3,samples_per_class=30",
+        budget=0.1,
+        calibration=labelled(),
+        only="conv1",
     )
-    assert result.plan["conv1"].units == (0, 1, 2, 3, 4) or result.plan["conv1"].units == (0, 1, 2, 3, 5)
+    assert result.plan["conv1"].units == (0, 1, 2, 3, 4) or result.plan["conv1"].units == (
+        0,
+        1,
+        2,
+        3,
+        5,
+    )
     assert any("dead" in note for note in result.record.notes)
 
 
 def test_a_warning_is_given_where_nobody_listens() -> None:
     with pytest.warns(UserWarning, match="2 dead units"):
-        niwaki.score(niwaki.trace(dead(), images(2)), "mint:groups=3,samples_per_class=30", calibration=labelled())
+        niwaki.score(
+            niwaki.trace(dead(), images(2)),
+            "mint:groups=3,samples_per_class=30",
+            calibration=labelled(),
+        )
 
 
 def test_units_that_are_not_finite_are_dead_and_a_layer_of_them_is_refused() -> None:
@@ -233,15 +281,21 @@ def test_bad_input_is_refused_in_a_sentence(calibration: Any, settings: str, mes
 def test_a_layer_pair_that_shares_no_edge_is_refused() -> None:
     graph = niwaki.trace(small(), images(2))
     assert find_pair(graph, "conv1", "conv2").name == "conv1 -> conv2"
-    with pytest.raises(SettingError, match="'conv1' and 'fc2' share no edge: fc2 reads what fc1 writes"):
+    with pytest.raises(
+        SettingError, match="'conv1' and 'fc2' share no edge: fc2 reads what fc1 writes"
+    ):
         find_pair(graph, "conv1", "fc2")
     with pytest.raises(UnknownNameError, match="did you mean 'fc2'"):
         find_pair(graph, "conv1", "fc3")
 
 
 def test_class_numbers_for_some_batches_only_are_refused() -> None:
-    calibration = niwaki.Calibration(lambda: [(images(4), torch.zeros(4, dtype=torch.int64)), (images(4), None)])
-    with pytest.raises(SettingError, match="some calibration batches have class numbers and some have none"):
+    calibration = niwaki.Calibration(
+        lambda: [(images(4), torch.zeros(4, dtype=torch.int64)), (images(4), None)]
+    )
+    with pytest.raises(
+        SettingError, match="some calibration batches have class numbers and some have none"
+    ):
         layer_dependencies(evidence(calibration), layer_pairs(evidence(None).graph), Estimation())
 
 
@@ -253,7 +307,9 @@ def test_a_loader_that_gives_less_the_second_time_is_refused() -> None:
         return [(images(8), None)] * (3 if len(passes) == 1 else 1)
 
     with pytest.raises(SettingError, match="gave fewer inputs the second time"):
-        layer_dependencies(evidence(niwaki.Calibration(batches)), layer_pairs(evidence(None).graph), Estimation())
+        layer_dependencies(
+            evidence(niwaki.Calibration(batches)), layer_pairs(evidence(None).graph), Estimation()
+        )
 
 
 def by_hand(values: list[list[float]]) -> tuple[niwaki.Graph, Dependency]:
@@ -262,7 +318,12 @@ def by_hand(values: list[list[float]]) -> tuple[niwaki.Graph, Dependency]:
     none = torch.zeros(0, dtype=torch.int64)
     matrix = torch.tensor(values, dtype=torch.float64)
     return graph, Dependency(
-        pair, matrix, contiguous_groups(9, len(matrix)), contiguous_groups(6, matrix.shape[1]), none, torch.tensor([5])
+        pair,
+        matrix,
+        contiguous_groups(9, len(matrix)),
+        contiguous_groups(6, matrix.shape[1]),
+        none,
+        torch.tensor([5]),
     )
 
 
@@ -280,7 +341,9 @@ def test_a_units_score_is_the_mean_of_its_blocks_and_weights_order_its_group() -
 
 
 def test_mint_finds_the_channels_that_are_read() -> None:
-    """Half of the hidden units reach the output: these are worth more than those whose columns are zero."""
+    """Half of the hidden units reach the output: these are worth more than those whose columns are
+    zero.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 6)).eval()
     with torch.no_grad():
@@ -288,7 +351,9 @@ def test_mint_finds_the_channels_that_are_read() -> None:
         model[0].weight.copy_(torch.randn(12, 8))
     x = torch.randn(900, 8, generator=torch.Generator().manual_seed(1))
     graph = niwaki.trace(model, x[:2])
-    scores = niwaki.score(graph, "mint:groups=2,samples=900", calibration=niwaki.Calibration.of(list(x.split(100))))
+    scores = niwaki.score(
+        graph, "mint:groups=2,samples=900", calibration=niwaki.Calibration.of(list(x.split(100)))
+    )
     assert scores["0"][:6].min() > scores["0"][6:].max()
 
 
@@ -299,7 +364,9 @@ def same(first: list[Dependency], second: list[Dependency]) -> bool:
 def run(workers: Workers, folder: Path | None = None, seed: int = 0) -> list[Dependency]:
     found = evidence(labelled(), seed=seed)
     return layer_dependencies(
-        found, layer_pairs(found.graph), Estimation(3, sampling=Sampling(25), workers=workers, folder=folder)
+        found,
+        layer_pairs(found.graph),
+        Estimation(3, sampling=Sampling(25), workers=workers, folder=folder),
     )
 
 
@@ -317,25 +384,36 @@ def fatal(number: int) -> int:
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_a_lost_workers_share_is_run_again(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_workers_share_is_run_again(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if engine == "ray":
         pytest.importorskip("ray")
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]))
+        monkeypatch.setenv(
+            "PYTHONPATH",
+            os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]),
+        )
     pieces = {str(number): (str(tmp_path / "died"), number) for number in range(4)}
     results = dict(Workers(engine, 2).run(fatal_the_first_time, pieces))
     assert results == {"0": 0, "1": 1, "2": 4, "3": 9}
     assert (tmp_path / "died").exists()
 
 
-def test_work_that_always_kills_its_worker_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("niwaki.criteria.spread.ATTEMPTS", 1)
-    with pytest.raises(LostWorkError, match="worker processes died 1 times; one, two could not be done"):
+def test_work_that_always_kills_its_worker_ends_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("niwaki.methods.mint.spread.ATTEMPTS", 1)
+    with pytest.raises(
+        LostWorkError, match="worker processes died 1 times; one, two could not be done"
+    ):
         list(Workers(count=2).run(fatal, {"one": (1,), "two": (2,)}))
 
 
-def test_finished_layers_are_kept_and_an_interrupted_scoring_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_layers_are_kept_and_an_interrupted_scoring_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = run(Workers())
-    real, done = niwaki.criteria.layer_dependencies.__globals__["estimate_piece"], []
+    real, done = niwaki.methods.mint._layer_dependencies.__globals__["estimate_piece"], []
 
     def interrupted(*piece: Any) -> Any:
         if len(done) == 2:
@@ -343,7 +421,9 @@ def test_finished_layers_are_kept_and_an_interrupted_scoring_resumes(tmp_path: P
         done.append(1)
         return real(*piece)
 
-    monkeypatch.setitem(niwaki.criteria.layer_dependencies.__globals__, "estimate_piece", interrupted)
+    monkeypatch.setitem(
+        niwaki.methods.mint._layer_dependencies.__globals__, "estimate_piece", interrupted
+    )
     with pytest.raises(KeyboardInterrupt):
         run(Workers(), tmp_path)
     assert len(list(tmp_path.glob("*.json"))) == 2
@@ -352,10 +432,14 @@ def test_finished_layers_are_kept_and_an_interrupted_scoring_resumes(tmp_path: P
         done.append(1)
         return real(*piece)
 
-    monkeypatch.setitem(niwaki.criteria.layer_dependencies.__globals__, "estimate_piece", counted)
+    monkeypatch.setitem(
+        niwaki.methods.mint._layer_dependencies.__globals__, "estimate_piece", counted
+    )
     assert same(run(Workers(), tmp_path), whole)
     assert len(done) == 4  # two before, two after
-    assert not same(run(Workers(), tmp_path, seed=1), whole)  # what is kept is kept by all that it depends on
+    assert not same(
+        run(Workers(), tmp_path, seed=1), whole
+    )  # what is kept is kept by all that it depends on
     assert len(done) == 8
 
 
@@ -368,5 +452,7 @@ def test_a_damaged_kept_layer_is_named(tmp_path: Path) -> None:
 
 
 def test_settings_are_read_from_the_notation() -> None:
-    mint = niwaki.criteria.CRITERIA.build("mint:groups=50,samples_per_class=250,resampling=once,workers=2")
+    mint = niwaki.methods.base.CRITERIA.build(
+        "mint:groups=50,samples_per_class=250,resampling=once,workers=2"
+    )
     assert mint == Mint(50, 250, resampling="once", workers=2)

@@ -8,17 +8,20 @@ import torch
 from torch import nn
 
 from niwaki import models
-from niwaki.errors import NiwakiError, SettingError, UnknownNameError
+from niwaki.core.errors import NiwakiError, SettingError, UnknownNameError
 from niwaki.models.resnet import ResNet
 from niwaki.models.wide_resnet import WideResNet
 
-# name → parameters; where sums are written out, layer by layer (published: 0.27, 0.46, 0.66, 0.85, 1.7 and 8.9 million)
+# name → parameters; where sums are written out, layer by layer (published: 0.27, 0.46, 0.66, 0.85,
+# 1.7 and 8.9 million)
 PARAMETERS = {
     "lenet-300-100": 785 * 300 + 301 * 100 + 101 * 10,
     "mnist-mlp": 785 * 500 + 501 * 300 + 301 * 10,
     "vgg16": 14_724_042,
     "vgg16:classifier=two-layer": 14_724_042 - 5130 + 513 * 512 + 2 * 512 + 5130,
-    "vgg-small": 9 * (3 * 16 + 16 * 32 + 32 * 64 + 64 * 64 + 64 * 128 + 128 * 128) + 2 * 432 + (128 * 4 + 1) * 10,
+    "vgg-small": 9 * (3 * 16 + 16 * 32 + 32 * 64 + 64 * 64 + 64 * 128 + 128 * 128)
+    + 2 * 432
+    + (128 * 4 + 1) * 10,
     "resnet20": 269_722,
     "resnet32": 464_154,
     "resnet44": 658_586,
@@ -53,7 +56,9 @@ def test_size_and_output(spec: str) -> None:
     assert not torch.equal(outputs[0], outputs[1])
 
 
-@pytest.mark.parametrize("spec", ["lenet-300-100", "vgg16:classifier=two-layer", "resnet20", "wide-resnet-40-4"])
+@pytest.mark.parametrize(
+    "spec", ["lenet-300-100", "vgg16:classifier=two-layer", "resnet20", "wide-resnet-40-4"]
+)
 def test_trains(spec: str) -> None:
     model = models.build(spec, classes=3)
     model(models.example_inputs(model)).sum().backward()
@@ -61,7 +66,9 @@ def test_trains(spec: str) -> None:
 
 
 def test_the_seed_decides_the_weights() -> None:
-    first, again, other = (torch.manual_seed(seed) and models.build("resnet20").conv1.weight for seed in (1, 1, 2))
+    first, again, other = (
+        torch.manual_seed(seed) and models.build("resnet20").conv1.weight for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -95,7 +102,11 @@ def test_zero_padding_shortcut_adds_channels_on_both_sides() -> None:
     assert torch.equal(out[:, 1:4], x[:, :, ::2, ::2])
     assert out[:, [0, 4, 5]].count_nonzero() == 0
     assert shortcut.padding == (1, 2)
-    assert [module.padding for module in models.build("resnet20").modules() if isinstance(module, type(shortcut))] == [
+    assert [
+        module.padding
+        for module in models.build("resnet20").modules()
+        if isinstance(module, type(shortcut))
+    ] == [
         (8, 8),
         (16, 16),
     ]
@@ -104,7 +115,10 @@ def test_zero_padding_shortcut_adds_channels_on_both_sides() -> None:
 def test_a_narrower_copy_runs_as_it_is() -> None:
     model = models.build("resnet20").eval()
     block = model.layer2[0]
-    block.conv1, block.bn1 = nn.Conv2d(16, 5, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(5).eval()
+    block.conv1, block.bn1 = (
+        nn.Conv2d(16, 5, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(5).eval(),
+    )
     block.conv2 = nn.Conv2d(5, 32, 3, padding=1, bias=False)
     with torch.no_grad():
         assert model(models.example_inputs(model)).shape == (2, 10)

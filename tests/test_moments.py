@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from niwaki.graph.places import Places
-from niwaki.moments import Moments
+from niwaki.methods.moments.accumulate import Moments
 
 
 def counted(rows: torch.Tensor, inputs: int, piece: int) -> Moments:
@@ -26,20 +26,27 @@ def test_rows_that_tell_different_things_count_fully() -> None:
 
 def test_rows_that_repeat_each_other_count_as_one_an_input() -> None:
     inputs = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
-    assert counted(inputs.repeat_interleave(16, 0), 400, 50).effective == pytest.approx(400, rel=1e-4)
+    assert counted(inputs.repeat_interleave(16, 0), 400, 50).effective == pytest.approx(
+        400, rel=1e-4
+    )
 
 
 def test_rows_that_share_half_of_their_variance_count_in_between() -> None:
     # m rows whose correlation within an input is r have a design effect of 1 + (m - 1)·r
     generator = torch.Generator().manual_seed(0)
-    shared, own = torch.randn(2000, 1, 6, generator=generator), torch.randn(2000, 9, 6, generator=generator)
+    shared, own = (
+        torch.randn(2000, 1, 6, generator=generator),
+        torch.randn(2000, 9, 6, generator=generator),
+    )
     rows = ((shared + own) / 2**0.5 + 3).flatten(0, 1)
     assert counted(rows, 2000, 100).effective == pytest.approx(2000 * 9 / (1 + 8 * 0.5), rel=0.05)
 
 
 def test_what_they_count_for_does_not_hang_on_the_batches() -> None:
     rows = torch.randn(60 * 4, 5, generator=torch.Generator().manual_seed(0)).cumsum(0)
-    assert counted(rows, 60, 60).effective == pytest.approx(counted(rows, 60, 7).effective, rel=1e-6)
+    assert counted(rows, 60, 60).effective == pytest.approx(
+        counted(rows, 60, 7).effective, rel=1e-6
+    )
 
 
 def test_constant_rows_count_each() -> None:
@@ -54,7 +61,9 @@ def test_places_are_spread_evenly_and_differ_by_input() -> None:
     maps = torch.arange(32 * 32.0).expand(50, 2, -1)
     chosen = Places.of(inputs_of(50), 8)(maps)
     assert chosen.shape == (50, 2, 8)
-    assert torch.equal(chosen[:, 0].div(128).floor(), torch.arange(8.0).expand(50, 8))  # one of each eighth
+    assert torch.equal(
+        chosen[:, 0].div(128).floor(), torch.arange(8.0).expand(50, 8)
+    )  # one of each eighth
     assert len(chosen[:, 0].unique()) > 250
     columns = chosen[:, 0].remainder(32).flatten().histc(8, 0, 32)
     assert columns.min() > 35  # of 50 on average

@@ -1,4 +1,6 @@
-"""Conditional geometric mutual information: against brute force, against analytic truth, and what its docstring promises."""
+"""Conditional geometric mutual information: against brute force, against analytic truth, and what
+its docstring promises.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from niwaki.criteria import conditional_mutual_information, dependencies, exact_distances
-from niwaki.criteria import mutual_information as module
-from niwaki.criteria.spanning_tree import DistanceTable
-from niwaki.errors import SettingError, UnknownNameError
+from niwaki.core.errors import SettingError, UnknownNameError
+from niwaki.methods.mint import exact_distances
+from niwaki.methods.mint import mutual_information as module
+from niwaki.methods.mint.mutual_information import conditional_mutual_information, dependencies
+from niwaki.methods.mint.spanning_tree import DistanceTable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -23,7 +26,9 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def union_find_tree(distances: Tensor, order: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Kruskal over all edges in the given order: O(n³) with this plain relabelling, and plainly right."""
+    """Kruskal over all edges in the given order: O(n³) with this plain relabelling, and plainly
+    right.
+    """
     component = list(range(len(distances)))
     edges = []
     for i, j in order:
@@ -40,7 +45,10 @@ def brute_force(points: Tensor, labels: Tensor) -> tuple[int, int]:
     pairs = list(itertools.combinations(range(len(points)), 2))
     counts = []
     for preferred in (0, 1):
-        order = sorted(pairs, key=lambda e: (float(distances[e]), int(labels[e[0]] != labels[e[1]]) != preferred))
+        order = sorted(
+            pairs,
+            key=lambda e: (float(distances[e]), int(labels[e[0]] != labels[e[1]]) != preferred),
+        )
         edges = union_find_tree(distances, order)
         counts.append(sum(int(labels[i] != labels[j]) for i, j in edges))
     return counts[0], counts[1]
@@ -83,7 +91,9 @@ def by_the_definition(x: Tensor, y: Tensor, z: Tensor, draw: module._Draw) -> fl
     """The estimator row by row, on the given split."""
     resampled = []
     for row in draw.receivers.tolist():
-        nearest = min(draw.donors.tolist(), key=lambda other: float((z[row] - z[other]).square().sum()))
+        nearest = min(
+            draw.donors.tolist(), key=lambda other: float((z[row] - z[other]).square().sum())
+        )
         resampled.append(torch.cat([x[row], y[nearest], z[row]]))
     used = set(draw.receivers.tolist()) | set(draw.donors.tolist())
     joint = [torch.cat([x[row], y[row], z[row]]) for row in range(len(x)) if row not in used]
@@ -120,19 +130,29 @@ def gaussians(seed: int, samples: int = 2500) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("resampling", "bound"), [("nearest", 0.08), ("once", 0.03)])
-def test_independent_variables_score_next_to_nothing(resampling: module.Resampling, bound: float) -> None:
+def test_independent_variables_score_next_to_nothing(
+    resampling: module.Resampling, bound: float
+) -> None:
     values = []
     for seed in range(20):
-        values.append(conditional_mutual_information(*gaussians(seed), generator=seeded(seed), resampling=resampling))
+        values.append(
+            conditional_mutual_information(
+                *gaussians(seed), generator=seeded(seed), resampling=resampling
+            )
+        )
     assert torch.stack(values).mean().item() <= bound
 
 
 @pytest.mark.parametrize("resampling", ["nearest", "once"])
 def test_the_score_grows_with_the_correlation(resampling: module.Resampling) -> None:
     x, y, z = gaussians(0, 1500)
-    children = torch.stack([rho * y + (1 - rho**2) ** 0.5 * x for rho in (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)])
+    children = torch.stack(
+        [rho * y + (1 - rho**2) ** 0.5 * x for rho in (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)]
+    )
     runs = [
-        conditional_mutual_information(children, y, z[:, :8], generator=seeded(seed), resampling=resampling)
+        conditional_mutual_information(
+            children, y, z[:, :8], generator=seeded(seed), resampling=resampling
+        )
         for seed in range(4)
     ]
     mean = torch.stack(runs).mean(0)
@@ -153,7 +173,11 @@ def test_what_the_rest_already_tells_is_not_counted() -> None:
 def test_pairs_of_groups_are_the_estimates_one_by_one() -> None:
     generator = seeded(2)
     parents = [torch.randn(90, width, generator=generator) for width in (3, 1, 4, 2)]
-    children = [parents[1] + 0.2 * torch.randn(90, 1, generator=generator), parents[2].relu(), 100 * parents[0][:, :2]]
+    children = [
+        parents[1] + 0.2 * torch.randn(90, 1, generator=generator),
+        parents[2].relu(),
+        100 * parents[0][:, :2],
+    ]
     found = dependencies(children, parents, generator=seeded(7))
     assert found.shape == (3, 4)
     for c, g in itertools.product(range(3), range(4)):
@@ -173,16 +197,22 @@ def test_neither_batch_nor_chunks_change_a_bit(memory: int, resampling: module.R
     together = conditional_mutual_information(child, parent, rest, **settings_)
     assert together.shape == (3, 2)
     for c, g in itertools.product(range(3), range(2)):
-        one = conditional_mutual_information(child[c, 0], parent[0, g], rest[0, 0], resampling=resampling)
+        one = conditional_mutual_information(
+            child[c, 0], parent[0, g], rest[0, 0], resampling=resampling
+        )
         assert together[c, g] == one
     rows = conditional_mutual_information(child[:, 0], parent[0, [0, 1, 0]], rest[0], **settings_)
     assert rows.tolist() == [together[0, 0], together[1, 1], together[2, 0]]
     assert torch.equal(together, dependencies_of(child, parent, rest, resampling, memory))
 
 
-def dependencies_of(child: Tensor, parent: Tensor, rest: Tensor, resampling: module.Resampling, memory: int) -> Tensor:
+def dependencies_of(
+    child: Tensor, parent: Tensor, rest: Tensor, resampling: module.Resampling, memory: int
+) -> Tensor:
     columns = [
-        dependencies(list(child[:, 0]), [parent[0, g], rest[0, 0]], resampling=resampling, memory=memory)[:, 0]
+        dependencies(
+            list(child[:, 0]), [parent[0, g], rest[0, 0]], resampling=resampling, memory=memory
+        )[:, 0]
         for g in range(parent.shape[1])
     ]
     return torch.stack(columns, 1)
@@ -190,10 +220,14 @@ def dependencies_of(child: Tensor, parent: Tensor, rest: Tensor, resampling: mod
 
 def test_deterministic_for_a_seed_and_not_the_same_for_another() -> None:
     x, y, z = gaussians(4, 300)
-    first, again, other = (conditional_mutual_information(x, x + y, z, generator=seeded(s)) for s in (1, 1, 2))
+    first, again, other = (
+        conditional_mutual_information(x, x + y, z, generator=seeded(s)) for s in (1, 1, 2)
+    )
     assert first == again != other
     state = torch.get_rng_state()
-    assert conditional_mutual_information(x, x + y, z) == conditional_mutual_information(x, x + y, z, generator=seeded(0))
+    assert conditional_mutual_information(x, x + y, z) == conditional_mutual_information(
+        x, x + y, z, generator=seeded(0)
+    )
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -213,7 +247,9 @@ def test_the_unit_of_the_activations_does_not_matter(scale: float) -> None:
 
 
 def test_equal_points_are_at_distance_zero_though_far_from_the_origin() -> None:
-    """|a|² + |b|² - 2ab of rows near 10⁴ loses the distance in float32; on the grid nothing is lost."""
+    """|a|² + |b|² - 2ab of rows near 10⁴ loses the distance in float32; on the grid nothing is
+    lost.
+    """
     rows = torch.randn(40, 3, generator=seeded(8)) + 1e4
     grid = exact_distances.on_grid([torch.cat([rows, rows])], torch.device("cpu"))
     left, right = exact_distances.squared(grid.parts[0], grid.parts[0])
@@ -221,12 +257,16 @@ def test_equal_points_are_at_distance_zero_though_far_from_the_origin() -> None:
     assert bool((distances.diagonal(40) == 0).all())
     assert torch.equal(distances, distances.T)
     wanted = torch.cdist(rows.double(), rows.double()).square()
-    torch.testing.assert_close(distances[:40, :40] * 4.0**-grid.exponent, wanted, rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(
+        distances[:40, :40] * 4.0**-grid.exponent, wanted, rtol=1e-4, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("kind", ["all equal", "two values", "many zeros"])
 def test_ties_favour_neither_side(kind: str) -> None:
-    """Independent variables with many equal points: a tree that prefers edges within a sample would score near one."""
+    """Independent variables with many equal points: a tree that prefers edges within a sample would
+    score near one.
+    """
     values = []
     for seed in range(12):
         x, y, z = (part[:, :2] for part in gaussians(seed, 450))
@@ -245,7 +285,10 @@ def test_ties_favour_neither_side(kind: str) -> None:
 def test_the_value_is_a_share(seed: int) -> None:
     generator = seeded(seed)
     n = int(torch.randint(6, 40, (1,), generator=generator))
-    x, y, z = (torch.randn(n, int(torch.randint(0, 4, (1,), generator=generator)), generator=generator) for _ in range(3))
+    x, y, z = (
+        torch.randn(n, int(torch.randint(0, 4, (1,), generator=generator)), generator=generator)
+        for _ in range(3)
+    )
     for resampling in ("nearest", "once"):
         value = conditional_mutual_information(x, y, z, generator=generator, resampling=resampling)
         assert 0 <= value <= 1
@@ -278,7 +321,9 @@ def test_every_donor_gives_once() -> None:
         (((2, 9, 1), (3, 9, 1), (9, 1)), "leading axes"),
     ],
 )
-def test_shapes_that_do_not_go_together_are_refused(shapes: tuple[tuple[int, ...], ...], message: str) -> None:
+def test_shapes_that_do_not_go_together_are_refused(
+    shapes: tuple[tuple[int, ...], ...], message: str
+) -> None:
     with pytest.raises(SettingError, match=message):
         conditional_mutual_information(*(torch.zeros(shape) for shape in shapes))
 

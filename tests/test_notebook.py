@@ -18,5 +18,7 @@ def test_it_runs_from_top_to_bottom(path: Path) -> None:
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not committed"
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
-    printed = "".join(out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", ()))
+    printed = "".join(
+        out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", ())
+    )
     assert "validation accuracy" in printed

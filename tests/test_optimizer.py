@@ -50,7 +50,9 @@ def step(model: nn.Module, optimizer: Optimizer) -> float:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_training_goes_on_with_every_parameter_and_its_state(name: str, quick_latency: None) -> None:
+def test_training_goes_on_with_every_parameter_and_its_state(
+    name: str, quick_latency: None
+) -> None:
     model = network()
     optimizer = OPTIMIZERS[name](model.parameters())
     for _ in range(3):
@@ -72,7 +74,9 @@ def test_training_goes_on_with_every_parameter_and_its_state(name: str, quick_la
 
 
 def test_momenta_are_what_training_with_masks_would_have() -> None:
-    """One step of the pruned network equals one of the masked original, for the weights that are left."""
+    """One step of the pruned network equals one of the masked original, for the weights that are
+    left.
+    """
     model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 4)).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     x, y = torch.randn(16, 5, dtype=torch.float64), torch.arange(16) % 4
@@ -94,14 +98,18 @@ def test_momenta_are_what_training_with_masks_would_have() -> None:
     train(result.model, optimizer)
     train(lambda inputs: masked[2](torch.relu(masked[0](inputs)) * mask), twin)
     first: Any = masked[0]
-    torch.testing.assert_close(result.model.get_parameter("0.weight"), first.weight[units], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        result.model.get_parameter("0.weight"), first.weight[units], rtol=1e-12, atol=1e-12
+    )
 
 
 def test_schedulers_groups_and_strangers_stay(quick_latency: None) -> None:
     model, stranger = network(), nn.Parameter(torch.ones(3))
     convolutions = [p for n, p in model.named_parameters() if n[0] in "03"]
     rest = [p for n, p in model.named_parameters() if n[0] not in "03"]
-    optimizer = torch.optim.SGD([{"params": convolutions, "lr": 0.3}, {"params": [*rest, stranger]}], lr=0.1)
+    optimizer = torch.optim.SGD(
+        [{"params": convolutions, "lr": 0.3}, {"params": [*rest, stranger]}], lr=0.1
+    )
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
     result = niwaki.prune(model, batch()[0], budget=0.5, optimizer=optimizer)
     step(result.model.train(), optimizer)

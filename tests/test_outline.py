@@ -1,4 +1,6 @@
-"""What a user is shown of a network's groups: as a table, as JSON, as a Graphviz file, as a page."""
+"""What a user is shown of a network's groups: as a table, as JSON, as a Graphviz file, as a
+page.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from torch import nn
 import niwaki
 from niwaki.cli.app import app
 from niwaki.graph import outline
-from niwaki.graph.outline import count
+from niwaki.graph._outline import count
 from niwaki.report import channels_dot, channels_html
 
 
@@ -22,7 +24,12 @@ class Block(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.up, self.down, self.head = nn.Linear(3, 6), nn.Linear(6, 8), nn.Linear(8, 6), nn.Linear(6, 2)
+        self.stem, self.up, self.down, self.head = (
+            nn.Linear(3, 6),
+            nn.Linear(6, 8),
+            nn.Linear(8, 6),
+            nn.Linear(6, 2),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
@@ -47,7 +54,15 @@ def test_every_group_says_what_it_costs_and_what_it_is_computed_from() -> None:
 
 def test_counts_are_short() -> None:
     numbers = (0, 999, 1000, 12_345, 999_999, 45_600_000, 6_738_415_616)
-    assert [count(number) for number in numbers] == ["0", "999", "1.00 k", "12.3 k", "1.00 M", "45.6 M", "6.74 G"]
+    assert [count(number) for number in numbers] == [
+        "0",
+        "999",
+        "1.00 k",
+        "12.3 k",
+        "1.00 M",
+        "45.6 M",
+        "6.74 G",
+    ]
 
 
 def test_the_graphviz_file_has_a_node_a_group_and_an_edge_a_reading() -> None:
@@ -94,7 +109,9 @@ def test_inspect_writes_them_all(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     dot, html = tmp_path / "g.dot", tmp_path / "g.html"
-    done = CliRunner().invoke(app, ["inspect", "resnet20", "--json", "--dot", str(dot), "--html", str(html)])
+    done = CliRunner().invoke(
+        app, ["inspect", "resnet20", "--json", "--dot", str(dot), "--html", str(html)]
+    )
     assert done.exit_code == 0, done.output
     data = json.loads(done.stdout)
     assert data["groups"][0]["name"] == "conv1"

@@ -16,14 +16,23 @@ from torch import Tensor, nn
 from torch.distributed.tensor import distribute_tensor
 
 import niwaki
-from niwaki.errors import BudgetError, NiwakiError, SettingError, SurgeryError, TraceError, UnknownNameError
+from niwaki.core.errors import (
+    BudgetError,
+    NiwakiError,
+    SettingError,
+    SurgeryError,
+    TraceError,
+    UnknownNameError,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_latency", "one_thread")
 
 
 def mlp() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 4))
+    return nn.Sequential(
+        nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 4)
+    )
 
 
 def pruned(name: str, **settings: Any) -> Any:
@@ -46,31 +55,51 @@ def test_a_first_call_needs_a_model_an_example_and_nothing_else() -> None:
     assert result.record.before.macs == 6 * 12 + 12 * 10 + 10 * 4
     assert result.record.settings["criterion"] == "L2()"
     assert result.record.settings["budget"] == "channels=0.5"
-    assert set(result.record.seconds) == {"trace", "score", "select", "compensate", "shrink", "check", "measure"}
+    assert set(result.record.seconds) == {
+        "trace",
+        "score",
+        "select",
+        "compensate",
+        "shrink",
+        "check",
+        "measure",
+    }
     assert "parameters" in str(result)
     assert "2.55× less" in str(result)
 
 
 def test_it_is_its_steps() -> None:
     model, x = mlp(), torch.randn(3, 6)
-    result = niwaki.prune(model, x, criterion="l1", budget=0.3, compensation="merge:threshold=0.1", scope="global")
+    result = niwaki.prune(
+        model, x, criterion="l1", budget=0.3, compensation="merge:threshold=0.1", scope="global"
+    )
     graph = niwaki.trace(model, x)
     plan = niwaki.select(graph, niwaki.score(graph, "l1"), 0.3, niwaki.Selection(scope="global"))
     mixings = niwaki.compensate(graph, plan, "merge:threshold=0.1").mixings
     by_hand = niwaki.shrink(graph, plan, mixings)
     assert plan.groups == result.plan.groups
-    assert all(torch.equal(a, b) for a, b in zip(by_hand.parameters(), result.model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(by_hand.parameters(), result.model.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize(("scope", "criterion"), [("local", "l2"), ("global", "random")])
-def test_a_default_device_is_not_the_models(scope: Any, criterion: str, quick_latency: None) -> None:
-    """Whatever new tensors are made on elsewhere (a GPU, or no device at all), the model stays where it is."""
+def test_a_default_device_is_not_the_models(
+    scope: Any, criterion: str, quick_latency: None
+) -> None:
+    """Whatever new tensors are made on elsewhere (a GPU, or no device at all), the model stays
+    where it is.
+    """
     model, x = mlp(), torch.randn(3, 6)
     expected = niwaki.prune(model, x, criterion=criterion, scope=scope)
     with torch.device("meta"):
         result = niwaki.prune(model, x, criterion=criterion, scope=scope)
     assert result.plan == expected.plan
-    assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), expected.model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(result.model.parameters(), expected.model.parameters(), strict=True)
+    )
 
 
 def test_the_seed_is_all_that_chance_depends_on() -> None:
@@ -78,7 +107,10 @@ def test_the_seed_is_all_that_chance_depends_on() -> None:
     torch.manual_seed(1)
     one = niwaki.prune(model, x, criterion="random", seed=7)
     torch.manual_seed(2)
-    two, three = niwaki.prune(model, x, criterion="random", seed=7), niwaki.prune(model, x, criterion="random", seed=8)
+    two, three = (
+        niwaki.prune(model, x, criterion="random", seed=7),
+        niwaki.prune(model, x, criterion="random", seed=8),
+    )
     assert one.plan == two.plan
     assert one.plan != three.plan
 
@@ -120,7 +152,9 @@ def test_two_runs_share_nothing() -> None:
         first[0].weight.zero_()
     assert second[0].weight.abs().sum() > 0
     assert model[0].weight.abs().sum() > 0
-    storages = [{p.untyped_storage().data_ptr() for p in m.parameters()} for m in (model, first, second)]
+    storages = [
+        {p.untyped_storage().data_ptr() for p in m.parameters()} for m in (model, first, second)
+    ]
     assert len(set.union(*storages)) == sum(map(len, storages))
 
 
@@ -139,13 +173,19 @@ def test_parts_of_other_precision_stay_so() -> None:
     class Mixed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.norm, self.b = nn.Linear(6, 12).bfloat16(), nn.BatchNorm1d(12), nn.Linear(12, 3).double()
+            self.a, self.norm, self.b = (
+                nn.Linear(6, 12).bfloat16(),
+                nn.BatchNorm1d(12),
+                nn.Linear(12, 3).double(),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             return self.b(torch.relu(self.norm(self.a(x.bfloat16()).float())).double())
 
     result = niwaki.prune(Mixed(), torch.randn(3, 6)).model
-    assert [p.dtype for p in result.parameters()] == [torch.bfloat16] * 2 + [torch.float32] * 2 + [torch.float64] * 2
+    assert [p.dtype for p in result.parameters()] == [torch.bfloat16] * 2 + [torch.float32] * 2 + [
+        torch.float64
+    ] * 2
     assert result.a.weight.shape == (6, 6)  # type: ignore[union-attr]
 
 
@@ -155,7 +195,9 @@ def test_what_is_frozen_stays_frozen(frozen: tuple[str, ...]) -> None:
     for name in frozen:
         model.get_submodule(name).requires_grad_(False)
     result = niwaki.prune(model, torch.randn(3, 6)).model
-    assert [p.requires_grad for p in result.parameters()] == [p.requires_grad for p in model.parameters()]
+    assert [p.requires_grad for p in result.parameters()] == [
+        p.requires_grad for p in model.parameters()
+    ]
     assert result[0].weight.shape == (6, 6)
     assert all(isinstance(p, nn.Parameter) and p.is_leaf for p in result.parameters())
 
@@ -174,7 +216,12 @@ def test_modes_and_hooks_stay() -> None:
     assert seen == [(3, 6)]
     graph = niwaki.trace(model, x)
     plan = niwaki.select(graph, niwaki.score(graph, "l2"), 0.5)
-    assert oracle.distance(oracle.outputs(oracle.masked(graph, plan, {}), x), oracle.outputs(result, x)) < 1e-6
+    assert (
+        oracle.distance(
+            oracle.outputs(oracle.masked(graph, plan, {}), x), oracle.outputs(result, x)
+        )
+        < 1e-6
+    )
 
 
 def test_ties_stay_tied() -> None:
@@ -188,7 +235,9 @@ def test_ties_stay_tied() -> None:
 
 def test_memory_layout_stays() -> None:
     model = zoo.build("ConvNoBias").to(memory_format=torch.channels_last)
-    result: Any = niwaki.prune(model, zoo.inputs(model, 1).to(memory_format=torch.channels_last)).model
+    result: Any = niwaki.prune(
+        model, zoo.inputs(model, 1).to(memory_format=torch.channels_last)
+    ).model
     assert result.body[3].weight.is_contiguous(memory_format=torch.channels_last)
     assert not result.body[3].weight.is_contiguous()
     plain = pruned("ConvNoBias")
@@ -197,7 +246,12 @@ def test_memory_layout_stays() -> None:
 
 def test_attributes_follow() -> None:
     conv = pruned("ConvNoBias").body
-    assert (conv[0].in_channels, conv[0].out_channels, conv[3].in_channels, conv[3].out_channels) == (3, 4, 4, 5)
+    assert (
+        conv[0].in_channels,
+        conv[0].out_channels,
+        conv[3].in_channels,
+        conv[3].out_channels,
+    ) == (3, 4, 4, 5)
     assert (conv[1].num_features, conv[4].num_features, conv[6][2].in_features) == (4, 5, 5)
     assert (conv[1].eps, conv[1].momentum, conv[3].padding_mode) == (1e-3, 0.3, "reflect")
     depthwise = pruned("DepthwiseBlock").body
@@ -205,12 +259,19 @@ def test_attributes_follow() -> None:
     grouped = pruned("GroupedConv").body
     assert (grouped[2].groups, grouped[2].in_channels, grouped[2].weight.shape[1]) == (2, 6, 3)
     transposed = pruned("ConvTranspose").body
-    assert (transposed[2].in_channels, transposed[2].out_channels) == tuple(transposed[2].weight.shape[:2])
+    assert (transposed[2].in_channels, transposed[2].out_channels) == tuple(
+        transposed[2].weight.shape[:2]
+    )
     assert (transposed[2].stride, transposed[2].output_padding) == ((2, 2), (1, 1))
     norm = pruned("LayerNormMlp").body
     assert norm[1].normalized_shape == (4,)
     groups = pruned("GroupNormConv").body
-    assert (groups[1].num_groups, groups[1].num_channels, groups[4].num_groups, groups[4].num_channels) == (2, 8, 4, 4)
+    assert (
+        groups[1].num_groups,
+        groups[1].num_channels,
+        groups[4].num_groups,
+        groups[4].num_channels,
+    ) == (2, 8, 4, 4)
     assert pruned("SharedEmbedding").embed.embedding_dim == 4
     assert pruned("PReluChannels").body[1].num_parameters == 4
     assert pruned("UnflattenModule").body[2].unflattened_size == (3, 3, 3)
@@ -228,7 +289,10 @@ class Heads(nn.Module):
         self.extra = nn.Parameter(torch.randn(12, 12))
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (layer(x).unflatten(-1, (self.num_heads, 3)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        q, k, v = (
+            layer(x).unflatten(-1, (self.num_heads, 3)).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
+        )
         seen = (torch.softmax(q @ k.transpose(-1, -2), -1) @ v).transpose(1, 2).flatten(2)
         return self.out(seen)
 
@@ -248,12 +312,19 @@ def test_a_plan_sets_sizes_and_nothing_else() -> None:
     graph = niwaki.trace(model, x)
     again: Any = niwaki.shrink(graph, niwaki.Plan.from_json(plan.to_json()))
     assert again.num_heads == 2
-    for sizes in ({"": {"forward": 2}}, {"q": {"weight": 2}}, {"none": {"num_heads": 2}}, {"": {"num_heads": (2, 2)}}):
-        with pytest.raises(niwaki.errors.SurgeryError, match="which is no size that the model keeps"):
+    for sizes in (
+        {"": {"forward": 2}},
+        {"q": {"weight": 2}},
+        {"none": {"num_heads": 2}},
+        {"": {"num_heads": (2, 2)}},
+    ):
+        with pytest.raises(
+            niwaki.core.errors.SurgeryError, match="which is no size that the model keeps"
+        ):
             niwaki.shrink(graph, niwaki.Plan(plan.groups, sizes))  # type: ignore[arg-type]
     for wrong in ("[1]", '{"": 3}', '{"": {"num_heads": "2"}}', '{"": {"num_heads": true}}'):
         text = plan.to_json().replace('{"": {"num_heads": 2}}', wrong)
-        with pytest.raises(niwaki.errors.SettingError, match="size"):
+        with pytest.raises(niwaki.core.errors.SettingError, match="size"):
             niwaki.Plan.from_json(text)
 
 
@@ -298,7 +369,9 @@ def test_outputs_in_any_wrapping_keep_their_sizes() -> None:
         model = zoo.build(name)
         x = zoo.inputs(model, 1)
         result = niwaki.prune(model, x).model
-        assert [t.shape for t in oracle.outputs(result, x)] == [t.shape for t in oracle.outputs(model, x)]
+        assert [t.shape for t in oracle.outputs(result, x)] == [
+            t.shape for t in oracle.outputs(model, x)
+        ]
 
 
 def test_a_group_that_cannot_follow_is_left_whole_and_the_others_go() -> None:
@@ -330,7 +403,10 @@ def test_unknown_operators_are_named_and_what_they_touch_stays() -> None:
     assert "operators that niwaki does not know: aten._fft_r2c (1×)" in str(graph)
     result = niwaki.prune(Spectrum(), x)
     assert set(result.plan) == {"b"}
-    assert any(note.startswith("operators unknown to niwaki") and "aten._fft_r2c" in note for note in result.record.notes)
+    assert any(
+        note.startswith("operators unknown to niwaki") and "aten._fft_r2c" in note
+        for note in result.record.notes
+    )
 
 
 # bad input
@@ -338,12 +414,19 @@ def test_unknown_operators_are_named_and_what_they_touch_stays() -> None:
 
 def raising(model: nn.Module, x: Any, error: type[NiwakiError], **settings: Any) -> str:
     """What prune says; the model is as it was."""
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items() if not nn.parameter.is_lazy(tensor)}
+    state = {
+        name: tensor.clone()
+        for name, tensor in model.state_dict().items()
+        if not nn.parameter.is_lazy(tensor)
+    }
     modes = [module.training for module in model.modules()]
     with pytest.raises(error) as caught:
         niwaki.prune(model, x, **settings)
     assert modes == [module.training for module in model.modules()]
-    assert all(torch.equal(state[name].nan_to_num(), model.state_dict()[name].nan_to_num()) for name in state)
+    assert all(
+        torch.equal(state[name].nan_to_num(), model.state_dict()[name].nan_to_num())
+        for name in state
+    )
     return str(caught.value)
 
 
@@ -363,15 +446,22 @@ def test_statistics_that_are_no_numbers_are_refused_by_name() -> None:
 
 def test_a_forward_that_raises_names_the_module_and_its_shapes() -> None:
     message = raising(nn.Sequential(mlp(), nn.Linear(5, 2)), torch.randn(3, 6), TraceError)
-    assert "1 (Linear) on (3, 4) raised: mat1 and mat2 shapes cannot be multiplied (3x4 and 5x2)" in message
-    assert "0.0 (Linear) on (3, 7) raised" in raising(nn.Sequential(mlp()), torch.randn(3, 7), TraceError)
+    assert (
+        "1 (Linear) on (3, 4) raised: mat1 and mat2 shapes cannot be multiplied (3x4 and 5x2)"
+        in message
+    )
+    assert "0.0 (Linear) on (3, 7) raised" in raising(
+        nn.Sequential(mlp()), torch.randn(3, 7), TraceError
+    )
 
 
 def test_inputs_elsewhere_or_of_another_precision_are_refused() -> None:
     assert "is torch.float64 but the model torch.float32; use inputs.to(torch.float32)" in raising(
         mlp(), torch.randn(3, 6).double(), TraceError
     )
-    assert "on meta but the model on cpu; use inputs.to('cpu')" in raising(mlp(), torch.randn(3, 6, device="meta"), TraceError)
+    assert "on meta but the model on cpu; use inputs.to('cpu')" in raising(
+        mlp(), torch.randn(3, 6, device="meta"), TraceError
+    )
     assert "got list" in raising(mlp(), [torch.randn(3, 6)], TraceError)
     assert "got dict" in raising(mlp(), {0: torch.randn(3, 6)}, TraceError)
 
@@ -380,7 +470,9 @@ def test_models_that_cannot_be_read_are_refused_with_the_way_out() -> None:
     x = torch.randn(3, 6)
     with pytest.raises(TraceError, match="is scripted"):
         niwaki.prune(torch.jit.trace(mlp(), x), x)
-    with pytest.raises(TraceError, match=r"1 is scripted.*put the module that it was made from in its place"):
+    with pytest.raises(
+        TraceError, match=r"1 is scripted.*put the module that it was made from in its place"
+    ):
         niwaki.prune(nn.Sequential(nn.Linear(6, 6), torch.jit.script(mlp())), x)
     with pytest.raises(TraceError, match=r"is compiled; pass the original \(model._orig_mod\)"):
         niwaki.prune(torch.compile(mlp()), x)  # type: ignore[arg-type]
@@ -389,7 +481,9 @@ def test_models_that_cannot_be_read_are_refused_with_the_way_out() -> None:
     with pytest.raises(TraceError, match=r"0.weight is sparse; prune the dense float model"):
         niwaki.prune(sparse, x)
     quantised = mlp()
-    quantised.register_buffer("table", torch.quantize_per_tensor(torch.randn(3), 0.1, 0, torch.qint8))
+    quantised.register_buffer(
+        "table", torch.quantize_per_tensor(torch.randn(3), 0.1, 0, torch.qint8)
+    )
     with pytest.raises(TraceError, match="table is quantised"):
         niwaki.prune(quantised, x)
     lazy = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 3))
@@ -398,21 +492,29 @@ def test_models_that_cannot_be_read_are_refused_with_the_way_out() -> None:
 
 def test_wrapped_and_sharded_models_are_refused_with_the_way_out() -> None:
     x = torch.randn(3, 6)
-    assert "is wrapped in DataParallel; prune the module inside (module)" in raising(nn.DataParallel(mlp()), x, TraceError)
+    assert "is wrapped in DataParallel; prune the module inside (module)" in raising(
+        nn.DataParallel(mlp()), x, TraceError
+    )
     inside = nn.Sequential(nn.DataParallel(mlp()))
-    assert "0 is wrapped in DataParallel; prune the module inside (0.module)" in raising(inside, x, TraceError)
+    assert "0 is wrapped in DataParallel; prune the module inside (0.module)" in raising(
+        inside, x, TraceError
+    )
     old = mlp()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         nn.utils.weight_norm(old[0])
     assert "0 uses torch.nn.utils.weight_norm or spectral_norm" in raising(old, x, TraceError)
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     try:
         mesh = torch.distributed.init_device_mesh("cpu", (1,))
         sharded = mlp()
         for layer in (sharded[0], sharded[2]):
             layer.weight = nn.Parameter(distribute_tensor(layer.weight.detach(), mesh))
-        assert "0.weight is a DTensor, of which this process holds a part" in raising(sharded, x, TraceError)
+        assert "0.weight is a DTensor, of which this process holds a part" in raising(
+            sharded, x, TraceError
+        )
     finally:
         torch.distributed.destroy_process_group()
 
@@ -454,11 +556,17 @@ def test_random_numbers_in_evaluation_mode_are_the_same_on_both_sides() -> None:
 
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    result = niwaki.prune(Noisy().eval(), torch.randn(3, 6, generator=torch.Generator().manual_seed(0)), budget=0.5)
+    result = niwaki.prune(
+        Noisy().eval(), torch.randn(3, 6, generator=torch.Generator().manual_seed(0)), budget=0.5
+    )
     assert len(result.plan["a"].units) == 6
-    assert not torch.equal(before, torch.get_rng_state())  # the model's own weights took some; pruning took none
+    assert not torch.equal(
+        before, torch.get_rng_state()
+    )  # the model's own weights took some; pruning took none
     after = torch.get_rng_state()
-    niwaki.prune(result.model, torch.randn(3, 6, generator=torch.Generator().manual_seed(0)), budget=0.5)
+    niwaki.prune(
+        result.model, torch.randn(3, 6, generator=torch.Generator().manual_seed(0)), budget=0.5
+    )
     assert torch.equal(after, torch.get_rng_state())
 
 
@@ -497,24 +605,38 @@ def test_a_model_that_cannot_be_copied_is_refused() -> None:
         ({"criterion": "l7"}, UnknownNameError, "unknown criterion 'l7'; did you mean"),
         ({"compensation": "merg"}, UnknownNameError, "did you mean 'merge'?"),
         ({"compensation": "merge:threshold=x"}, SettingError, "merge:threshold must be float"),
-        ({"only": "conv*"}, SettingError, "no group has a layer named like 'conv*'; groups are: 0, 2"),
+        (
+            {"only": "conv*"},
+            SettingError,
+            "no group has a layer named like 'conv*'; groups are: 0, 2",
+        ),
         ({"scope": "locale"}, UnknownNameError, "did you mean 'local' or 'global'?"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], error: type[NiwakiError], message: str) -> None:
+def test_settings_that_cannot_be_are_refused(
+    settings: dict[str, Any], error: type[NiwakiError], message: str
+) -> None:
     assert message in raising(mlp(), torch.randn(3, 6), error, **settings)
 
 
 def test_a_model_without_anything_to_prune_says_where_to_look() -> None:
     message = raising(nn.Linear(6, 3), torch.randn(2, 6), BudgetError)
-    assert message == "no group of channels can be pruned; print(niwaki.trace(model, inputs)) says what is frozen and why"
+    assert message == (
+        "no group of channels can be pruned; print(niwaki.trace(model, inputs)) says what is "
+        "frozen and why"
+    )
 
 
 def test_the_reason_for_leaving_all_whole_is_not_lost() -> None:
     model = zoo.build("SlicedChannels")
     graph = niwaki.trace(model, zoo.inputs(model, 1))
     with pytest.raises(NiwakiError, match="holds a size that is not read from a tensor"):
-        niwaki.prune(model, zoo.inputs(model, 1), only=tuple(group.name for group in graph.groups), budget="params=0.7")
+        niwaki.prune(
+            model,
+            zoo.inputs(model, 1),
+            only=tuple(group.name for group in graph.groups),
+            budget="params=0.7",
+        )
 
 
 def test_the_table_of_groups_is_readable() -> None:
@@ -541,7 +663,11 @@ class Tokens(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table, self.inner, self.outer = nn.Embedding(9, 6, max_norm=0.5), nn.Linear(6, 12), nn.Linear(12, 3)
+        self.table, self.inner, self.outer = (
+            nn.Embedding(9, 6, max_norm=0.5),
+            nn.Linear(6, 12),
+            nn.Linear(12, 3),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         self.outer.bias.data = self.outer.bias.data / 2
@@ -574,7 +700,9 @@ class Mixed(nn.Module):
 
 
 @pytest.mark.parametrize("complex_output", [True, False])
-def test_the_check_allows_for_the_rounding_of_the_coarsest_numbers_in_the_run(complex_output: bool) -> None:
+def test_the_check_allows_for_the_rounding_of_the_coarsest_numbers_in_the_run(
+    complex_output: bool,
+) -> None:
     torch.manual_seed(0)
     model = Mixed(complex_output).eval()
     result = niwaki.prune(model, torch.randn(4, 6), compensation="moments")

@@ -1,4 +1,6 @@
-"""Least squares on calibration inputs: against brute force, and what it says of inputs that are too few, dead or broken."""
+"""Least squares on calibration inputs: against brute force, and what it says of inputs that are too
+few, dead or broken.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +9,35 @@ import torch
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.compensation.least_squares import Joint, residual, solve
-from niwaki.errors import SettingError, TraceError
-from niwaki.plan import Kept
+from niwaki.core.errors import SettingError, TraceError
+from niwaki.core.plan import Kept
+from niwaki.methods.reconstruction.least_squares import Joint, residual, solve
 
 
 def mlp(width: int = 12) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 4), nn.Tanh(), nn.Linear(4, 3)).double().eval()
+    return (
+        nn.Sequential(
+            nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 4), nn.Tanh(), nn.Linear(4, 3)
+        )
+        .double()
+        .eval()
+    )
 
 
 def conv() -> nn.Sequential:
     torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 5, 3, bias=False)]
-    return nn.Sequential(*layers, nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 16, 3)).double().eval()
+    layers = [
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 5, 3, bias=False),
+    ]
+    return (
+        nn.Sequential(*layers, nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 16, 3))
+        .double()
+        .eval()
+    )
 
 
 def inputs(*shape: int, batches: tuple[int, ...] = (40, 25)) -> list[Tensor]:
@@ -29,7 +46,12 @@ def inputs(*shape: int, batches: tuple[int, ...] = (40, 25)) -> list[Tensor]:
 
 
 def plan_of(graph: niwaki.Graph, share: float = 0.5) -> niwaki.Plan:
-    return niwaki.Plan({g.name: Kept(g.width, tuple(range(max(1, round(g.width * (1 - share)))))) for g in graph.groups})
+    return niwaki.Plan(
+        {
+            g.name: Kept(g.width, tuple(range(max(1, round(g.width * (1 - share))))))
+            for g in graph.groups
+        }
+    )
 
 
 def test_the_fit_of_one_layer_is_numpys_least_squares() -> None:
@@ -38,7 +60,10 @@ def test_the_fit_of_one_layer_is_numpys_least_squares() -> None:
     plan = niwaki.Plan({"0": Kept(12, (1, 4, 7))})
     for order in ("sequential", "parallel"):
         mixing = niwaki.compensate(
-            graph, plan, f"reconstruct:ridge=0,order={order}", calibration=niwaki.Calibration.of(data)
+            graph,
+            plan,
+            f"reconstruct:ridge=0,order={order}",
+            calibration=niwaki.Calibration.of(data),
         ).mixings["0"]
         units = torch.relu(model[0](torch.cat(data))).detach()
         table = torch.cat([units[:, [1, 4, 7]], torch.ones(len(units), 1, dtype=torch.float64)], 1)
@@ -49,22 +74,35 @@ def test_the_fit_of_one_layer_is_numpys_least_squares() -> None:
 
 
 @pytest.mark.parametrize(("make", "shape"), [(mlp, (6,)), (conv, (3, 6, 6))])
-def test_a_unit_that_is_a_sum_of_kept_ones_is_not_missed(make: object, shape: tuple[int, ...]) -> None:
+def test_a_unit_that_is_a_sum_of_kept_ones_is_not_missed(
+    make: object, shape: tuple[int, ...]
+) -> None:
     model, data = make(), inputs(*shape)  # type: ignore[operator]
     with torch.no_grad():
-        for tensor in (*model[0].parameters(), *(model[1].parameters() if isinstance(model[1], nn.BatchNorm2d) else ())):
+        for tensor in (
+            *model[0].parameters(),
+            *(model[1].parameters() if isinstance(model[1], nn.BatchNorm2d) else ()),
+        ):
             tensor[-2:] = tensor[:2] * 2  # the last two units are twice the first two
         if isinstance(model[1], nn.BatchNorm2d):
             model[1].weight[-2:] = model[1].weight[:2]
     first = next(iter(niwaki.trace(model, data[0][:2]).groups)).name
     x = data[1]
     result = niwaki.prune(
-        model, data[0][:2], only=first, budget=0.25, criterion="l1", compensation="reconstruct:ridge=0", calibration=data
+        model,
+        data[0][:2],
+        only=first,
+        budget=0.25,
+        criterion="l1",
+        compensation="reconstruct:ridge=0",
+        calibration=data,
     )
     again = niwaki.trace(model, data[0][:2])
     units = tuple(range(again[first].width - 2))
     plan = niwaki.Plan({first: Kept(again[first].width, units)})
-    fitted = niwaki.compensate(again, plan, "reconstruct:ridge=0", calibration=niwaki.Calibration.of(data))
+    fitted = niwaki.compensate(
+        again, plan, "reconstruct:ridge=0", calibration=niwaki.Calibration.of(data)
+    )
     pruned = niwaki.shrink(again, plan, fitted.mixings)
     torch.testing.assert_close(pruned(x), model(x), rtol=1e-5, atol=1e-5)
     assert fitted.residuals[first] < 1e-8
@@ -76,7 +114,9 @@ def test_the_order_and_size_of_batches_do_not_matter() -> None:
     graph = niwaki.trace(model, data[:2])
     found = []
     for batches in ([data], list(data.flip(0).split(7)), list(data.split(11))):
-        fitted = niwaki.compensate(graph, plan_of(graph), "reconstruct", calibration=niwaki.Calibration.of(batches))
+        fitted = niwaki.compensate(
+            graph, plan_of(graph), "reconstruct", calibration=niwaki.Calibration.of(batches)
+        )
         found.append(fitted.mixings)
     for other in found[1:]:
         for name, mixing in found[0].items():
@@ -86,12 +126,18 @@ def test_the_order_and_size_of_batches_do_not_matter() -> None:
 def test_no_better_mixing_exists() -> None:
     generator = torch.Generator().manual_seed(3)
     root = torch.randn(9, 9, generator=generator, dtype=torch.float64)
-    mean, gram = torch.randn(9, generator=generator, dtype=torch.float64), torch.eye(9, dtype=torch.float64)
+    mean, gram = (
+        torch.randn(9, generator=generator, dtype=torch.float64),
+        torch.eye(9, dtype=torch.float64),
+    )
     joint = Joint.of_original(mean, root @ root.T, (0, 3, 5))
     best = solve(joint, (0, 3, 5), 0.0)
     least = residual(joint, best, (0, 3, 5), gram)
     for _ in range(50):
-        other = niwaki.Mixing(best.matrix + 0.1 * torch.randn(9, 3, generator=generator, dtype=torch.float64), best.shift)
+        other = niwaki.Mixing(
+            best.matrix + 0.1 * torch.randn(9, 3, generator=generator, dtype=torch.float64),
+            best.shift,
+        )
         assert residual(joint, other, (0, 3, 5), gram) >= least - 1e-9
     assert best.shift is not None
     moved = niwaki.Mixing(best.matrix, best.shift + 0.1)
@@ -102,7 +148,9 @@ def test_no_better_mixing_exists() -> None:
 def test_fewer_inputs_than_units_raise_the_ridge_and_say_so(count: int) -> None:
     model, data = mlp(), inputs(6, batches=(count,))
     graph = niwaki.trace(model, torch.randn(2, 6, dtype=torch.float64))
-    fitted = niwaki.compensate(graph, plan_of(graph, 0.25), "reconstruct", calibration=niwaki.Calibration.of(data))
+    fitted = niwaki.compensate(
+        graph, plan_of(graph, 0.25), "reconstruct", calibration=niwaki.Calibration.of(data)
+    )
     assert "ridge raised" in fitted.notes["0"]
     assert all(bool(torch.isfinite(mixing.matrix).all()) for mixing in fitted.mixings.values())
 
@@ -115,11 +163,15 @@ def test_dead_and_constant_units() -> None:
         model[0].bias[3:6] = 2.0  # constant
     graph = niwaki.trace(model, data[0][:2])
     plan = niwaki.Plan({"0": Kept(12, (0, 3, 6, 7, 8, 9, 10, 11))})
-    fitted = niwaki.compensate(graph, plan, "reconstruct:ridge=0", calibration=niwaki.Calibration.of(data))
+    fitted = niwaki.compensate(
+        graph, plan, "reconstruct:ridge=0", calibration=niwaki.Calibration.of(data)
+    )
     pruned = niwaki.shrink(graph, plan, fitted.mixings)
     torch.testing.assert_close(pruned(data[0]), model(data[0]), rtol=1e-6, atol=1e-6)
     only_dead = niwaki.Plan({"0": Kept(12, (0, 1))})
-    fitted = niwaki.compensate(graph, only_dead, "reconstruct", calibration=niwaki.Calibration.of(data))
+    fitted = niwaki.compensate(
+        graph, only_dead, "reconstruct", calibration=niwaki.Calibration.of(data)
+    )
     assert fitted.mixings["0"].shift is not None
     assert bool(torch.isfinite(fitted.mixings["0"].shift).all())
 
@@ -127,15 +179,24 @@ def test_dead_and_constant_units() -> None:
 def test_bad_inputs_are_refused_in_a_sentence() -> None:
     model, data = mlp(), inputs(6)
     graph = niwaki.trace(model, data[0][:2])
-    with pytest.raises(SettingError, match="reconstruct looks at what the network does with inputs; pass some as calibration="):
+    with pytest.raises(
+        SettingError,
+        match="reconstruct looks at what the network does with inputs; pass some as calibration=",
+    ):
         niwaki.compensate(graph, plan_of(graph), "reconstruct")
     broken = [data[0], data[1].clone()]
     broken[1][3, 2] = torch.nan
-    with pytest.raises(SettingError, match="holds NaN or infinite values; look for them in the inputs"):
-        niwaki.compensate(graph, plan_of(graph), "reconstruct", calibration=niwaki.Calibration.of(broken))
+    with pytest.raises(
+        SettingError, match="holds NaN or infinite values; look for them in the inputs"
+    ):
+        niwaki.compensate(
+            graph, plan_of(graph), "reconstruct", calibration=niwaki.Calibration.of(broken)
+        )
     wrong = [torch.randn(4, 5, dtype=torch.float64)]
     with pytest.raises(TraceError, match=r"0 \(Linear\) on \(4, 5\) raised"):
-        niwaki.compensate(graph, plan_of(graph), "reconstruct", calibration=niwaki.Calibration.of(wrong))
+        niwaki.compensate(
+            graph, plan_of(graph), "reconstruct", calibration=niwaki.Calibration.of(wrong)
+        )
     with pytest.raises(SettingError, match="reconstruct:ridge must be 0 or more; got -1"):
         niwaki.compensate(graph, plan_of(graph), "reconstruct:ridge=-1")
     with pytest.raises(SettingError, match="reconstruct:places must be at least 1"):
@@ -146,8 +207,12 @@ def test_too_little_memory_takes_one_pass_and_says_so() -> None:
     model, data = mlp(), inputs(6)
     graph = niwaki.trace(model, data[0][:2])
     calibration = niwaki.Calibration.of(data)
-    little = niwaki.compensate(graph, plan_of(graph), "reconstruct:memory=0", calibration=calibration)
-    parallel = niwaki.compensate(graph, plan_of(graph), "reconstruct:order=parallel", calibration=calibration)
+    little = niwaki.compensate(
+        graph, plan_of(graph), "reconstruct:memory=0", calibration=calibration
+    )
+    parallel = niwaki.compensate(
+        graph, plan_of(graph), "reconstruct:order=parallel", calibration=calibration
+    )
     for name, mixing in parallel.mixings.items():
         torch.testing.assert_close(little.mixings[name].matrix, mixing.matrix)
         assert "memory" in little.notes[name]

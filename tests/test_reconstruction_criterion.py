@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.criteria.subsets import Seen, eliminated, exchanged, tableaus
-from niwaki.errors import SettingError
+from niwaki.core.errors import SettingError
+from niwaki.methods.reconstruction.subsets import Seen, eliminated, exchanged, tableaus
 
 
 def problem(width: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -44,7 +44,9 @@ def test_every_step_takes_the_unit_whose_going_costs_least(seed: int) -> None:
 def test_it_is_near_the_best_of_all_subsets(seed: int) -> None:
     covariance, gram = problem(8, seed)
     kept = sorted(eliminated([(covariance, gram)], 1e-12).argsort(descending=True)[:4].tolist())
-    every = sorted(lost(covariance, gram, list(subset)) for subset in itertools.combinations(range(8), 4))
+    every = sorted(
+        lost(covariance, gram, list(subset)) for subset in itertools.combinations(range(8), 4)
+    )
     assert lost(covariance, gram, kept) <= every[len(every) // 10]  # among the best tenth of 70
 
 
@@ -66,15 +68,21 @@ def test_the_table_says_what_every_step_costs_and_follows_it(seed: int) -> None:
     (table,) = tableaus(seen, mask(7, kept), 1e-13)
     now = both_lost(seen, kept)
     losses = table.losses(torch.tensor(kept)).tolist()
-    assert losses == pytest.approx([both_lost(seen, [i for i in kept if i != unit]) - now for unit in kept], rel=1e-5)
+    assert losses == pytest.approx(
+        [both_lost(seen, [i for i in kept if i != unit]) - now for unit in kept], rel=1e-5
+    )
     exchanges = table.exchanges(torch.tensor(kept), torch.tensor(gone))
     for row, goes in enumerate(kept):
         for column, comes in enumerate(gone):
             new = sorted({*kept, comes} - {goes})
-            assert float(exchanges[row, column]) == pytest.approx(both_lost(seen, new) - now, rel=1e-5, abs=1e-5 * now)
+            assert float(exchanges[row, column]) == pytest.approx(
+                both_lost(seen, new) - now, rel=1e-5, abs=1e-5 * now
+            )
     assert table.unexplained(seen[0][1], ~mask(7, kept)) == pytest.approx(now, rel=1e-5)
     gains = table.gains()[gone].tolist()
-    assert gains == pytest.approx([now - both_lost(seen, sorted([*kept, unit])) for unit in gone], rel=1e-5)
+    assert gains == pytest.approx(
+        [now - both_lost(seen, sorted([*kept, unit])) for unit in gone], rel=1e-5
+    )
     for unit in (4, 2, 0, 1, 5):
         table.pivot(unit)
     (wanted,) = tableaus(seen, mask(7, [1, 3, 4, 5, 6]), 1e-13)
@@ -94,7 +102,9 @@ def test_exchanges_never_do_harm_and_mostly_find_the_best_of_all_subsets() -> No
         least = min(both_lost(seen, list(subset)) for subset in itertools.combinations(range(8), 4))
         best += after <= least * (1 + 1e-6)
         greedy_best += before <= least * (1 + 1e-6)
-        for goes, comes in itertools.product(better, set(range(8)) - set(better)):  # no single exchange is left
+        for goes, comes in itertools.product(
+            better, set(range(8)) - set(better)
+        ):  # no single exchange is left
             assert both_lost(seen, sorted({*better, comes} - {goes})) >= after * (1 - 1e-5)
     assert best >= 36
     assert greedy_best < best
@@ -104,7 +114,9 @@ def test_no_exchanges_of_nothing_of_everything_and_of_none() -> None:
     seen = [problem(6, 0)]
     assert exchanged(seen, [0, 1, 2], 1e-6, 0) == [0, 1, 2]
     assert exchanged(seen, list(range(6)), 1e-6, 9) == list(range(6))
-    assert exchanged([(seen[0][0], torch.zeros(6, 6, dtype=torch.float64))], [0, 1, 2], 1e-6, 9) == [0, 1, 2]
+    assert exchanged(
+        [(seen[0][0], torch.zeros(6, 6, dtype=torch.float64))], [0, 1, 2], 1e-6, 9
+    ) == [0, 1, 2]
 
 
 def test_a_refined_plan_keeps_as_many_and_loses_no_more() -> None:
@@ -117,10 +129,13 @@ def test_a_refined_plan_keeps_as_many_and_loses_no_more() -> None:
     criterion = "reconstruct:fisher=false"
     plan = niwaki.select(graph, niwaki.score(graph, criterion, calibration=calibration), 0.6)
     better = niwaki.refine(graph, plan, criterion, calibration=calibration)
-    assert {name: len(kept.units) for name, kept in better.items()} == {name: len(kept.units) for name, kept in plan.items()}
+    assert {name: len(kept.units) for name, kept in better.items()} == {
+        name: len(kept.units) for name, kept in plan.items()
+    }
     assert better != plan
     first = [
-        niwaki.compensate(graph, p, "reconstruct:order=parallel", calibration=calibration).residuals for p in (plan, better)
+        niwaki.compensate(graph, p, "reconstruct:order=parallel", calibration=calibration).residuals
+        for p in (plan, better)
     ]
     assert all(first[1][name] <= first[0][name] * (1 + 1e-6) for name in first[0])
     again = niwaki.prune(model, data[0][:2], criterion=criterion, budget=0.6, calibration=data)
@@ -142,9 +157,15 @@ def test_a_copy_goes_first_and_a_unit_that_nobody_reads() -> None:
         gone = set(scores.argsort()[:2].tolist())
         assert 2 in gone
         assert gone & {1, 4}
-    plan = niwaki.select(graph, niwaki.score(graph, "reconstruct", calibration=niwaki.Calibration.of(data)), 2 / 6)
-    fitted = niwaki.compensate(graph, plan, "reconstruct:ridge=0", calibration=niwaki.Calibration.of(data))
-    torch.testing.assert_close(niwaki.shrink(graph, plan, fitted.mixings)(data[0]), model(data[0]), rtol=1e-5, atol=1e-5)
+    plan = niwaki.select(
+        graph, niwaki.score(graph, "reconstruct", calibration=niwaki.Calibration.of(data)), 2 / 6
+    )
+    fitted = niwaki.compensate(
+        graph, plan, "reconstruct:ridge=0", calibration=niwaki.Calibration.of(data)
+    )
+    torch.testing.assert_close(
+        niwaki.shrink(graph, plan, fitted.mixings)(data[0]), model(data[0]), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_it_loses_less_than_selection_by_weights() -> None:
@@ -155,12 +176,16 @@ def test_it_loses_less_than_selection_by_weights() -> None:
     left = {}
     for criterion in ("l1", "l2", "reconstruct"):
         plan = niwaki.select(graph, niwaki.score(graph, criterion, calibration=calibration), 0.6)
-        left[criterion] = niwaki.compensate(graph, plan, "reconstruct", calibration=calibration).residuals["0"]
+        left[criterion] = niwaki.compensate(
+            graph, plan, "reconstruct", calibration=calibration
+        ).residuals["0"]
     assert left["reconstruct"] < 0.9 * min(left["l1"], left["l2"])
 
 
 def test_settings() -> None:
-    graph = niwaki.trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), torch.ones(2, 4))
+    graph = niwaki.trace(
+        nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), torch.ones(2, 4)
+    )
     for spec in ("reconstruct:ridge=0", "reconstruct:places=0", "reconstruct:swaps=-1"):
         with pytest.raises(SettingError, match="must be"):
             niwaki.score(graph, spec)

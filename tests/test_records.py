@@ -12,18 +12,17 @@ from typing import Any
 
 import pytest
 
-from niwaki.errors import NiwakiError, OutputError
-from niwaki.records import (
+from niwaki.core.errors import NiwakiError, OutputError
+from niwaki.core.provenance import hardware, versions
+from niwaki.core.records import (
     Measurement,
     Record,
     RecordError,
     check_output,
-    hardware,
     staged_folder,
-    versions,
     write_text_atomic,
 )
-from niwaki.records.files import MARK
+from niwaki.core.records.files import MARK
 
 FULL = Measurement(accuracy=0.93, loss=0.21, params=1000, macs=5000, latency_ms=1.5, bytes=4000)
 SMALL = replace(FULL, accuracy=None, loss=None, params=500, latency_spread_ms=0.25, samples=None)
@@ -31,7 +30,14 @@ SMALL = replace(FULL, accuracy=None, loss=None, params=500, latency_spread_ms=0.
 
 def make_record() -> Record:
     settings = {"criterion": "l1", "budget": {"params": 0.5}, "layers": ["a", "b"]}
-    return Record(FULL, SMALL, settings=settings, seed=3, seconds={"trace": 0.5, "shrink": 1}, notes=("fc is frozen",))
+    return Record(
+        FULL,
+        SMALL,
+        settings=settings,
+        seed=3,
+        seconds={"trace": 0.5, "shrink": 1},
+        notes=("fc is frozen",),
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -83,10 +89,22 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
         (changed(lambda d: d.pop("seed")), "lacks 'seed'"),
         (changed(lambda d: d["after"].pop("macs")), "after lacks 'macs'"),
         (changed(lambda d: d.update(colour="red")), "unknown keys 'colour'"),
-        (changed(lambda d: d["before"].update(params=1.5)), "before: params must be int; it is the number 1.5"),
-        (changed(lambda d: d["before"].update(params=True)), "params must be int; it is true or false"),
-        (changed(lambda d: d["before"].update(accuracy="high")), "accuracy must be float; it is a text"),
-        (changed(lambda d: d["before"].update(latency_ms=float("nan"))), "latency_ms must be float"),
+        (
+            changed(lambda d: d["before"].update(params=1.5)),
+            "before: params must be int; it is the number 1.5",
+        ),
+        (
+            changed(lambda d: d["before"].update(params=True)),
+            "params must be int; it is true or false",
+        ),
+        (
+            changed(lambda d: d["before"].update(accuracy="high")),
+            "accuracy must be float; it is a text",
+        ),
+        (
+            changed(lambda d: d["before"].update(latency_ms=float("nan"))),
+            "latency_ms must be float",
+        ),
         (changed(lambda d: d.update(notes=["a", 1])), "notes must be str"),
         (changed(lambda d: d.update(seconds=[1.0])), "seconds must be dict; it is a list"),
         (changed(lambda d: d.update(schema=2)), "has schema 2; this niwaki reads schema 1"),
@@ -147,7 +165,9 @@ def test_staged_folder_is_as_open_to_others_as_any_new_folder(tmp_path: Path) ->
     with staged_folder(tmp_path / "a", overwrite=False):
         pass
     (tmp_path / "b").mkdir()
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "b").stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE(
+        (tmp_path / "b").stat().st_mode
+    )
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
@@ -192,7 +212,9 @@ def test_overwrite_replaces_the_whole_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_overwrite_keeps_the_old_folder_on_failure(tmp_path: Path, error: type[BaseException]) -> None:
+def test_overwrite_keeps_the_old_folder_on_failure(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
     target = make_old(tmp_path / "a")
     with pytest.raises(error):
         fail_halfway(target, error)
@@ -200,7 +222,9 @@ def test_overwrite_keeps_the_old_folder_on_failure(tmp_path: Path, error: type[B
     assert names(tmp_path) == ["a"]
 
 
-def test_overwrite_brings_the_old_folder_back_when_the_swap_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overwrite_brings_the_old_folder_back_when_the_swap_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = make_old(tmp_path / "a")
     rename = Path.rename
 
@@ -234,7 +258,9 @@ def test_overwrite_spares_folders_that_niwaki_did_not_write(tmp_path: Path) -> N
     check_output(target, overwrite=True)  # nothing to lose in an empty one
 
 
-def test_overwrite_spares_files_and_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overwrite_spares_files_and_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("precious")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -248,8 +274,12 @@ def test_overwrite_spares_files_and_the_current_folder(tmp_path: Path, monkeypat
         check_output(tmp_path / "file" / "a", overwrite=False)
 
 
-def test_unwritable_parent_is_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere, whatever the mode bits say
+def test_unwritable_parent_is_refused_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "os.access", lambda *_: False
+    )  # root may write anywhere, whatever the mode bits say
     with pytest.raises(OutputError, match=r"cannot be written, so .*a cannot be created"):
         check_output(tmp_path / "runs" / "a", overwrite=False)
 

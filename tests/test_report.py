@@ -1,4 +1,6 @@
-"""The report: what it reads, what it says of broken folders, and that a real browser draws it without a network."""
+"""The report: what it reads, what it says of broken folders, and that a real browser draws it
+without a network.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +17,37 @@ import pytest
 import torch
 
 import niwaki
-from niwaki.errors import DataError
-from niwaki.records import DependencyMap, DependencyMaps, Measurement, Record
+from niwaki.core.errors import DataError
+from niwaki.core.records import DependencyMap, DependencyMaps, Measurement, Record
 from niwaki.report import as_csv, as_json, pareto, read_runs, report_page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 def measurement(**changes: Any) -> Measurement:
-    values = {"accuracy": 0.9, "loss": 0.3, "params": 1000, "macs": 50_000, "latency_ms": 2.0, "bytes": 4000}
+    values = {
+        "accuracy": 0.9,
+        "loss": 0.3,
+        "params": 1000,
+        "macs": 50_000,
+        "latency_ms": 2.0,
+        "bytes": 4000,
+    }
     return Measurement(**{**values, "peak_bytes": 800, "batch": 4, **changes})
 
 
 def write_run(folder: Path, **after: Any) -> Path:
     """A folder as niwaki leaves it, with what the page can show."""
     folder.mkdir(parents=True)
-    settings = {"model": "net", "criterion": "l1", "budget": "channels=0.5", "compensation": "none", "odd": "<b>&\"'</b>"}
+    settings = {
+        "model": "net",
+        "criterion": "l1",
+        "budget": "channels=0.5",
+        "compensation": "none",
+        "odd": "<b>&\"'</b>",
+    }
     record = Record(
         measurement(),
         measurement(**{"params": 500, "accuracy": 0.85, **after}),
@@ -43,7 +60,9 @@ def write_run(folder: Path, **after: Any) -> Path:
     )
     (folder / "record.json").write_text(record.to_json())
     step = {"a": {"width": 4, "kept": [0, 3]}, "b": {"width": 12, "kept": [1, 2, 5, 6, 7, 8]}}
-    (folder / "plan.json").write_text(json.dumps({"schema": 2, "steps": [step, {"b": {"width": 6, "kept": [0, 1, 2]}}]}))
+    (folder / "plan.json").write_text(
+        json.dumps({"schema": 2, "steps": [step, {"b": {"width": 6, "kept": [0, 1, 2]}}]})
+    )
     matrix = DependencyMap("a", "b", ((0.1, 0.9), (0.4, 0.0)), ((0.0, 0.5), (0.0, 1.0)))
     (folder / "dependencies.json").write_text(DependencyMaps((matrix,)).to_json())
     return folder
@@ -116,7 +135,10 @@ def test_numbers_are_those_of_the_records(runs: Path) -> None:
     assert [row["params_after"] for row in rows] == ["600", "500", "300"]
     assert float(rows[2]["throughput_after"]) == 4000
     data = json.loads(as_json(found))
-    assert data["runs"][0]["groups"] == [{"group": "a", "units": 4, "kept": 2}, {"group": "b", "units": 12, "kept": 3}]
+    assert data["runs"][0]["groups"] == [
+        {"group": "a", "units": 4, "kept": 2},
+        {"group": "b", "units": 12, "kept": 3},
+    ]
     assert data["runs"][1]["residuals"] == {"a": 0.02, "b": 0.3}
 
 
@@ -143,7 +165,7 @@ def test_a_result_shows_itself_in_a_notebook(quick_latency: None) -> None:
 
 
 def test_report_from_the_shell(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from niwaki.cli import main
+    from niwaki.cli.app import main
 
     out = tmp_path / "page.html"
     codes = []
@@ -166,7 +188,13 @@ def browser() -> Iterator[Any]:
     sync = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("needs Chromium (Debian: apt-get install chromium)")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]
     with sync.sync_playwright() as play:
         started = play.chromium.launch(executable_path=CHROMIUM, args=options)
         yield started
@@ -174,7 +202,9 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("width", "height"), [(375, 740), (1280, 900)], ids=["phone", "desktop"])
-def test_a_browser_draws_all_of_it_without_a_network(browser: Any, runs: Path, tmp_path: Path, width: int, height: int) -> None:
+def test_a_browser_draws_all_of_it_without_a_network(
+    browser: Any, runs: Path, tmp_path: Path, width: int, height: int
+) -> None:
     path = tmp_path / "report.html"
     path.write_text(report_page(read_runs([runs])[0]), encoding="utf-8")
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="dark")
@@ -196,7 +226,9 @@ def test_a_browser_draws_all_of_it_without_a_network(browser: Any, runs: Path, t
     for selector in ("figure.chart svg:visible", ".bar", ".histogram", ".maps svg", "table.runs"):
         assert page.locator(selector).count() > 0, selector
         assert page.locator(selector).evaluate_all(f"all => all.every({seen})"), selector
-    text = page.locator("figure.chart svg:visible .tick").first.evaluate("e => e.getBoundingClientRect().height")
+    text = page.locator("figure.chart svg:visible .tick").first.evaluate(
+        "e => e.getBoundingClientRect().height"
+    )
     assert text > 10  # pixels: letters stay readable
     page.locator("figure.chart svg:visible .dot").first.focus()
     assert "accuracy" in page.locator("#tip.shown").inner_text()

@@ -15,10 +15,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from niwaki.core.errors import CheckpointError, OutputError, SettingError, UnknownNameError
 from niwaki.data import HeldSplit, Normalization
-from niwaki.errors import CheckpointError, OutputError, SettingError, UnknownNameError
 from niwaki.measure import Evaluation, evaluate
-from niwaki.training import BEST, HISTORY, LAST, Augment, Feed, FeedSettings, RunFolder, TrainSettings, fit
+from niwaki.training import (
+    BEST,
+    HISTORY,
+    LAST,
+    Augment,
+    Feed,
+    FeedSettings,
+    RunFolder,
+    TrainSettings,
+    fit,
+)
 
 pytest.importorskip("accelerate")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,7 +48,12 @@ def make_model() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(6 * 36, 3)
+            nn.Conv2d(3, 6, 3),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Flatten(),
+            nn.Linear(6 * 36, 3),
         )
 
 
@@ -50,11 +65,15 @@ def validate(model: nn.Module) -> Evaluation:
     return evaluate(model, make_split(40).batches(20))
 
 
-def run(folder: Path | None, *, resume: bool = False, every: float = 0, **settings: Any) -> tuple[nn.Module, Any]:
+def run(
+    folder: Path | None, *, resume: bool = False, every: float = 0, **settings: Any
+) -> tuple[nn.Module, Any]:
     model = make_model()
     kept = RunFolder(folder, resume=resume, every=every, trackers=()) if folder else None
     given = TrainSettings(**{**SETTINGS, **settings})
-    return model, fit(model, make_feed(), settings=given, validate=validate, folder=kept, progress=False)
+    return model, fit(
+        model, make_feed(), settings=given, validate=validate, folder=kept, progress=False
+    )
 
 
 def same(left: nn.Module, right: nn.Module) -> bool:
@@ -68,11 +87,16 @@ class Stop(BaseException):
 
 @pytest.mark.parametrize("steps", [1, 9, 10, 11, 25])
 @pytest.mark.parametrize("kind", ["feed", "function"])
-def test_interrupted_after_any_step_the_weights_end_the_same(tmp_path: Path, steps: int, kind: str) -> None:
+def test_interrupted_after_any_step_the_weights_end_the_same(
+    tmp_path: Path, steps: int, kind: str
+) -> None:
     def shuffled(epoch: int) -> list[tuple[Tensor, Tensor]]:
         """An order from torch's own generator."""
         split = make_split()
-        return [(split.normalization(split.pixels(part)), split.labels[part]) for part in torch.randperm(96).split(10)]
+        return [
+            (split.normalization(split.pixels(part)), split.labels[part])
+            for part in torch.randperm(96).split(10)
+        ]
 
     batches = make_feed() if kind == "feed" else shuffled
     settings = TrainSettings(**SETTINGS, accumulate=3)
@@ -87,7 +111,15 @@ def test_interrupted_after_any_step_the_weights_end_the_same(tmp_path: Path, ste
                 raise Stop
 
         kept = RunFolder(folder, resume=resume, every=0, trackers=())
-        return model, fit(model, batches, settings=settings, validate=validate, folder=kept, after_step=count, progress=False)
+        return model, fit(
+            model,
+            batches,
+            settings=settings,
+            validate=validate,
+            folder=kept,
+            after_step=count,
+            progress=False,
+        )
 
     whole, history = go(tmp_path / "whole", False, None)
     with pytest.raises(Stop):
@@ -115,11 +147,15 @@ def test_killed_at_ten_random_moments_the_weights_are_bit_equal(tmp_path: Path) 
         child = context.Process(target=resume_in_another_process, args=(tmp_path / "killed",))
         child.start()
         while child.is_alive() and (not last.exists() or last.stat().st_mtime_ns == seen):
-            time.sleep(0.002)  # it is to have saved something new, so that the kills fall all over the run
+            time.sleep(
+                0.002
+            )  # it is to have saved something new, so that the kills fall all over the run
         time.sleep(0.03 * torch.rand((), generator=chance).item())
         child.kill()
         child.join()
-        assert child.exitcode == -signal.SIGKILL, "the run ended before it could be killed ten times"
+        assert child.exitcode == -signal.SIGKILL, (
+            "the run ended before it could be killed ten times"
+        )
         seen = last.stat().st_mtime_ns
     resumed, again = run(tmp_path / "killed", resume=True, every=0.02, epochs=30)
     assert same(whole, resumed)
@@ -142,19 +178,25 @@ def test_a_finished_run_is_read_and_not_trained_again(tmp_path: Path) -> None:
 
 def test_a_run_does_not_go_into_the_folder_of_a_pruned_network(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
-    with pytest.raises(OutputError, match="holds a pruned network, whose files a training run would replace"):
+    with pytest.raises(
+        OutputError, match="holds a pruned network, whose files a training run would replace"
+    ):
         run(tmp_path, epochs=1)
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     run(tmp_path, epochs=1)
-    with pytest.raises(OutputError, match="holds a training run; resume it, or name another folder"):
+    with pytest.raises(
+        OutputError, match="holds a training run; resume it, or name another folder"
+    ):
         run(tmp_path, epochs=1)
 
 
 def test_resume_with_other_settings_is_refused_and_lists_them(tmp_path: Path) -> None:
     run(tmp_path, epochs=1)
-    with pytest.raises(SettingError, match=r"epochs was 1 and is now 2; lr was 0.05 and is now 0.1;") as refused:
+    with pytest.raises(
+        SettingError, match=r"epochs was 1 and is now 2; lr was 0.05 and is now 0.1;"
+    ) as refused:
         run(tmp_path, resume=True, epochs=2, lr=0.1)
     assert "momentum" not in str(refused.value)
 
@@ -166,7 +208,10 @@ def test_resume_with_another_model_is_refused(tmp_path: Path) -> None:
     other[5] = nn.Linear(6 * 36, 4)
     kept = RunFolder(tmp_path, resume=True, every=0, trackers=())
     settings = TrainSettings(**{**SETTINGS, "epochs": 1})
-    with pytest.raises(CheckpointError, match=r"of another model: 0.bias is not in this model; 5.weight is \(3, 216\) there"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"of another model: 0.bias is not in this model; 5.weight is \(3, 216\) there",
+    ):
         fit(other, make_feed(), settings=settings, folder=kept)
 
 
@@ -174,7 +219,9 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
     run(tmp_path, epochs=1)
     header = {"schema": 99, "versions": {"niwaki": "7.0"}, "asked": {}, "progress": {}}
     save_file({"sums": torch.zeros(4)}, tmp_path / LAST, {"niwaki": json.dumps(header)})
-    with pytest.raises(CheckpointError, match=r"written by niwaki 7\.0 in format 99; niwaki .* reads format 1"):
+    with pytest.raises(
+        CheckpointError, match=r"written by niwaki 7\.0 in format 99; niwaki .* reads format 1"
+    ):
         run(tmp_path, resume=True, epochs=1)
 
 
@@ -187,7 +234,9 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes | None) 
         run(tmp_path, resume=True, epochs=1)
 
 
-def test_a_disk_that_fills_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, _ = run(None)
     real, calls = os.fsync, 0
 
@@ -228,19 +277,34 @@ def test_a_diverged_run_is_not_saved_over_the_good_one(tmp_path: Path) -> None:
     assert history.stopped is not None
     assert "stopped in epoch 3" in history.stopped
     saved = load_file(tmp_path / LAST)
-    assert all(bool(value.isfinite().all()) for name, value in saved.items() if name.startswith(("model/", "best/")))
+    assert all(
+        bool(value.isfinite().all())
+        for name, value in saved.items()
+        if name.startswith(("model/", "best/"))
+    )
     assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 def test_trackers_write_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     settings = TrainSettings(**{**SETTINGS, "epochs": 1})
-    fit(make_model(), make_feed(), settings=settings, folder=RunFolder(tmp_path / "a"), progress=False)
+    fit(
+        make_model(),
+        make_feed(),
+        settings=settings,
+        folder=RunFolder(tmp_path / "a"),
+        progress=False,
+    )
     events = list((tmp_path / "a").rglob("events.out.tfevents*"))
     assert events
     assert max(path.stat().st_size for path in events) > 100
     with pytest.raises(UnknownNameError, match="did you mean 'tensorboard'"):
-        fit(make_model(), make_feed(), settings=settings, folder=RunFolder(tmp_path / "b", trackers=("tensorbord",)))
+        fit(
+            make_model(),
+            make_feed(),
+            settings=settings,
+            folder=RunFolder(tmp_path / "b", trackers=("tensorbord",)),
+        )
 
 
 def test_other_describing_words_are_a_difference_too(tmp_path: Path) -> None:

@@ -12,15 +12,14 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import niwaki
-from niwaki.checkpoint import Scores, load_scores, save_scores
 from niwaki.cli.app import app
-from niwaki.criteria import Dependency
-from niwaki.criteria.layer_dependencies import contiguous_groups
-from niwaki.errors import CheckpointError, NiwakiError
+from niwaki.core.errors import CheckpointError, NiwakiError
 from niwaki.graph.pairs import layer_pairs
+from niwaki.io.scores import Scores, load_scores, save_scores
+from niwaki.methods.mint._layer_dependencies import Dependency, contiguous_groups
+from niwaki.methods.mint.blocks import CutOff, cut_blocks
 from niwaki.report.dependency_map import draw_dependencies
-from niwaki.selection.blocks import CutOff, cut_blocks
-from niwaki.surgery.block_sparse import BlockSparse
+from niwaki.surgery import BlockSparse
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 
@@ -33,14 +32,25 @@ def graph_and_dependencies() -> tuple[niwaki.Graph, list[Dependency]]:
     for pair in layer_pairs(graph):
         children, parents = (contiguous_groups(site.count, 4) for site in (pair.writes, pair.reads))
         values = torch.rand(4, 4, generator=generator, dtype=torch.float64)
-        found.append(Dependency(pair, values, children, parents, torch.tensor([1]), torch.zeros(0, dtype=torch.int64)))
+        found.append(
+            Dependency(
+                pair,
+                values,
+                children,
+                parents,
+                torch.tensor([1]),
+                torch.zeros(0, dtype=torch.int64),
+            )
+        )
     return graph, found
 
 
 def test_scores_come_back_as_they_were(tmp_path: Path) -> None:
     graph, found = graph_and_dependencies()
     units = {group.name: torch.rand(group.width, dtype=torch.float64) for group in graph.groups}
-    save_scores(Scores("mint:groups=4", units, found, {"data": "digits"}), tmp_path / "s.safetensors")
+    save_scores(
+        Scores("mint:groups=4", units, found, {"data": "digits"}), tmp_path / "s.safetensors"
+    )
     again = load_scores(tmp_path / "s.safetensors", graph)
     assert again.criterion == "mint:groups=4"
     assert again.settings == {"data": "digits"}
@@ -61,14 +71,18 @@ def test_scores_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not a whole file of scores"):
         load_scores(path, graph)
     units = {group.name: torch.rand(group.width) for group in graph.groups}
-    save_scores(Scores("l1", {name: values for name, values in units.items() if name != "fc1"}), path)
+    save_scores(
+        Scores("l1", {name: values for name, values in units.items() if name != "fc1"}), path
+    )
     with pytest.raises(CheckpointError, match="of another network: the two differ at group 'fc1'"):
         load_scores(path, graph)
     found[1].child_group[-1] = 9
     save_scores(Scores("mint", units, found), path)
-    with pytest.raises(CheckpointError, match="of another network: the two differ at conv1 -> conv2"):
+    with pytest.raises(
+        CheckpointError, match="of another network: the two differ at conv1 -> conv2"
+    ):
         load_scores(path, graph)
-    niwaki.checkpoint.artefact.save_file({"a": torch.zeros(1)}, str(path))
+    niwaki.io.artefact.save_file({"a": torch.zeros(1)}, str(path))
     with pytest.raises(CheckpointError, match="holds no scores that this niwaki reads"):
         load_scores(path, graph)
 
@@ -99,18 +113,44 @@ MINT = ("--criterion", "mint", "--groups", 4, "--samples-per-class", 20)
 
 def test_scores_of_one_run_serve_units_blocks_and_a_grid(tmp_path: Path) -> None:
     path = tmp_path / "digits.safetensors"
-    said = niwaki_cli("score", *MODEL, *MINT, "--keep", tmp_path / "layers", "--pictures", tmp_path / "maps", "--out", path)
+    said = niwaki_cli(
+        "score",
+        *MODEL,
+        *MINT,
+        "--keep",
+        tmp_path / "layers",
+        "--pictures",
+        tmp_path / "maps",
+        "--out",
+        path,
+    )
     assert "conv2" in said
     assert len(list((tmp_path / "layers").glob("*.json"))) == 5
     assert {file.name for file in (tmp_path / "maps").glob("*")} >= {"conv2.png", "fc2.png"}
     common = (*MODEL, "--scores", path)
-    unit = json.loads(niwaki_cli("prune", *common, "--ratio", 0.3, "--json").partition("{")[2].join(("{", "")))
-    assert unit["settings"]["criterion"].startswith("mint:") or "mint" in unit["settings"]["criterion"].lower()
+    unit = json.loads(
+        niwaki_cli("prune", *common, "--ratio", 0.3, "--json").partition("{")[2].join(("{", ""))
+    )
+    assert (
+        unit["settings"]["criterion"].startswith("mint:")
+        or "mint" in unit["settings"]["criterion"].lower()
+    )
     assert unit["after"]["params"] < unit["before"]["params"]
-    niwaki_cli("prune", *common, "--granularity", "block", "--budget", "params=0.6", "--out", tmp_path / "out")
+    niwaki_cli(
+        "prune",
+        *common,
+        "--granularity",
+        "block",
+        "--budget",
+        "params=0.6",
+        "--out",
+        tmp_path / "out",
+    )
     loaded = niwaki.load(tmp_path / "out")
     assert any(isinstance(module, BlockSparse) for module in loaded.modules())
-    table = niwaki_cli("prune", *common, "--granularity", "block", "--cut-off", "0.2:0.6:0.2", "--upper-limit", 0.9)
+    table = niwaki_cli(
+        "prune", *common, "--granularity", "block", "--cut-off", "0.2:0.6:0.2", "--upper-limit", 0.9
+    )
     assert all(f"{share} " in table for share in ("0.2", "0.4", "0.6")), table
 
 
@@ -127,8 +167,14 @@ def test_mint_draws_from_the_training_split_by_itself() -> None:
         ((*MINT, "--upper-limit", 0.5), "--upper-limit is for --granularity block"),
         ((*MINT, "--cut-off", "0.5"), "--cut-off is for --granularity block"),
         ((*MINT, "--granularity", "block", "--dry-run"), "--dry-run foresees whole channels"),
-        ((*MINT, "--granularity", "block", "--cut-off", "0.5", "--ratio", 0.5), "both say how much goes"),
-        ((*MINT, "--granularity", "block", "--budget", "macs=0.5"), "blocks go by a share of the weights"),
+        (
+            (*MINT, "--granularity", "block", "--cut-off", "0.5", "--ratio", 0.5),
+            "both say how much goes",
+        ),
+        (
+            (*MINT, "--granularity", "block", "--budget", "macs=0.5"),
+            "blocks go by a share of the weights",
+        ),
         ((*MINT, "--granularity", "block", "--cut-off", "a:b"), "grid is written from:to:step"),
         ((*MINT, "--granularity", "block", "--ratio", 0.9), "at most 75% of each layer"),
         ((*MINT, "--split", "train"), "mint draws from the training split"),
@@ -142,5 +188,7 @@ def test_words_that_mean_nothing_together_are_refused(words: tuple[Any, ...], me
 
 def test_blocks_need_scores_of_mint(tmp_path: Path) -> None:
     niwaki_cli("score", *MODEL, "--criterion", "l1", "--out", tmp_path / "l1.safetensors")
-    said = niwaki_cli("prune", *MODEL, "--scores", tmp_path / "l1.safetensors", "--granularity", "block")
+    said = niwaki_cli(
+        "prune", *MODEL, "--scores", tmp_path / "l1.safetensors", "--granularity", "block"
+    )
     assert "blocks need those of mint" in said

@@ -1,4 +1,6 @@
-"""A whole network is scored: by one process, by two, by Ray with a worker killed at work, and by one that was killed itself."""
+"""A whole network is scored: by one process, by two, by Ray with a worker killed at work, and by
+one that was killed itself.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import niwaki
-from niwaki.cli import main
-from niwaki.criteria import Dependency, Estimation, layer_dependencies, unit_scores
-from niwaki.criteria.activations import Sampling
-from niwaki.criteria.spread import Workers
+from niwaki.cli.app import main
 from niwaki.graph.pairs import layer_pairs
+from niwaki.methods.mint._layer_dependencies import Dependency, Estimation, layer_dependencies
+from niwaki.methods.mint.activations import Sampling
+from niwaki.methods.mint.criterion import unit_scores
+from niwaki.methods.mint.spread import Workers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,8 +43,12 @@ def graph() -> niwaki.Graph:
 def scored(graph: niwaki.Graph, workers: Workers) -> tuple[list[Dependency], dict[str, Tensor]]:
     split = niwaki.data.load("digits").split("train")
     calibration = niwaki.Calibration.labelled(lambda: split.batches(250))
-    evidence = niwaki.Evidence(graph, calibration, torch.Generator().manual_seed(0), say=lambda remark: None)
-    found = layer_dependencies(evidence, layer_pairs(graph), Estimation(8, sampling=Sampling(120), workers=workers))
+    evidence = niwaki.Evidence(
+        graph, calibration, torch.Generator().manual_seed(0), say=lambda remark: None
+    )
+    found = layer_dependencies(
+        evidence, layer_pairs(graph), Estimation(8, sampling=Sampling(120), workers=workers)
+    )
     return found, unit_scores(graph, found)
 
 
@@ -50,7 +57,10 @@ def alone(graph: niwaki.Graph) -> tuple[list[Dependency], dict[str, Tensor]]:
     return scored(graph, Workers())
 
 
-def assert_equal(found: tuple[list[Dependency], dict[str, Tensor]], wanted: tuple[list[Dependency], dict[str, Tensor]]) -> None:
+def assert_equal(
+    found: tuple[list[Dependency], dict[str, Tensor]],
+    wanted: tuple[list[Dependency], dict[str, Tensor]],
+) -> None:
     assert [item.pair.name for item in found[0]] == [item.pair.name for item in wanted[0]]
     for item, other in zip(found[0], wanted[0], strict=True):
         assert torch.equal(item.values, other.values), item.pair.name
@@ -67,7 +77,9 @@ def test_two_processes_score_a_network_as_one_does(
 
 
 class Killer(threading.Thread):
-    """Kills one of this process's descendants that it has found, and stopped, in the middle of a piece of work."""
+    """Kills one of this process's descendants that it has found, and stopped, in the middle of a
+    piece of work.
+    """
 
     def __init__(self, psutil: Any) -> None:
         super().__init__(daemon=True)
@@ -124,9 +136,20 @@ def test_a_scoring_that_was_killed_goes_on_from_the_layers_that_it_finished(
 ) -> None:
     kept = tmp_path / "layers"
     words = ["score", "digits-cnn", "--data", "digits", "--samples-per-class", "150"]
-    killed, resumed, whole = (tmp_path / f"{name}.safetensors" for name in ("killed", "resumed", "whole"))
+    killed, resumed, whole = (
+        tmp_path / f"{name}.safetensors" for name in ("killed", "resumed", "whole")
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", "from niwaki.cli import main; main()", *words, "--keep", str(kept), "--out", str(killed)],
+        [
+            sys.executable,
+            "-c",
+            "from niwaki.cli import main; main()",
+            *words,
+            "--keep",
+            str(kept),
+            "--out",
+            str(killed),
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -1,4 +1,6 @@
-"""Budgets met as asked, no more than asked, or refused with what can be had; names and patterns that say what exists."""
+"""Budgets met as asked, no more than asked, or refused with what can be had; names and patterns
+that say what exists.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.errors import BudgetError, SettingError, UnknownNameError
-from niwaki.plan import Kept, Plan
+from niwaki.core.errors import BudgetError, SettingError, UnknownNameError
+from niwaki.core.plan import Kept, Plan
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -52,7 +54,9 @@ def chosen(graph: niwaki.Graph, budget: Any, **settings: Any) -> Plan:
         (0.99, "round", [1, 1, 1]),
     ],
 )
-def test_local_takes_the_same_share_of_every_group(share: float, rounding: str, kept: list[int]) -> None:
+def test_local_takes_the_same_share_of_every_group(
+    share: float, rounding: str, kept: list[int]
+) -> None:
     assert counts(chosen(traced(5, 10, 16, 7, 3), share, rounding=rounding)) == kept
 
 
@@ -78,7 +82,10 @@ def test_counts_are_multiples(multiple: int, kept: list[int]) -> None:
     assert counts(chosen(traced(4, 12, 20, 2), 0.5, multiple=multiple)) == kept
 
 
-@pytest.mark.parametrize(("scope", "share"), [("local", 0.1), ("local", 0.6), ("local", 0.9), ("global", 0.1), ("global", 0.4)])
+@pytest.mark.parametrize(
+    ("scope", "share"),
+    [("local", 0.1), ("local", 0.6), ("local", 0.9), ("global", 0.1), ("global", 0.4)],
+)
 @pytest.mark.parametrize("multiple", [2, 3, 8])
 def test_every_kept_count_is_a_multiple_or_whole(scope: str, share: float, multiple: int) -> None:
     for kept in chosen(traced(4, 13, 24, 5, 2), share, scope=scope, multiple=multiple).values():
@@ -87,7 +94,10 @@ def test_every_kept_count_is_a_multiple_or_whole(scope: str, share: float, multi
 
 def test_multiples_are_in_the_message_where_they_are_the_obstacle() -> None:
     with pytest.raises(
-        BudgetError, match="25 of 42 channels with at least 1 unit, and multiples of 8, left in each of 3 groups"
+        BudgetError,
+        match=(
+            "25 of 42 channels with at least 1 unit, and multiples of 8, left in each of 3 groups"
+        ),
     ):
         chosen(traced(4, 13, 24, 5, 2), 0.6, scope="global", multiple=8)
 
@@ -116,14 +126,20 @@ def params_left(graph: niwaki.Graph, plan: Plan) -> int:
         ((9, 16, 14, 20), 0.5),
     ],
 )
-def test_parameters_go_as_asked_and_not_a_step_further(scope: str, widths: tuple[int, ...], share: float) -> None:
+def test_parameters_go_as_asked_and_not_a_step_further(
+    scope: str, widths: tuple[int, ...], share: float
+) -> None:
     graph = traced(*widths)
     scores, whole = niwaki.score(graph, "l2"), niwaki.count_params(graph.model)
     selection = niwaki.Selection(scope=scope)  # type: ignore[arg-type]
     plan = niwaki.select(graph, scores, f"params={share}", selection)
     assert 1 - params_left(graph, plan) / whole >= share
     # by trying all shares of channels: none that keeps more is enough
-    tried = [i / 4000 for i in range(4000)] if scope == "local" else [i / total_units(graph) for i in range(total_units(graph))]
+    tried = (
+        [i / 4000 for i in range(4000)]
+        if scope == "local"
+        else [i / total_units(graph) for i in range(total_units(graph))]
+    )
     found = [plan_or_none(graph, scores, channels, selection) for channels in tried]
     plans = list({tuple(counts(p)): p for p in found if p}.values())
     enough = [params_left(graph, p) for p in plans if 1 - params_left(graph, p) / whole >= share]
@@ -134,7 +150,9 @@ def total_units(graph: niwaki.Graph) -> int:
     return sum(group.width for group in graph.groups)
 
 
-def plan_or_none(graph: niwaki.Graph, scores: Any, share: float, selection: niwaki.Selection) -> Plan | None:
+def plan_or_none(
+    graph: niwaki.Graph, scores: Any, share: float, selection: niwaki.Selection
+) -> Plan | None:
     try:
         return niwaki.select(graph, scores, share, selection)
     except BudgetError:
@@ -154,10 +172,17 @@ def test_a_share_of_parameters_counts_the_model_that_comes_out() -> None:
 
 def test_a_budget_out_of_reach_says_what_is_within() -> None:
     graph = traced(6, 20, 30, 4)
-    with pytest.raises(BudgetError, match=r"cannot remove 90.0% of the parameters; with at least 15 units left") as caught:
+    with pytest.raises(
+        BudgetError, match=r"cannot remove 90.0% of the parameters; with at least 15 units left"
+    ) as caught:
         chosen(graph, "params=0.9", min_units=15)
     reachable = float(str(caught.value).split("at most ")[1].split("%")[0]) / 100
-    assert niwaki.select(graph, niwaki.score(graph, "l2"), f"params={reachable - 0.001}", niwaki.Selection(min_units=15))
+    assert niwaki.select(
+        graph,
+        niwaki.score(graph, "l2"),
+        f"params={reachable - 0.001}",
+        niwaki.Selection(min_units=15),
+    )
     with pytest.raises(
         BudgetError,
         match=r"cannot remove 45 of 50 channels with at least 15 units left .* at most 20 can go \(a share of 0.4\)",
@@ -176,7 +201,11 @@ def test_a_share_outside_of_0_to_1_is_refused(amount: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "budget"),
-    [("0.5", niwaki.Budget(0.5)), ("channels=0.25", niwaki.Budget(0.25)), ("params=0.1", niwaki.Budget(0.1, "params"))],
+    [
+        ("0.5", niwaki.Budget(0.5)),
+        ("channels=0.25", niwaki.Budget(0.25)),
+        ("params=0.1", niwaki.Budget(0.1, "params")),
+    ],
 )
 def test_budgets_are_read_as_they_are_written(text: str, budget: niwaki.Budget) -> None:
     assert niwaki.Budget.parse(text) == budget
@@ -217,7 +246,9 @@ def test_patterns_are_on_the_names_of_layers() -> None:
 
 
 def test_a_pattern_that_matches_nothing_is_refused() -> None:
-    with pytest.raises(SettingError, match=re.escape("no group has a layer named like 'layer*'; groups are: 0, 2")):
+    with pytest.raises(
+        SettingError, match=re.escape("no group has a layer named like 'layer*'; groups are: 0, 2")
+    ):
         chosen(traced(4, 8, 8, 2), 0.5, only=("layer*",))
     with pytest.raises(BudgetError, match="no group of channels can be pruned"):
         chosen(traced(4, 8, 8, 2), 0.5, skip=("*",))
@@ -241,7 +272,9 @@ def test_a_stream_is_known_by_any_layer_that_writes_it() -> None:
 @pytest.mark.parametrize("scores", [torch.full((8,), math.nan), torch.ones(7), None])
 def test_scores_that_are_none_are_refused(scores: Tensor | None) -> None:
     graph = traced(4, 8, 2)
-    with pytest.raises(SettingError, match=r"group '0' needs 8 finite scores|no scores for group '0'; leave it out"):
+    with pytest.raises(
+        SettingError, match=r"group '0' needs 8 finite scores|no scores for group '0'; leave it out"
+    ):
         niwaki.select(graph, {} if scores is None else {"0": scores}, 0.5)
 
 
@@ -277,8 +310,12 @@ def test_a_plan_prints_what_it_keeps() -> None:
 
 
 def test_half_of_crossing_groups_is_a_half() -> None:
-    """Convolution groups and the channels in a group are rows and columns of one axis: half of both would be 3/4 gone."""
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, groups=4), nn.ReLU(), nn.Conv2d(16, 4, 1))
+    """Convolution groups and the channels in a group are rows and columns of one axis: half of both
+    would be 3/4 gone.
+    """
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, groups=4), nn.ReLU(), nn.Conv2d(16, 4, 1)
+    )
     graph = niwaki.trace(model, torch.randn(1, 3, 6, 6))
     assert graph.crossing == {"0": {"0#2", "2"}, "0#2": {"0"}, "2": {"0"}}
     plan = niwaki.select(graph, niwaki.score(graph, "l1"), 0.5)

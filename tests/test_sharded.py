@@ -1,4 +1,6 @@
-"""Weights cut in files, tensor by tensor: the same as cut in memory, and refused where they are of another model."""
+"""Weights cut in files, tensor by tensor: the same as cut in memory, and refused where they are of
+another model.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.checkpoint.sharded import INDEX
-from niwaki.errors import CheckpointError, OutputError, SurgeryError
+from niwaki.core.errors import CheckpointError, OutputError, SurgeryError
+from niwaki.io.sharded import INDEX
 
 
 class Tied(nn.Module):
-    """A stream of 12 between an embedding and an output layer of the same weights, and attention that keeps its sizes."""
+    """A stream of 12 between an embedding and an output layer of the same weights, and attention
+    that keeps its sizes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +71,9 @@ def on_meta() -> niwaki.Graph:
 
 
 @pytest.mark.parametrize("shard_bytes", [2**30, 600])
-def test_it_is_what_pruning_in_memory_gives(folder: Path, tmp_path: Path, shard_bytes: int, quick_latency: None) -> None:
+def test_it_is_what_pruning_in_memory_gives(
+    folder: Path, tmp_path: Path, shard_bytes: int, quick_latency: None
+) -> None:
     weights, graph = niwaki.open_weights(folder), on_meta()
     scores = niwaki.score(graph, "l2", weights=weights)
     whole = niwaki.trace(built(), TOKENS)
@@ -100,7 +106,9 @@ def test_numbers_keep_their_kind(folder: Path, tmp_path: Path) -> None:
     weights, graph = niwaki.open_weights(folder), on_meta()
     plan = niwaki.select(graph, niwaki.score(graph, "l1", weights=weights), 0.5)
     niwaki.shrink_files(graph, plan, weights, tmp_path / "small")
-    assert {tensor.dtype for tensor in niwaki.open_weights(tmp_path / "small").values()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in niwaki.open_weights(tmp_path / "small").values()} == {
+        torch.bfloat16
+    }
 
 
 def test_files_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -113,13 +121,17 @@ def test_files_of_another_model_are_refused(folder: Path, tmp_path: Path) -> Non
         save_file(content, str(folder / "part0.safetensors"))
         table = json.loads((folder / INDEX).read_text())["weight_map"]
         table = {name: file for name, file in table.items() if file != "part0.safetensors"}
-        (folder / INDEX).write_text(json.dumps({"weight_map": {**table, **dict.fromkeys(content, "part0.safetensors")}}))
+        (folder / INDEX).write_text(
+            json.dumps({"weight_map": {**table, **dict.fromkeys(content, "part0.safetensors")}})
+        )
         with pytest.raises(CheckpointError, match=reason):
             niwaki.shrink_files(graph, plan, niwaki.open_weights(folder), tmp_path / "small")
         assert not (tmp_path / "small").exists()
 
     refused({**state, "stranger": torch.ones(1)}, "a stranger that the model does not have")
-    refused({name: tensor for name, tensor in state.items() if name != first}, f"it holds no {first}")
+    refused(
+        {name: tensor for name, tensor in state.items() if name != first}, f"it holds no {first}"
+    )
     refused({**state, first: state[first][:5].clone()}, f"{first} is .* in the files")
 
 
@@ -144,11 +156,15 @@ def test_damaged_files_are_named(folder: Path) -> None:
 
 def test_nothing_is_replaced_unasked_and_a_shift_is_refused(folder: Path, tmp_path: Path) -> None:
     weights, graph = niwaki.open_weights(folder), on_meta()
-    plan = niwaki.select(graph, niwaki.score(graph, "l1", weights=weights), 0.5, niwaki.Selection(only=("up",)))
+    plan = niwaki.select(
+        graph, niwaki.score(graph, "l1", weights=weights), 0.5, niwaki.Selection(only=("up",))
+    )
     (tmp_path / "small").mkdir()
     with pytest.raises(OutputError, match="exists"):
         niwaki.shrink_files(graph, plan, weights, tmp_path / "small")
-    shifted = niwaki.Mixing(niwaki.Mixing.selecting(20, plan["up"].units).matrix, torch.ones(20, dtype=torch.float64))
+    shifted = niwaki.Mixing(
+        niwaki.Mixing.selecting(20, plan["up"].units).matrix, torch.ones(20, dtype=torch.float64)
+    )
     with pytest.raises(SurgeryError, match="has a shift"):
         niwaki.shrink_files(graph, plan, weights, tmp_path / "other", mixings={"up": shifted})
 
@@ -158,5 +174,5 @@ def test_a_wrong_size_is_seen_without_weights() -> None:
     plan = niwaki.select(graph, niwaki.score(graph, "random"), 0.5)
     model = niwaki.shrink(graph, niwaki.Plan(plan.groups, {}))
     with pytest.raises(SurgeryError, match=r"does not run|is left of it"):
-        niwaki.surgery.check_structure(graph, plan, model)
-    niwaki.surgery.check_structure(graph, plan, niwaki.shrink(graph, plan))
+        niwaki.proof.check_structure(graph, plan, model)
+    niwaki.proof.check_structure(graph, plan, niwaki.shrink(graph, plan))

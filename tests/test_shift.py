@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 import niwaki
+from niwaki.core.plan import Kept
 from niwaki.graph.offsets import offsets
-from niwaki.plan import Kept
 
 
 class Biasless(nn.Module):
-    """The consumer `b` has neither a bias nor a normalisation behind it; that of `c` has one, that of `d` the other."""
+    """The consumer `b` has neither a bias nor a normalisation behind it; that of `c` has one, that
+    of `d` the other.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,15 +44,28 @@ def shifted(graph: niwaki.Graph) -> tuple[niwaki.Plan, dict[str, niwaki.Mixing]]
 
 def test_the_constant_goes_into_a_bias_a_stored_mean_or_a_new_bias() -> None:
     graph = niwaki.trace(Biasless().eval(), torch.randn(2, 3, 8, 8))
-    places = {name: [(place.kind, place.tensor) for place in offsets(graph, name)[0]] for name in ("a", "b", "c")}
-    assert places == {"a": [("new", "b.bias")], "b": [("mean", "norm.running_mean")], "c": [("bias", "d.bias")]}
+    places = {
+        name: [(place.kind, place.tensor) for place in offsets(graph, name)[0]]
+        for name in ("a", "b", "c")
+    }
+    assert places == {
+        "a": [("new", "b.bias")],
+        "b": [("mean", "norm.running_mean")],
+        "c": [("bias", "d.bias")],
+    }
 
 
-def test_a_network_that_got_a_new_bias_is_saved_and_loaded(tmp_path: Path, quick_latency: None) -> None:
-    class Shift(niwaki.compensation.Groupwise):
-        def mix(self, group: niwaki.Group, units: object, state: object) -> tuple[niwaki.Mixing, str]:
+def test_a_network_that_got_a_new_bias_is_saved_and_loaded(
+    tmp_path: Path, quick_latency: None
+) -> None:
+    class Shift(niwaki.Groupwise):
+        def mix(
+            self, group: niwaki.Group, units: object, state: object
+        ) -> tuple[niwaki.Mixing, str]:
             mixing = niwaki.Mixing.selecting(group.width, units)  # type: ignore[arg-type]
-            return niwaki.Mixing(mixing.matrix, torch.arange(group.width, dtype=torch.float64) / 10), "shifted"
+            return niwaki.Mixing(
+                mixing.matrix, torch.arange(group.width, dtype=torch.float64) / 10
+            ), "shifted"
 
     model, x = Biasless().eval(), torch.randn(2, 3, 8, 8)
     result = niwaki.prune(model, x, compensation=Shift())
@@ -68,12 +83,14 @@ def test_the_border_of_a_padded_convolution_gets_the_constant_of_the_inside() ->
     assert niwaki.check(graph, plan, mixings, pruned) < 1e-5
     weight = graph.state["b.weight"].double().sum((2, 3))
     assert mixings["a"].shift is not None
-    torch.testing.assert_close(pruned.b.bias.double(), (weight @ mixings["a"].shift)[[0, 2]], rtol=1e-5, atol=1e-6)  # type: ignore[union-attr, operator]
+    torch.testing.assert_close(
+        pruned.b.bias.double(), (weight @ mixings["a"].shift)[[0, 2]], rtol=1e-5, atol=1e-6
+    )  # type: ignore[union-attr, operator]
 
 
 def test_the_check_sees_a_constant_that_was_forgotten() -> None:
     graph = niwaki.trace(Biasless().eval(), torch.randn(2, 3, 8, 8))
     plan, mixings = shifted(graph)
     plain = {name: niwaki.Mixing(mixing.matrix) for name, mixing in mixings.items()}
-    with pytest.raises(niwaki.errors.SurgeryError, match="differs from the masked original"):
+    with pytest.raises(niwaki.core.errors.SurgeryError, match="differs from the masked original"):
         niwaki.check(graph, plan, mixings, niwaki.shrink(graph, plan, plain))

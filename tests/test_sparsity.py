@@ -1,4 +1,6 @@
-"""Learned sparsity: bounded scales that fold back exactly, penalties that are their formulas, and the scale criterion."""
+"""Learned sparsity: bounded scales that fold back exactly, penalties that are their formulas, and
+the scale criterion.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +16,14 @@ from torch import Tensor, nn
 
 import niwaki
 from niwaki import models
-from niwaki.errors import SettingError
-from niwaki.sparsity import (
-    L1,
-    PENALTIES,
-    RNI,
-    GroupLasso,
-    SigmoidBatchNorm1d,
-    SigmoidBatchNorm2d,
-    SigmoidBatchNorm3d,
-    fold_sigmoid_batchnorm,
-    parameter_groups,
-    with_sigmoid_batchnorm,
-)
+from niwaki.core.errors import SettingError
+from niwaki.methods.base.penalty import PENALTIES
+from niwaki.methods.group_lasso import GroupLasso
+from niwaki.methods.rni.batch_norm import SigmoidBatchNorm1d, SigmoidBatchNorm2d, SigmoidBatchNorm3d
+from niwaki.methods.rni.convert import fold_sigmoid_batchnorm, with_sigmoid_batchnorm
+from niwaki.methods.rni.parameters import parameter_groups
+from niwaki.methods.rni.penalty import RNI
+from niwaki.methods.slimming import Slimming
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -67,7 +64,9 @@ SHAPES = (
 
 @pytest.mark.parametrize(("kind", "shape"), SHAPES)
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_sigmoid_batchnorm_is_its_formula(kind: Any, shape: tuple[int, ...], momentum: float | None) -> None:
+def test_sigmoid_batchnorm_is_its_formula(
+    kind: Any, shape: tuple[int, ...], momentum: float | None
+) -> None:
     torch.manual_seed(2)
     layer = kind(5, momentum=momentum)
     assert layer.weight.std() > 0.1  # N(0, 1)
@@ -77,7 +76,11 @@ def test_sigmoid_batchnorm_is_its_formula(kind: Any, shape: tuple[int, ...], mom
     axes = [axis for axis in range(len(shape)) if axis != 1]
     view = [1, 5, *[1] * (len(shape) - 2)]
     mean, var = x.mean(axes), x.var(axes, unbiased=False)
-    wanted = torch.sigmoid(layer.weight).view(view) * (x - mean.view(view)) / (var.view(view) + layer.eps).sqrt()
+    wanted = (
+        torch.sigmoid(layer.weight).view(view)
+        * (x - mean.view(view))
+        / (var.view(view) + layer.eps).sqrt()
+    )
     torch.testing.assert_close(layer(x), wanted)
     reference = type(layer).__mro__[2](5, momentum=momentum)
     reference(x)
@@ -109,18 +112,26 @@ def test_folded_back_it_computes_the_same(name: str) -> None:
 def test_shared_frozen_and_scaleless_layers_are_converted_as_they_were() -> None:
     shared = nn.BatchNorm1d(4).double().eval()
     shared.weight.requires_grad_(False)
-    model = nn.Sequential(nn.Linear(4, 4), shared, nn.Linear(4, 4), shared, nn.BatchNorm1d(4, affine=False)).double()
+    model = nn.Sequential(
+        nn.Linear(4, 4), shared, nn.Linear(4, 4), shared, nn.BatchNorm1d(4, affine=False)
+    ).double()
     model.train()
     shared.eval()
     made = with_sigmoid_batchnorm(model)
     assert made[1] is made[3]
-    assert (made[1].weight.dtype, made[1].weight.requires_grad, made[1].training) == (torch.float64, False, False)
+    assert (made[1].weight.dtype, made[1].weight.requires_grad, made[1].training) == (
+        torch.float64,
+        False,
+        False,
+    )
     assert type(made[4]) is nn.BatchNorm1d
     assert isinstance(with_sigmoid_batchnorm(nn.BatchNorm1d(3)), SigmoidBatchNorm1d)
 
 
 def test_a_model_without_batchnorm_is_refused_with_what_would_serve() -> None:
-    with pytest.raises(SettingError, match=r"Llamaish has no BatchNorm .* use the penalty 'l1'.*'group-lasso'"):
+    with pytest.raises(
+        SettingError, match=r"Llamaish has no BatchNorm .* use the penalty 'l1'.*'group-lasso'"
+    ):
         with_sigmoid_batchnorm(Llamaish())
 
 
@@ -174,7 +185,7 @@ def test_needed_units_are_left_alone_by_rni_and_pushed_by_l1() -> None:
     assert pushes[3.0] < 1e-4 * pushes[-3.0]
     assert pushes[6.0] < 1e-6 * pushes[-3.0]
     plain = vgg_like(sigmoid=False)
-    l1 = L1(reg=1.0).over(niwaki.trace(plain, INPUTS), only="0")
+    l1 = Slimming(reg=1.0).over(niwaki.trace(plain, INPUTS), only="0")
     for value in (0.1, 3.0, 6.0):
         with torch.no_grad():
             plain[1].weight.fill_(value)
@@ -188,8 +199,12 @@ def test_scales_of_layernorm_rmsnorm_and_layer_scales_are_seen() -> None:
     with torch.no_grad():
         for parameter in (model.norm.weight, model.rms.weight, model.scale):
             parameter.copy_(torch.randn(6))
-    assert {scale.piece.tensor for scale in graph["inner"].scales} == {"norm.weight", "rms.weight", "scale"}
-    found = L1(reg=2.0).over(graph)(model)
+    assert {scale.piece.tensor for scale in graph["inner"].scales} == {
+        "norm.weight",
+        "rms.weight",
+        "scale",
+    }
+    found = Slimming(reg=2.0).over(graph)(model)
     scales = [model.norm.weight, model.rms.weight, model.scale]
     torch.testing.assert_close(found, 2 * sum(scale.abs().sum() for scale in scales))
     mean = torch.stack([scale.abs() for scale in scales]).mean(0)
@@ -211,7 +226,15 @@ def test_the_scale_criterion_reads_bounded_and_plain_scales() -> None:
 
 def test_a_network_with_sigmoid_batchnorm_is_pruned_by_one_threshold_and_proved() -> None:
     model = vgg_like()
-    result = niwaki.prune(model, INPUTS, criterion="bn-scale", budget=0.7, compensation="none", scope="global", min_units=3)
+    result = niwaki.prune(
+        model,
+        INPUTS,
+        criterion="bn-scale",
+        budget=0.7,
+        compensation="none",
+        scope="global",
+        min_units=3,
+    )
     assert result.record.notes[0].startswith("checked")
     kept = {name: len(entry.units) for name, entry in result.plan.items()}
     assert sum(kept.values()) == 6
@@ -221,25 +244,37 @@ def test_a_network_with_sigmoid_batchnorm_is_pruned_by_one_threshold_and_proved(
     assert isinstance(result.model[1], SigmoidBatchNorm2d)
     assert result.model[1].num_features == kept["0"]
     x = torch.randn(3, 3, 10, 10)
-    torch.testing.assert_close(fold_sigmoid_batchnorm(result.model).eval()(x), result.model.eval()(x))
+    torch.testing.assert_close(
+        fold_sigmoid_batchnorm(result.model).eval()(x), result.model.eval()(x)
+    )
 
 
 @pytest.mark.parametrize("criterion", ["bn-scale"])
 def test_models_without_a_scale_are_told_which_criterion_serves(criterion: str) -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    with pytest.raises(SettingError, match="bn-scale reads normalisation scales, and 0 has none; the criteria l1 and l2"):
+    with pytest.raises(
+        SettingError,
+        match="bn-scale reads normalisation scales, and 0 has none; the criteria l1 and l2",
+    ):
         niwaki.prune(model, torch.randn(2, 4), criterion=criterion)
-    for penalty in (RNI(), L1()):
-        with pytest.raises(SettingError, match="'group-lasso' works on weights, and the criteria 'l1' and 'l2'"):
+    for penalty in (RNI(), Slimming()):
+        with pytest.raises(
+            SettingError, match="'group-lasso' works on weights, and the criteria 'l1' and 'l2'"
+        ):
             penalty.over(niwaki.trace(model, torch.randn(2, 4)))
     assert GroupLasso(0.5).over(niwaki.trace(model, torch.randn(2, 4)))(model) > 0
     mixed = nn.Sequential(*vgg_like()[:8], nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 2))
     with pytest.raises(SettingError, match=r"no scores for group '8'; leave it out with skip='8'"):
         niwaki.prune(mixed, INPUTS, criterion="bn-scale")
-    assert len(niwaki.prune(mixed, INPUTS, criterion="bn-scale", skip="8", compensation="none").plan) == 2
+    assert (
+        len(niwaki.prune(mixed, INPUTS, criterion="bn-scale", skip="8", compensation="none").plan)
+        == 2
+    )
 
 
-@pytest.mark.parametrize("spec", ["rni:reg=-1", "l1:reg=nan", "group-lasso:reg=inf", "l1:reg=-0.001", "rni:b=nan"])
+@pytest.mark.parametrize(
+    "spec", ["rni:reg=-1", "l1:reg=nan", "group-lasso:reg=inf", "l1:reg=-0.001", "rni:b=nan"]
+)
 def test_bad_weights_are_refused(spec: str) -> None:
     with pytest.raises(SettingError, match="must be a"):
         PENALTIES.build(spec)
@@ -258,8 +293,16 @@ def test_parameter_groups_hold_every_parameter_once() -> None:
     model = vgg_like()
     model[0].weight.requires_grad_(False)
     groups = parameter_groups(model, weight_decay=0.3)
-    assert [(group["weight_decay"], group["lr_scale"]) for group in groups] == [(0.3, 1.0), (0.0, 1.0), (0.0, 10.0)]
-    assert [[tuple(p.shape) for p in group["params"]] for group in groups] == [[(12, 8, 3, 3), (5, 12)], [(5,)], [(8,), (12,)]]
+    assert [(group["weight_decay"], group["lr_scale"]) for group in groups] == [
+        (0.3, 1.0),
+        (0.0, 1.0),
+        (0.0, 10.0),
+    ]
+    assert [[tuple(p.shape) for p in group["params"]] for group in groups] == [
+        [(12, 8, 3, 3), (5, 12)],
+        [(5,)],
+        [(8,), (12,)],
+    ]
     with pytest.raises(SettingError, match="weight_decay must be 0 or more"):
         parameter_groups(model, weight_decay=-1)
 

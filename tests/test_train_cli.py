@@ -1,4 +1,6 @@
-"""The whole pipeline from the shell: train with a penalty, prune by the scales, fine-tune; and what is said of bad input."""
+"""The whole pipeline from the shell: train with a penalty, prune by the scales, fine-tune; and what
+is said of bad input.
+"""
 
 import json
 import sys
@@ -9,14 +11,25 @@ import pytest
 import torch
 
 import niwaki
-from niwaki.cli import main
+from niwaki.cli.app import main
 
 pytest.importorskip("accelerate")
 pytest.importorskip("sklearn")
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 
 Run = Callable[..., tuple[int, str, str]]
-SHORT = ("--data", "digits", "--epochs", 2, "--limit", 300, "--augment", "pad=1,flip=false", "--tracker", "none")
+SHORT = (
+    "--data",
+    "digits",
+    "--epochs",
+    2,
+    "--limit",
+    300,
+    "--augment",
+    "pad=1,flip=false",
+    "--tracker",
+    "none",
+)
 
 
 @pytest.fixture
@@ -36,14 +49,29 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_train_prune_finetune(run: Run, tmp_path: Path) -> None:
-    short = ("--data", "digits", "--epochs", 8, "--augment", "pad=1,flip=false", "--tracker", "none")
+    short = (
+        "--data",
+        "digits",
+        "--epochs",
+        8,
+        "--augment",
+        "pad=1,flip=false",
+        "--tracker",
+        "none",
+    )
     trained, pruned, tuned = tmp_path / "trained", tmp_path / "pruned", tmp_path / "tuned"
-    code, text, err = run("train", "digits-cnn", *short, "--sparsity", "rni:reg=1e-2,b=1", "--out", trained)
+    code, text, err = run(
+        "train", "digits-cnn", *short, "--sparsity", "rni:reg=1e-2,b=1", "--out", trained
+    )
     assert code == 0, err
     assert "accuracy" in text
-    assert {"last.safetensors", "best.safetensors", "history.json", "model.safetensors", "record.json"} == {
-        path.name for path in trained.iterdir()
-    }
+    assert {
+        "last.safetensors",
+        "best.safetensors",
+        "history.json",
+        "model.safetensors",
+        "record.json",
+    } == {path.name for path in trained.iterdir()}
     history = json.loads((trained / "history.json").read_text())
     assert history["epochs"][0]["penalty"] > 0
     model = niwaki.models.build("digits-cnn")
@@ -52,19 +80,40 @@ def test_train_prune_finetune(run: Run, tmp_path: Path) -> None:
     assert not model.bn1.bias.any()
 
     weights = ("--weights", trained / "model.safetensors", "--data", "digits")
-    scale = ("--criterion", "bn-scale", "--scope", "global", "--min-units", 3, "--compensation", "none", "--skip", "fc1")
+    scale = (
+        "--criterion",
+        "bn-scale",
+        "--scope",
+        "global",
+        "--min-units",
+        3,
+        "--compensation",
+        "none",
+        "--skip",
+        "fc1",
+    )
     code, text, err = run("prune", "digits-cnn", *weights, *scale, "--ratio", 0.7, "--out", pruned)
     assert code == 0, err
     plan = niwaki.load(pruned)
     assert min(plan.conv1.out_channels, plan.conv2.out_channels, plan.conv3.out_channels) >= 3
     assert plan.conv1.out_channels + plan.conv2.out_channels + plan.conv3.out_channels == 48
 
-    teacher = ("--teacher", trained / "model.safetensors", "--distil", "weight=0.3,feature_weight=0.1")
-    code, text, err = run("finetune", pruned, *short, *teacher, "--lr", 0.05, "--set", "ema=0.5", "--out", tuned)
+    teacher = (
+        "--teacher",
+        trained / "model.safetensors",
+        "--distil",
+        "weight=0.3,feature_weight=0.1",
+    )
+    code, text, err = run(
+        "finetune", pruned, *short, *teacher, "--lr", 0.05, "--set", "ema=0.5", "--out", tuned
+    )
     assert code == 0, err
     record = json.loads((tuned / "record.json").read_text())
     assert record["settings"]["fine_tuning"]["ema"] == 0.5
-    assert record["settings"]["accuracy_untuned"] == json.loads((pruned / "record.json").read_text())["after"]["accuracy"]
+    assert (
+        record["settings"]["accuracy_untuned"]
+        == json.loads((pruned / "record.json").read_text())["after"]["accuracy"]
+    )
     assert niwaki.load(tuned).conv1.out_channels == plan.conv1.out_channels
     assert record["after"]["accuracy"] > 0.3
 
@@ -87,18 +136,32 @@ def test_a_run_is_gone_on_with(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("train", "lenet-300-100", "--data", "digits", "--sparsity", "rni"), "has no BatchNorm with a scale"),
-        (("train", "digits-cnn", "--data", "digits", "--sparsity", "rni:reg=-1"), "reg must be a number of at least 0"),
-        (("train", "digits-cnn", "--data", "digits", "--sparsity", "l1:reg=nan"), "reg must be a number of at least 0"),
+        (
+            ("train", "lenet-300-100", "--data", "digits", "--sparsity", "rni"),
+            "has no BatchNorm with a scale",
+        ),
+        (
+            ("train", "digits-cnn", "--data", "digits", "--sparsity", "rni:reg=-1"),
+            "reg must be a number of at least 0",
+        ),
+        (
+            ("train", "digits-cnn", "--data", "digits", "--sparsity", "l1:reg=nan"),
+            "reg must be a number of at least 0",
+        ),
         (("train", "digits-cnn", "--data", "digits", "--sparsity", "rmi"), "did you mean 'rni'"),
         (("train", "digits-cnn", "--data", "digits", "--set", "emma=0.9"), "did you mean 'ema'"),
         (("train", "digits-cnn", "--data", "digits", "--set", "epochs=9"), "write --epochs 9"),
-        (("train", "digits-cnn", "--data", "digits", "--tracker", "tensorbord"), "did you mean 'tensorboard'"),
+        (
+            ("train", "digits-cnn", "--data", "digits", "--tracker", "tensorbord"),
+            "did you mean 'tensorboard'",
+        ),
         (("train", "digits-cnn", "--data", "digits", "--augment", "pad=9"), "use a smaller one"),
         (("finetune", "nowhere", "--data", "digits"), "is no folder that niwaki prune wrote"),
     ],
 )
-def test_bad_words_are_one_sentence(run: Run, tmp_path: Path, words: tuple[str, ...], complaint: str) -> None:
+def test_bad_words_are_one_sentence(
+    run: Run, tmp_path: Path, words: tuple[str, ...], complaint: str
+) -> None:
     code, out, err = run(*words, "--out", tmp_path / "out")
     assert code == 1
     assert out == ""
@@ -106,7 +169,9 @@ def test_bad_words_are_one_sentence(run: Run, tmp_path: Path, words: tuple[str, 
     assert "Traceback" not in err
 
 
-def test_a_missing_library_names_its_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_names_its_extra(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
     code, _, err = run("train", "digits-cnn", *SHORT, "--out", tmp_path / "out")
     assert code == 1

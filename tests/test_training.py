@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from niwaki.errors import DataError, SettingError, UnknownNameError
+from niwaki.core.errors import DataError, SettingError, UnknownNameError
 from niwaki.measure import Evaluation, evaluate
 from niwaki.training import TrainSettings, fit, learning_rate
 
@@ -17,7 +17,9 @@ from niwaki.training import TrainSettings, fit, learning_rate
 def make_model(seed: int = 0) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3))
+        return nn.Sequential(
+            nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3)
+        )
 
 
 def batches(epoch: int) -> list[tuple[Tensor, Tensor]]:
@@ -125,7 +127,11 @@ def test_divergence_in_the_first_epoch_keeps_the_weights_it_came_with() -> None:
 def test_weights_broken_by_the_last_step_are_not_kept() -> None:
     model = nn.Linear(4, 3)
     before = state(model)
-    history = train(model, lambda epoch: [(torch.full((2, 4), 1e30), torch.tensor([0, 1]))], settings={"lr": 1e30})
+    history = train(
+        model,
+        lambda epoch: [(torch.full((2, 4), 1e30), torch.tensor([0, 1]))],
+        settings={"lr": 1e30},
+    )
     assert same(state(model), before)
     assert "parameter 'weight' is not finite" in history.stopped
 
@@ -189,7 +195,9 @@ def test_batches_without_a_length() -> None:
 )
 def test_schedules(schedule: Any, expected: dict[float, float]) -> None:
     settings = TrainSettings(1, lr=2.0, schedule=schedule)
-    assert {done: learning_rate(settings, done) for done in expected} == pytest.approx(expected, abs=1e-6)
+    assert {done: learning_rate(settings, done) for done in expected} == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(

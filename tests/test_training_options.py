@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from niwaki.errors import MissingExtraError, SettingError
+from niwaki.core.errors import MissingExtraError, SettingError
 from niwaki.measure import Evaluation
 from niwaki.training import TrainSettings, fit
 
@@ -20,7 +20,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def make_model() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 16, 3)).double()
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 16, 3)
+        ).double()
 
 
 def batches(epoch: int) -> list[tuple[Tensor, Tensor]]:
@@ -38,7 +40,9 @@ def weights(model: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def by_hand(optimizer: type[torch.optim.Optimizer], clip: float | None = None, **options: Any) -> list[Tensor]:
+def by_hand(
+    optimizer: type[torch.optim.Optimizer], clip: float | None = None, **options: Any
+) -> list[Tensor]:
     """A plain loop: the weights after every step."""
     model = make_model()
     stepper = optimizer(model.parameters(), **options)
@@ -66,7 +70,9 @@ def test_it_is_the_plain_loop() -> None:
 def test_adamw() -> None:
     model = make_model()
     train(model, settings={"optimizer": "adamw", "lr": 0.01, "weight_decay": 0.1})
-    torch.testing.assert_close(weights(model), by_hand(torch.optim.AdamW, lr=0.01, weight_decay=0.1)[-1])
+    torch.testing.assert_close(
+        weights(model), by_hand(torch.optim.AdamW, lr=0.01, weight_decay=0.1)[-1]
+    )
 
 
 @pytest.mark.parametrize("pieces", [2, 3, 8, 50])
@@ -126,7 +132,8 @@ def test_patience_stops_and_keeps_the_best() -> None:
     )
     assert (history.best_epoch, len(history.epochs)) == (2, 4)
     assert history.stopped == (
-        "training stopped after epoch 4: 2 epochs without a better validation; kept the weights of epoch 2"
+        "training stopped after epoch 4: 2 epochs without a better validation; kept the weights "
+        "of epoch 2"
     )
 
 

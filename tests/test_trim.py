@@ -1,4 +1,6 @@
-"""Trimming of blocks: what is cut, that it stays cut, and that the compact network is the masked one."""
+"""Trimming of blocks: what is cut, that it stays cut, and that the compact network is the masked
+one.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,23 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.checkpoint.blocks import kept_weights, opened, put_back, take_out
-from niwaki.checkpoint.standalone import whole_weight
-from niwaki.criteria import Dependency, Estimation
-from niwaki.criteria.activations import Sampling
-from niwaki.criteria.layer_dependencies import contiguous_groups
-from niwaki.errors import BudgetError, SettingError, SurgeryError
+from niwaki.core.errors import BudgetError, SettingError, SurgeryError
 from niwaki.graph.pairs import LayerPair, layer_pairs
-from niwaki.selection.blocks import BlockPlan, CutOff, LayerBlocks, cut_blocks, grid
-from niwaki.surgery.block_sparse import BlockConv2d, BlockLinear, as_blocks, as_dense, stored_bytes, with_blocks, without_blocks
-from niwaki.trim import Masks, make_compact, scope, trim, without_idle
+from niwaki.io.blocks import kept_weights, opened, put_back, take_out
+from niwaki.io.standalone import whole_weight
+from niwaki.methods.mint._layer_dependencies import Dependency, Estimation, contiguous_groups
+from niwaki.methods.mint.activations import Sampling
+from niwaki.methods.mint.blocks import BlockPlan, CutOff, LayerBlocks, cut_blocks, grid
+from niwaki.pruning.trimming import Masks, make_compact, scope, trim, without_idle
+from niwaki.surgery import (
+    BlockConv2d,
+    BlockLinear,
+    as_blocks,
+    as_dense,
+    stored_bytes,
+    with_blocks,
+    without_blocks,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 
@@ -57,15 +66,27 @@ def dependency(pair: LayerPair, values: Tensor) -> Dependency:
     none = torch.zeros(0, dtype=torch.int64)
     children, parents = pair.writes.count, pair.reads.count
     return Dependency(
-        pair, values.double(), contiguous_groups(children, len(values)), contiguous_groups(parents, values.shape[1]), none, none
+        pair,
+        values.double(),
+        contiguous_groups(children, len(values)),
+        contiguous_groups(parents, values.shape[1]),
+        none,
+        none,
     )
 
 
 def made_up(model: nn.Module, groups: int = 4, seed: int = 0) -> list[Dependency]:
     generator = torch.Generator().manual_seed(seed)
-    pairs = [pair for pair in layer_pairs(niwaki.trace(model, images(2))) if pair.columns is not None]
+    pairs = [
+        pair for pair in layer_pairs(niwaki.trace(model, images(2))) if pair.columns is not None
+    ]
     return [
-        dependency(pair, torch.rand(min(groups, pair.writes.count), min(groups, pair.reads.count), generator=generator))
+        dependency(
+            pair,
+            torch.rand(
+                min(groups, pair.writes.count), min(groups, pair.reads.count), generator=generator
+            ),
+        )
         for pair in pairs
     ]
 
@@ -86,16 +107,29 @@ def test_everything_up_to_the_cut_off_goes_and_nothing_else() -> None:
         mask = plan[item.pair.weight].mask(state(model)[item.pair.weight])
         for row in range(mask.shape[0]):
             for column in range(mask.shape[1]):
-                group = int(item.child_group[item.pair.rows[row]]), int(item.parent_group[item.pair.columns[column]])
-                assert bool(mask[row, column].all()) == bool(mask[row, column].any()) == (group in stays)
+                group = (
+                    int(item.child_group[item.pair.rows[row]]),
+                    int(item.parent_group[item.pair.columns[column]]),
+                )
+                assert (
+                    bool(mask[row, column].all())
+                    == bool(mask[row, column].any())
+                    == (group in stays)
+                )
 
 
 def test_the_cut_off_counts_different_values_once() -> None:
     model = net()
     found = made_up(model)[:1]
     (item,) = found
-    item.values.copy_(torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.1, 0.2, 0.3], [0.0, 0.1, 0.2, 0.3], [0.4, 0.4, 0.4, 0.4]]))
-    plan = cut_blocks(found, state(model), CutOff(share=0.25, upper_limit=1))  # the values are 0, .1, .2, .3, .4
+    item.values.copy_(
+        torch.tensor(
+            [[0.0, 0.0, 0.0, 0.0], [0.0, 0.1, 0.2, 0.3], [0.0, 0.1, 0.2, 0.3], [0.4, 0.4, 0.4, 0.4]]
+        )
+    )
+    plan = cut_blocks(
+        found, state(model), CutOff(share=0.25, upper_limit=1)
+    )  # the values are 0, .1, .2, .3, .4
     assert len(plan[item.pair.weight].kept) == 16 - 6 - 2
 
 
@@ -104,10 +138,15 @@ def test_a_layer_stops_at_its_upper_limit_and_the_others_go_on() -> None:
     found = made_up(model)
     found[0].values.mul_(1e-3)  # the first layer would lose everything
     plan = cut_blocks(found, state(model), CutOff(share=0.6, upper_limit=0.75))
-    first, second = (1 - plan[item.pair.weight].mask(state(model)[item.pair.weight]).double().mean() for item in found[:2])
+    first, second = (
+        1 - plan[item.pair.weight].mask(state(model)[item.pair.weight]).double().mean()
+        for item in found[:2]
+    )
     assert first == 0.75
     assert 0.2 < second <= 0.75
-    kept = found[0].values.flatten()[[4 * row + column for row, column in plan[found[0].pair.weight].kept]]
+    kept = found[0].values.flatten()[
+        [4 * row + column for row, column in plan[found[0].pair.weight].kept]
+    ]
     assert kept.min() > found[0].values.flatten().sort().values[11]
 
 
@@ -118,7 +157,10 @@ def test_fed_groups_keep_their_strongest_block() -> None:
     for item in found:
         strongest = {(row, int(item.values[row].argmax())) for row in range(len(item.values))}
         assert set(plan[item.pair.weight].kept) == strongest
-    assert not any(layer.kept for layer in cut_blocks(found, state(model), CutOff(share=1.0, upper_limit=1)).values())
+    assert not any(
+        layer.kept
+        for layer in cut_blocks(found, state(model), CutOff(share=1.0, upper_limit=1)).values()
+    )
     with pytest.raises(BudgetError, match="and a block left to every group"):
         cut_blocks(found, state(model), CutOff(params=0.99, upper_limit=1, fed=True))
 
@@ -146,7 +188,10 @@ def test_a_share_of_the_weights_is_met(share: float) -> None:
 
 def test_a_share_that_the_limits_do_not_allow_is_refused_with_what_can_go() -> None:
     model = net()
-    with pytest.raises(BudgetError, match=r"cannot remove 90.00% of the weights: with at most 50% .*raise the upper"):
+    with pytest.raises(
+        BudgetError,
+        match=r"cannot remove 90.00% of the weights: with at most 50% .*raise the upper",
+    ):
         cut_blocks(made_up(model), state(model), CutOff(params=0.9, upper_limit=0.5))
 
 
@@ -189,18 +234,28 @@ def test_a_plan_of_blocks_is_json_and_damage_is_refused() -> None:
 
 
 def random_blocks(generator: torch.Generator, rows: int, columns: int) -> LayerBlocks:
-    row_groups, column_groups = (int(torch.randint(1, n + 1, (1,), generator=generator)) for n in (rows, columns))
-    kept = torch.rand(row_groups, column_groups, generator=generator) < torch.rand((), generator=generator)
+    row_groups, column_groups = (
+        int(torch.randint(1, n + 1, (1,), generator=generator)) for n in (rows, columns)
+    )
+    kept = torch.rand(row_groups, column_groups, generator=generator) < torch.rand(
+        (), generator=generator
+    )
     sides = []
     for size, groups in ((rows, row_groups), (columns, column_groups)):
         side = contiguous_groups(size, groups)
-        if groups > 1 and torch.rand((), generator=generator) < 0.2:  # indices that belong to no group always stay
+        if (
+            groups > 1 and torch.rand((), generator=generator) < 0.2
+        ):  # indices that belong to no group always stay
             side = torch.where(side == groups - 1, -1, side)
-        if torch.rand((), generator=generator) < 0.3:  # channels behind a flatten need not lie together
+        if (
+            torch.rand((), generator=generator) < 0.3
+        ):  # channels behind a flatten need not lie together
             side = side[torch.randperm(size, generator=generator)]
         sides.append(tuple(side.tolist()))
     row_groups, column_groups = (max(side) for side in sides)
-    left = tuple((r, c) for r, c in kept.nonzero().tolist() if r <= row_groups and c <= column_groups)
+    left = tuple(
+        (r, c) for r, c in kept.nonzero().tolist() if r <= row_groups and c <= column_groups
+    )
     return LayerBlocks(sides[0], sides[1], left)
 
 
@@ -231,7 +286,9 @@ def test_a_layer_of_blocks_is_the_masked_layer(seed: int, conv: bool, bias: bool
             torch.testing.assert_close(made(x), wanted)
     back = as_dense(made)
     assert torch.equal(back.weight, masked.weight)
-    assert torch.equal(whole_weight(made.weight.detach(), vars(blocks), list(layer.weight.shape)), masked.weight)
+    assert torch.equal(
+        whole_weight(made.weight.detach(), vars(blocks), list(layer.weight.shape)), masked.weight
+    )
     torch.testing.assert_close(back(x), wanted)
     # and it learns what the masked layer learns
     for dense in (False, True) if made.weight.numel() else ():
@@ -244,20 +301,26 @@ def test_a_layer_of_blocks_is_the_masked_layer(seed: int, conv: bool, bias: bool
 
 
 def test_a_dense_product_follows_the_weights() -> None:
-    layer = as_blocks(nn.Linear(6, 4), LayerBlocks((0, 0, 1, 1), (0, 0, 0, 1, 1, 1), ((0, 1), (1, 0))))
+    layer = as_blocks(
+        nn.Linear(6, 4), LayerBlocks((0, 0, 1, 1), (0, 0, 0, 1, 1, 1), ((0, 1), (1, 0)))
+    )
     x, layer.dense = torch.randn(3, 6), True
     with torch.no_grad():
         before = layer(x)
         layer.weight.mul_(2)
         torch.testing.assert_close(layer(x) - layer.bias, 2 * (before - layer.bias))
-        layer.load_state_dict({key: torch.zeros_like(value) for key, value in layer.state_dict().items()})
+        layer.load_state_dict(
+            {key: torch.zeros_like(value) for key, value in layer.state_dict().items()}
+        )
         assert bool((layer(x) == 0).all())
 
 
 def test_only_what_is_left_is_stored() -> None:
     layer = nn.Linear(100, 60)
     blocks = LayerBlocks(
-        tuple(contiguous_groups(60, 6).tolist()), tuple(contiguous_groups(100, 10).tolist()), ((0, 0), (3, 9), (3, 2))
+        tuple(contiguous_groups(60, 6).tolist()),
+        tuple(contiguous_groups(100, 10).tolist()),
+        ((0, 0), (3, 9), (3, 2)),
     )
     made = as_blocks(layer, blocks)
     assert made.weight.numel() == 3 * 10 * 10
@@ -284,15 +347,22 @@ def test_a_model_goes_to_blocks_and_back() -> None:
     assert isinstance(compact.fc1, BlockLinear)
     dense, found = without_blocks(compact)
     assert found == layers
-    assert all(torch.equal(a, b) for a, b in zip(dense.state_dict().values(), masked.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(dense.state_dict().values(), masked.state_dict().values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.9])
 def test_the_compact_network_is_the_masked_one(share: float) -> None:
     model = net()
     before = copy.deepcopy(model.state_dict())
-    result = trim(model, images(2), dependencies=made_up(model), cut_off=CutOff(params=share, upper_limit=1))
-    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+    result = trim(
+        model, images(2), dependencies=made_up(model), cut_off=CutOff(params=share, upper_limit=1)
+    )
+    assert all(
+        torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True)
+    )
     x = images(5, 3)
     with torch.no_grad():
         torch.testing.assert_close(result.model(x), result.masked(x), rtol=1e-4, atol=1e-5)
@@ -323,9 +393,14 @@ def test_channels_whose_blocks_are_all_gone_leave_and_no_others() -> None:
     assert result.model.conv2.out_channels == 6
     assert result.model.bn2.num_features == 6
     assert result.model.fc1.in_features == 24
-    assert "3 channels left that nothing reads any more, and 3 that read nothing" in result.record.notes[1]
+    assert (
+        "3 channels left that nothing reads any more, and 3 that read nothing"
+        in result.record.notes[1]
+    )
     with torch.no_grad():
-        torch.testing.assert_close(result.model(images(4, 1)), result.masked(images(4, 1)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            result.model(images(4, 1)), result.masked(images(4, 1)), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_a_layer_that_loses_everything_keeps_one_channel_to_run() -> None:
@@ -336,7 +411,11 @@ def test_a_layer_that_loses_everything_keeps_one_channel_to_run() -> None:
     plan = cut_blocks(found, state(model), CutOff(share=0.0, upper_limit=1))
     assert all(not blocks.kept for blocks in plan.values())
     lean = without_idle(model, images(2), plan)
-    assert {name: len(kept.units) for name, kept in lean.units.items()} == {"conv1": 1, "conv2": 1, "fc1": 1}
+    assert {name: len(kept.units) for name, kept in lean.units.items()} == {
+        "conv1": 1,
+        "conv2": 1,
+        "fc1": 1,
+    }
     dead = "all of it says nothing, so nothing of the input gets through it any more; "
     dead += "cut less, or with fed, which keeps a block for every group"
     assert lean.stays == tuple(f"{name}: {dead}" for name in ("conv1", "conv2", "fc1"))
@@ -349,7 +428,12 @@ def test_a_stream_that_another_layer_reads_whole_stays() -> None:
     class Residual(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.stem, self.a, self.b, self.head = nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 8), nn.Linear(8, 3)
+            self.stem, self.a, self.b, self.head = (
+                nn.Linear(4, 8),
+                nn.Linear(8, 6),
+                nn.Linear(6, 8),
+                nn.Linear(8, 3),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.stem(x)
@@ -359,7 +443,9 @@ def test_a_stream_that_another_layer_reads_whole_stays() -> None:
     model, x = Residual().eval(), torch.randn(2, 4)
     pairs = [pair for pair in layer_pairs(niwaki.trace(model, x)) if pair.child in ("a", "b")]
     found = [dependency(pair, torch.zeros(2, 2)) for pair in pairs]
-    result = trim(model, x, dependencies=found, cut_off=CutOff(share=0.0, upper_limit=1), only=["a", "b"])
+    result = trim(
+        model, x, dependencies=found, cut_off=CutOff(share=0.0, upper_limit=1), only=["a", "b"]
+    )
     assert "stem" not in result.plan  # head reads it, and is out of scope
     with torch.no_grad():
         torch.testing.assert_close(result.model(x), result.masked(x))
@@ -380,26 +466,38 @@ def test_masks_hold_through_training() -> None:
 
     found = made_up(model)
     names = [item.pair.weight for item in found]
-    result = trim(model, images(2), dependencies=found, cut_off=CutOff(params=0.6, upper_limit=1), retrain=retrain)
+    result = trim(
+        model,
+        images(2),
+        dependencies=found,
+        cut_off=CutOff(params=0.6, upper_limit=1),
+        retrain=retrain,
+    )
     sizes = sum(state(model)[name].numel() for name in names)
     assert all(count <= sizes * (1 - result.params_gone) + 1e-9 for count in held)
     assert not torch.equal(result.masked.fc2.bias, model.fc2.bias)
     with torch.no_grad():
-        torch.testing.assert_close(result.model(images(4, 1)), result.masked(images(4, 1)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            result.model(images(4, 1)), result.masked(images(4, 1)), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_scope_is_by_the_childs_name() -> None:
     pairs = layer_pairs(niwaki.trace(net(), images(2)))
     assert [pair.child for pair in scope(pairs)] == ["conv2", "fc1", "fc2"]
     assert [pair.child for pair in scope(pairs, only="fc*", skip="fc2")] == ["fc1"]
-    with pytest.raises(SettingError, match="no layer is named like 'conv9'; layers are: conv1, conv2"):
+    with pytest.raises(
+        SettingError, match="no layer is named like 'conv9'; layers are: conv1, conv2"
+    ):
         scope(pairs, only="conv9")
     with pytest.raises(SettingError, match="no layer is left to trim"):
         scope(pairs, only="conv1")
 
 
 def test_trimming_estimates_what_it_is_not_given() -> None:
-    calibration = niwaki.Calibration.labelled([(images(60, seed), torch.arange(60) % 5) for seed in range(2)])
+    calibration = niwaki.Calibration.labelled(
+        [(images(60, seed), torch.arange(60) % 5) for seed in range(2)]
+    )
     result = trim(
         net(),
         images(2),
@@ -443,7 +541,8 @@ def test_a_network_that_differs_is_not_handed_out(monkeypatch: pytest.MonkeyPatc
     masked = copy.deepcopy(model)
     Masks(plan, state(model))(masked)
     monkeypatch.setattr(
-        "niwaki.surgery.block_sparse.BlockLinear.forward", lambda self, x: x.new_ones(len(x), self.out_features)
+        "niwaki.surgery.block_layers.BlockLinear.forward",
+        lambda self, x: x.new_ones(len(x), self.out_features),
     )
     with pytest.raises(SurgeryError, match="the network of blocks differs from the masked one"):
         make_compact(masked, images(2), plan)
@@ -480,7 +579,10 @@ def test_a_trimmed_network_is_saved_with_its_blocks_only_and_loaded_again(tmp_pa
     ],
 )
 def test_blocks_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
-    model = with_blocks(nn.Sequential(nn.Linear(6, 4)), {"0": LayerBlocks((0, 0, 1, 1), (0, 0, 0, 1, 1, 1), ((0, 1),))})
+    model = with_blocks(
+        nn.Sequential(nn.Linear(6, 4)),
+        {"0": LayerBlocks((0, 0, 1, 1), (0, 0, 0, 1, 1, 1), ((0, 1),))},
+    )
     ordinary, text = take_out(model)
     assert text is not None
     tensors = kept_weights(model)

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from niwaki.checkpoint import load_weights, read_weights
-from niwaki.errors import CheckpointError
+from niwaki.core.errors import CheckpointError
+from niwaki.io.weights import load_weights, read_weights
 
 
 class Net(nn.Module):
@@ -37,11 +37,16 @@ class Malicious:
 
 def other_weights() -> dict[str, Tensor]:
     torch.manual_seed(1)
-    return {name: torch.rand_like(t) if t.is_floating_point() else t + 7 for name, t in Net().state_dict().items()}
+    return {
+        name: torch.rand_like(t) if t.is_floating_point() else t + 7
+        for name, t in Net().state_dict().items()
+    }
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 @pytest.mark.parametrize("wrap", [None, "state_dict", "model", "model_state_dict"])
@@ -67,10 +72,15 @@ def test_a_prefix_of_some_names_only_is_kept(tmp_path) -> None:
 def test_malicious_files_run_nothing(tmp_path) -> None:
     trace = tmp_path / "ran"
     torch.save({"fc.weight": Malicious(trace)}, tmp_path / "evil.pt")
-    with pytest.raises(CheckpointError, match=r"evil.pt is refused.*mkdir would have to run.*save model.state_dict\(\)"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"evil.pt is refused.*mkdir would have to run.*save model.state_dict\(\)",
+    ):
         read_weights(tmp_path / "evil.pt")
     for protocol in (2, 4):
-        (tmp_path / "plain.pt").write_bytes(pickle.dumps({"fc.weight": Malicious(trace)}, protocol=protocol))
+        (tmp_path / "plain.pt").write_bytes(
+            pickle.dumps({"fc.weight": Malicious(trace)}, protocol=protocol)
+        )
         with pytest.raises(CheckpointError, match=r"plain.pt"):
             read_weights(tmp_path / "plain.pt")
     assert not trace.exists()
@@ -78,7 +88,9 @@ def test_malicious_files_run_nothing(tmp_path) -> None:
 
 def test_whole_models_are_refused_with_the_way_out(tmp_path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
-    with pytest.raises(CheckpointError, match=r"Linear would have to run.*save model.state_dict\(\) alone"):
+    with pytest.raises(
+        CheckpointError, match=r"Linear would have to run.*save model.state_dict\(\) alone"
+    ):
         read_weights(tmp_path / "whole.pt")
 
 
@@ -88,7 +100,9 @@ def test_truncated_torch_files(tmp_path, zipped, kept) -> None:
     path = tmp_path / "w.pt"
     torch.save(nn.Linear(50, 50).state_dict(), path, _use_new_zipfile_serialization=zipped)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    with pytest.raises(CheckpointError, match=r"w.pt is damaged.*again|w.pt is damaged.*torch.save"):
+    with pytest.raises(
+        CheckpointError, match=r"w.pt is damaged.*again|w.pt is damaged.*torch.save"
+    ):
         read_weights(path)
 
 
@@ -149,15 +163,30 @@ def rename(state: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: rename(s, "bn.weight", "bn.gamma"), "1 missing: bn.weight; 1 unexpected: bn.gamma"),
+        (
+            lambda s: rename(s, "bn.weight", "bn.gamma"),
+            "1 missing: bn.weight; 1 unexpected: bn.gamma",
+        ),
         (
             lambda s: s | {"fc.weight": torch.ones(4, 9)},
             r"1 of another shape: fc.weight \(file \(4, 9\), model \(4, 3\)\)",
         ),
-        (lambda s: s | {"fc.bias": torch.ones(4, dtype=torch.int8)}, r"1 of another type: fc.bias \(file torch.int8"),
-        (lambda s: s | {"bn.bias": torch.tensor([1.0, 2.0, torch.nan, 4.0])}, "NaN or infinite weights in bn.bias"),
-        (lambda s: s | {"bn.bias": torch.full((4,), 1e300, dtype=torch.float64)}, "infinite weights in bn.bias"),
-        (lambda s: {f"x{n}": torch.ones(1) for n in range(7)}, "7 unexpected: x0, x1, x2, x3, x4 and 2 more"),
+        (
+            lambda s: s | {"fc.bias": torch.ones(4, dtype=torch.int8)},
+            r"1 of another type: fc.bias \(file torch.int8",
+        ),
+        (
+            lambda s: s | {"bn.bias": torch.tensor([1.0, 2.0, torch.nan, 4.0])},
+            "NaN or infinite weights in bn.bias",
+        ),
+        (
+            lambda s: s | {"bn.bias": torch.full((4,), 1e300, dtype=torch.float64)},
+            "infinite weights in bn.bias",
+        ),
+        (
+            lambda s: {f"x{n}": torch.ones(1) for n in range(7)},
+            "7 unexpected: x0, x1, x2, x3, x4 and 2 more",
+        ),
     ],
 )
 def test_what_does_not_fit_is_listed_and_the_model_untouched(change, message) -> None:
@@ -178,7 +207,9 @@ def test_one_name_of_tied_weights_is_enough() -> None:
 
 def test_tied_weights_must_agree() -> None:
     model = TiedNet()
-    with pytest.raises(CheckpointError, match=r"different weights for embed.weight and head.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"different weights for embed.weight and head.weight"
+    ):
         load_weights(model, {"embed.weight": torch.ones(5, 3), "head.weight": torch.zeros(5, 3)})
     load_weights(model, {"embed.weight": torch.ones(5, 3), "head.weight": torch.ones(5, 3)})
     assert model.head.weight.sum() == 15

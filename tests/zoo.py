@@ -1,8 +1,9 @@
 """Tiny networks, each named after the trap that it sets for a pruning library.
 
-`build(name)` makes one with the same weights every time: the scales, shifts and statistics of its normalisations and its
-zero-initialised parameters are random, so that no wrong cut hides behind ones and zeros. Every model says by `example`
-what it is called with; a second call gives other numbers of the same shapes.
+`build(name)` makes one with the same weights every time: the scales, shifts and statistics of its
+normalisations and its zero-initialised parameters are random, so that no wrong cut hides behind
+ones and zeros. Every model says by `example` what it is called with; a second call gives other
+numbers of the same shapes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils._pytree import tree_map
 
-from niwaki.evidence import Calibration
+from niwaki.methods.base.evidence import Calibration
 
 
 class Trap(nn.Module):
@@ -56,20 +57,28 @@ class PlainMlp(Chain):
     shape = (4, 7)
 
     def layers(self) -> nn.Sequential:
-        return nn.Sequential(nn.Linear(7, 12), nn.ReLU(), nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 4))
+        return nn.Sequential(
+            nn.Linear(7, 12), nn.ReLU(), nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 4)
+        )
 
 
 class LinearBatchNorm(Chain):
     shape = (4, 7)
 
     def layers(self) -> nn.Sequential:
-        return nn.Sequential(nn.Linear(7, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, 4))
+        return nn.Sequential(
+            nn.Linear(7, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, 4)
+        )
 
 
 class ConvBias(Chain):
     def layers(self) -> nn.Sequential:
         return nn.Sequential(
-            nn.Conv2d(3, 8, 3, stride=2, padding=1, dilation=1), nn.ReLU(), nn.Conv2d(8, 10, 3), nn.ReLU(), head(10)
+            nn.Conv2d(3, 8, 3, stride=2, padding=1, dilation=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 10, 3),
+            nn.ReLU(),
+            head(10),
         )
 
 
@@ -102,7 +111,12 @@ class DepthwiseBlock(Chain):
 class GroupedConv(Chain):
     def layers(self) -> nn.Sequential:
         return nn.Sequential(
-            nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 8, 3, groups=4), nn.BatchNorm2d(8), nn.ReLU(), head(8)
+            nn.Conv2d(3, 12, 3),
+            nn.ReLU(),
+            nn.Conv2d(12, 8, 3, groups=4),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            head(8),
         )
 
 
@@ -138,7 +152,13 @@ class ConvOneDimension(Chain):
 class FlattenToLinear(Chain):
     def layers(self) -> nn.Sequential:
         return nn.Sequential(
-            nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 10), nn.ReLU(), nn.Linear(10, 4)
+            nn.Conv2d(3, 6, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(54, 10),
+            nn.ReLU(),
+            nn.Linear(10, 4),
         )
 
 
@@ -148,32 +168,53 @@ class UnflattenModule(Chain):
     shape = (2, 7)
 
     def layers(self) -> nn.Sequential:
-        return nn.Sequential(nn.Linear(7, 54), nn.ReLU(), nn.Unflatten(1, (6, 3, 3)), nn.Conv2d(6, 4, 3), nn.Flatten())
+        return nn.Sequential(
+            nn.Linear(7, 54),
+            nn.ReLU(),
+            nn.Unflatten(1, (6, 3, 3)),
+            nn.Conv2d(6, 4, 3),
+            nn.Flatten(),
+        )
 
 
 class GroupNormConv(Chain):
     def layers(self) -> nn.Sequential:
         return nn.Sequential(
-            nn.Conv2d(3, 12, 3), nn.GroupNorm(3, 12), nn.ReLU(), nn.Conv2d(12, 8, 1), nn.GroupNorm(8, 8), nn.ReLU(), head(8)
+            nn.Conv2d(3, 12, 3),
+            nn.GroupNorm(3, 12),
+            nn.ReLU(),
+            nn.Conv2d(12, 8, 1),
+            nn.GroupNorm(8, 8),
+            nn.ReLU(),
+            head(8),
         )
 
 
 class InstanceNormConv(Chain):
     def layers(self) -> nn.Sequential:
-        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.ReLU(), head(8))
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.ReLU(), head(8)
+        )
 
 
 class BatchStatisticsNorm(Chain):
     """A BatchNorm without running statistics normalises by its batch in evaluation too."""
 
     def layers(self) -> nn.Sequential:
-        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU(), head(8))
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU(), head(8)
+        )
 
 
 class PixelShuffle(Chain):
     def layers(self) -> nn.Sequential:
         return nn.Sequential(
-            nn.Conv2d(3, 24, 3), nn.PixelShuffle(2), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.PixelUnshuffle(2), head(16)
+            nn.Conv2d(3, 24, 3),
+            nn.PixelShuffle(2),
+            nn.ReLU(),
+            nn.Conv2d(6, 4, 3),
+            nn.PixelUnshuffle(2),
+            head(16),
         )
 
 
@@ -191,21 +232,27 @@ class InPlaceOps(Chain):
 
 class PReluChannels(Chain):
     def layers(self) -> nn.Sequential:
-        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 6, 3), nn.PReLU(), head(6))
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 6, 3), nn.PReLU(), head(6)
+        )
 
 
 class SmoothActivation(Chain):
     shape = (4, 7)
 
     def layers(self) -> nn.Sequential:
-        return nn.Sequential(nn.Linear(7, 12), nn.GELU(), nn.Linear(12, 10), nn.Sigmoid(), nn.Linear(10, 4))
+        return nn.Sequential(
+            nn.Linear(7, 12), nn.GELU(), nn.Linear(12, 10), nn.Sigmoid(), nn.Linear(10, 4)
+        )
 
 
 class LayerNormMlp(Chain):
     shape = (2, 5, 6)
 
     def layers(self) -> nn.Sequential:
-        return nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 4))
+        return nn.Sequential(
+            nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 4)
+        )
 
 
 class WeightNorm(Chain):
@@ -238,7 +285,10 @@ class LstmInside(Trap):
 class ResidualBlock(nn.Module):
     def __init__(self, shortcut: nn.Module, width: int = 8, out: int = 8, stride: int = 1) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(width, 6, 3, stride, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(width, 6, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(6),
+        )
         self.conv2, self.bn2 = nn.Conv2d(6, out, 3, padding=1, bias=False), nn.BatchNorm2d(out)
         self.shortcut = shortcut
 
@@ -316,7 +366,11 @@ class PaddedShortcutInCode(Trap):
 class PreActivation(Trap):
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.bn1, self.conv1 = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 3, padding=1, bias=False)
+        self.stem, self.bn1, self.conv1 = (
+            nn.Conv2d(3, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 6, 3, padding=1, bias=False),
+        )
         self.bn2, self.conv2 = nn.BatchNorm2d(6), nn.Conv2d(6, 8, 3, padding=1, bias=False)
         self.bn, self.head = nn.BatchNorm2d(8), head(8)
 
@@ -333,7 +387,12 @@ class LayerScale(Trap):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.a, self.b, self.out = nn.Linear(6, 8), nn.Linear(8, 12), nn.Linear(12, 8), nn.Linear(8, 4)
+        self.stem, self.a, self.b, self.out = (
+            nn.Linear(6, 8),
+            nn.Linear(8, 12),
+            nn.Linear(12, 8),
+            nn.Linear(8, 4),
+        )
         self.scale = nn.Parameter(torch.full((8,), 1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -363,7 +422,9 @@ class ConcatThenConv(Trap):
         super().__init__()
         self.stem = nn.Conv2d(3, 6, 3)
         self.norms = nn.ModuleList(nn.BatchNorm2d(6 + 4 * i) for i in range(3))
-        self.convs = nn.ModuleList(nn.Conv2d(6 + 4 * i, 4, 3, padding=1, bias=False) for i in range(3))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(6 + 4 * i, 4, 3, padding=1, bias=False) for i in range(3)
+        )
         self.head = head(18)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -391,7 +452,9 @@ def shuffled(x: Tensor, groups: int) -> Tensor:
 
 
 class ChannelShuffle(Trap):
-    """Grouped convolutions with a transposition of (groups, channels) in between: 2 × 6 has no common factor with 6 × 2."""
+    """Grouped convolutions with a transposition of (groups, channels) in between: 2 × 6 has no
+    common factor with 6 × 2.
+    """
 
     groups: int = 2
 
@@ -440,7 +503,11 @@ class ChunkGate(Trap):
 class ChunkThenDifferentBranches(Trap):
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.left, self.right = nn.Conv2d(3, 12, 3), nn.Conv2d(6, 4, 1), nn.Conv2d(6, 8, 1)
+        self.stem, self.left, self.right = (
+            nn.Conv2d(3, 12, 3),
+            nn.Conv2d(6, 4, 1),
+            nn.Conv2d(6, 8, 1),
+        )
         self.head = head(12)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -534,7 +601,12 @@ class HardCodedModule(Trap):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inp, self.fixed, self.mid, self.out = nn.Linear(6, 12), HardCodedView(), nn.Linear(4, 10), nn.Linear(10, 3)
+        self.inp, self.fixed, self.mid, self.out = (
+            nn.Linear(6, 12),
+            HardCodedView(),
+            nn.Linear(4, 10),
+            nn.Linear(10, 3),
+        )
         self.fixed.inp = nn.Linear(12, 12)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -560,7 +632,12 @@ class CountedChannels(Trap):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.mid, self.out = nn.Linear(6, 8), nn.Linear(8, 10), nn.ReLU(), nn.Linear(10, 4)
+        self.a, self.b, self.mid, self.out = (
+            nn.Linear(6, 8),
+            nn.Linear(8, 10),
+            nn.ReLU(),
+            nn.Linear(10, 4),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.a(x))
@@ -607,7 +684,12 @@ class OuterProduct(Trap):
 class SqueezeExcite(Trap):
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.down, self.up, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1), head(8)
+        self.stem, self.down, self.up, self.head = (
+            nn.Conv2d(3, 8, 3),
+            nn.Conv2d(8, 4, 1),
+            nn.Conv2d(4, 8, 1),
+            head(8),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.stem(x))
@@ -618,7 +700,11 @@ class SqueezeExcite(Trap):
 class Upsample(Trap):
     def __init__(self) -> None:
         super().__init__()
-        self.down, self.up, self.out = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(14, 2, 1)
+        self.down, self.up, self.out = (
+            nn.Conv2d(3, 6, 3, 2, 1),
+            nn.Conv2d(6, 8, 3, padding=1),
+            nn.Conv2d(14, 2, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.down(x))
@@ -664,8 +750,14 @@ class BareParameter(Trap):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight, self.token = nn.Parameter(torch.randn(6, 8)), nn.Parameter(torch.randn(1, 1, 8))
-        self.position, self.register = nn.Parameter(torch.randn(6, 8)), nn.Parameter(torch.randn(()))
+        self.weight, self.token = (
+            nn.Parameter(torch.randn(6, 8)),
+            nn.Parameter(torch.randn(1, 1, 8)),
+        )
+        self.position, self.register = (
+            nn.Parameter(torch.randn(6, 8)),
+            nn.Parameter(torch.randn(())),
+        )
         self.mid, self.out = nn.Linear(8, 12), nn.Linear(12, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -688,7 +780,9 @@ class ConstantTensor(Trap):
 
 
 class HiddenBuffers(Trap):
-    """Buffers: one with a value a channel that is not saved, one with -inf in it, one that counts."""
+    """Buffers: one with a value a channel that is not saved, one with -inf in it, one that
+    counts.
+    """
 
     shape = (2, 4, 6)
 
@@ -727,7 +821,9 @@ class FrozenParameters(Chain):
     """Nothing is trainable, and one hook is in place."""
 
     def layers(self) -> nn.Sequential:
-        body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU(), head(6))
+        body = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU(), head(6)
+        )
         body.requires_grad_(False)
         body[3].register_forward_hook(lambda module, args, output: 2 * output)
         return body
@@ -743,7 +839,12 @@ class FusedQkv(Trap):
         super().__init__()
         self.heads, self.head_dim = 2, 6
         self.scale = self.head_dim**-0.5
-        self.norm, self.qkv, self.proj, self.out = nn.LayerNorm(12), nn.Linear(12, 36), nn.Linear(12, 12), nn.Linear(12, 3)
+        self.norm, self.qkv, self.proj, self.out = (
+            nn.LayerNorm(12),
+            nn.Linear(12, 36),
+            nn.Linear(12, 12),
+            nn.Linear(12, 3),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, _ = x.shape
@@ -773,9 +874,15 @@ class GroupedQueryAttention(Trap):
     def forward(self, x: Tensor) -> Tensor:
         b, n, _ = x.shape
         q = self.q(x).view(b, n, self.heads, self.head_dim).transpose(1, 2)
-        k, v = (layer(x).view(b, n, self.kv_heads, self.head_dim).transpose(1, 2) for layer in (self.k, self.v))
+        k, v = (
+            layer(x).view(b, n, self.kv_heads, self.head_dim).transpose(1, 2)
+            for layer in (self.k, self.v)
+        )
         repeats = self.heads // self.kv_heads
-        k, v = (t[:, :, None].expand(-1, -1, repeats, -1, -1).reshape(b, -1, n, t.shape[-1]) for t in (k, v))
+        k, v = (
+            t[:, :, None].expand(-1, -1, repeats, -1, -1).reshape(b, -1, n, t.shape[-1])
+            for t in (k, v)
+        )
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(b, n, -1))
 
@@ -785,7 +892,11 @@ class MultiheadAttention(Trap):
 
     def __init__(self) -> None:
         super().__init__()
-        self.attention, self.mid, self.out = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 12), nn.Linear(12, 3)
+        self.attention, self.mid, self.out = (
+            nn.MultiheadAttention(8, 2, batch_first=True),
+            nn.Linear(8, 12),
+            nn.Linear(12, 3),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(x, x, x, need_weights=False)[0]
@@ -797,27 +908,40 @@ class EncoderLayer(Trap):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer, self.out = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), nn.Linear(8, 3)
+        self.layer, self.out = (
+            nn.TransformerEncoderLayer(8, 2, 12, batch_first=True),
+            nn.Linear(8, 3),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.layer(x))
 
 
 class VisionTransformer(Trap):
-    """Patches, a class token, positions, and one block of attention and MLP, each behind a LayerNorm."""
+    """Patches, a class token, positions, and one block of attention and MLP, each behind a
+    LayerNorm.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.patches, self.token = nn.Conv2d(3, 12, 4, stride=4), nn.Parameter(torch.randn(1, 1, 12))
+        self.patches, self.token = (
+            nn.Conv2d(3, 12, 4, stride=4),
+            nn.Parameter(torch.randn(1, 1, 12)),
+        )
         self.places = nn.Parameter(torch.randn(1, 5, 12))
         self.heads, self.head_dim = 4, 5
         self.norm1, self.qkv, self.proj = nn.LayerNorm(12), nn.Linear(12, 60), nn.Linear(20, 12)
-        self.norm2, self.mlp = nn.LayerNorm(12), nn.Sequential(nn.Linear(12, 18), nn.GELU(), nn.Linear(18, 12))
+        self.norm2, self.mlp = (
+            nn.LayerNorm(12),
+            nn.Sequential(nn.Linear(12, 18), nn.GELU(), nn.Linear(18, 12)),
+        )
         self.norm, self.head = nn.LayerNorm(12), nn.Linear(12, 4)
 
     def attention(self, x: Tensor) -> Tensor:
         b, n, _ = x.shape
-        q, k, v = self.qkv(x).view(b, n, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = (
+            self.qkv(x).view(b, n, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        )
         look = F.scaled_dot_product_attention(q, k, v, scale=0.4)
         return self.proj(look.transpose(1, 2).reshape(b, n, -1))
 
@@ -837,7 +961,12 @@ class DataDependentBranch(Trap):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c, self.out = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+        self.a, self.b, self.c, self.out = (
+            nn.Linear(6, 8),
+            nn.Linear(8, 8),
+            nn.Linear(8, 8),
+            nn.Linear(8, 4),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         big = x.abs().max() > 0
@@ -881,7 +1010,9 @@ class ObjectOutput(DataclassOutput):
 
     def forward(self, x: Tensor) -> Any:
         y = self.out(torch.relu(self.a(x)))
-        return SimpleNamespace(logits=y, law=torch.distributions.Categorical(logits=y, validate_args=False))
+        return SimpleNamespace(
+            logits=y, law=torch.distributions.Categorical(logits=y, validate_args=False)
+        )
 
 
 class TwoInputs(Trap):
@@ -951,7 +1082,14 @@ def build(name: str, dtype: torch.dtype | None = None) -> Trap:
         model = MODELS[name]()
         for module in model.modules():
             if isinstance(module, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)):
-                for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+                for key, tensor in (
+                    *module.named_parameters(recurse=False),
+                    *module.named_buffers(recurse=False),
+                ):
                     if tensor.is_floating_point():
-                        tensor.data = (torch.rand_like(tensor) + 0.5) if "var" in key else torch.randn_like(tensor)
+                        tensor.data = (
+                            (torch.rand_like(tensor) + 0.5)
+                            if "var" in key
+                            else torch.randn_like(tensor)
+                        )
     return model.to(dtype).eval() if dtype is not None else model.eval()

@@ -1,49 +1,136 @@
 """niwaki: structured pruning for PyTorch.
 
-`prune` does it all; `trace`, `score`, `select`, `compensate`, `shrink` and `check` are its steps, one by one.
+`prune` does it all; `trace`, `score`, `select`, `compensate`, `shrink` and `check` are its steps.
 """
 
-from niwaki import data, models
-from niwaki.checkpoint import load, load_weights, open_weights, read_weights, save, shrink_files
-from niwaki.compensation import Compensation, Mixing, compensate
-from niwaki.criteria import Criterion, refine, score
-from niwaki.depth import Shallower, drop_branches
-from niwaki.errors import NiwakiError
-from niwaki.evidence import Calibration, Evidence
-from niwaki.export import export_onnx, export_program, quantise_onnx
+from niwaki import core, data, graph, io, measure, methods, models, proof, pruning, running, surgery
+from niwaki.core.budget import Budget
+from niwaki.core.errors import NiwakiError
+from niwaki.core.mixing import Mixing
+from niwaki.core.plan import Kept, Plan
+from niwaki.core.provenance import __version__
+from niwaki.core.records import Measurement, Record
 from niwaki.graph import Branch, Graph, Group, branches, trace
-from niwaki.measure import count_bytes, count_macs, count_params, evaluate, layer_costs, measure_latency, peak_memory
-from niwaki.plan import Plan
-from niwaki.prune import Result, preview, prune
-from niwaki.records import Measurement, Record
-from niwaki.records.environment import __version__
-from niwaki.selection import Budget, Preview, Selection, select
-from niwaki.surgery import check, shrink
-from niwaki.trim import Trimmed, trim
+from niwaki.io import (
+    export_onnx,
+    export_program,
+    load,
+    load_weights,
+    open_weights,
+    quantise_onnx,
+    read_weights,
+    save,
+    shrink_files,
+)
+from niwaki.measure import (
+    count_bytes,
+    count_macs,
+    count_params,
+    evaluate,
+    layer_costs,
+    measure_latency,
+    peak_memory,
+)
+from niwaki.methods.auto import Auto
+from niwaki.methods.base import (
+    Calibration,
+    Compensated,
+    Compensation,
+    Criterion,
+    Evidence,
+    Groupwise,
+    Penalty,
+    Recovery,
+    compensate,
+    recover,
+    refine,
+    score,
+)
+from niwaki.methods.batchnorm_scale import BnScale
+from niwaki.methods.batchnorm_statistics import BatchNorm
+from niwaki.methods.data_free import DerivedMoments
+from niwaki.methods.folding import Fold, FoldClusters
+from niwaki.methods.geometric_median import GeometricMedian
+from niwaki.methods.group_lasso import GroupLasso
+from niwaki.methods.matching import Match
+from niwaki.methods.mint import Estimation, Mint, conditional_mutual_information, layer_dependencies
+from niwaki.methods.neuron_merging import Merge
+from niwaki.methods.none import NoCompensation
+from niwaki.methods.norms import L1, L2
+from niwaki.methods.random import Random
+from niwaki.methods.reconstruction import Lbfgs, Reconstruct, Reconstruction, Refit
+from niwaki.methods.rni import RNI, fold_sigmoid_batchnorm, with_sigmoid_batchnorm
+from niwaki.methods.slimming import Slimming
+from niwaki.proof import check
+from niwaki.pruning import (
+    Preview,
+    Result,
+    Selection,
+    Sensitivity,
+    Shallower,
+    Trimmed,
+    drop_branches,
+    preview,
+    prune,
+    select,
+    sensitivity,
+    trim,
+)
+from niwaki.surgery import shrink
 
 __all__ = [
+    "L1",
+    "L2",
+    "RNI",
+    "Auto",
+    "BatchNorm",
+    "BnScale",
     "Branch",
     "Budget",
     "Calibration",
+    "Compensated",
     "Compensation",
     "Criterion",
+    "DerivedMoments",
+    "Estimation",
     "Evidence",
+    "Fold",
+    "FoldClusters",
+    "GeometricMedian",
     "Graph",
     "Group",
+    "GroupLasso",
+    "Groupwise",
+    "Kept",
+    "Lbfgs",
+    "Match",
     "Measurement",
+    "Merge",
+    "Mint",
     "Mixing",
     "NiwakiError",
+    "NoCompensation",
+    "Penalty",
     "Plan",
     "Preview",
+    "Random",
+    "Reconstruct",
+    "Reconstruction",
     "Record",
+    "Recovery",
+    "Refit",
     "Result",
     "Selection",
+    "Sensitivity",
     "Shallower",
+    "Slimming",
     "Trimmed",
     "__version__",
     "branches",
     "check",
     "compensate",
+    "conditional_mutual_information",
+    "core",
     "count_bytes",
     "count_macs",
     "count_params",
@@ -52,23 +139,36 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "export_program",
+    "fold_sigmoid_batchnorm",
+    "graph",
+    "io",
     "layer_costs",
+    "layer_dependencies",
     "load",
     "load_weights",
+    "measure",
     "measure_latency",
+    "methods",
     "models",
     "open_weights",
     "peak_memory",
     "preview",
+    "proof",
     "prune",
+    "pruning",
     "quantise_onnx",
     "read_weights",
+    "recover",
     "refine",
+    "running",
     "save",
     "score",
     "select",
+    "sensitivity",
     "shrink",
     "shrink_files",
+    "surgery",
     "trace",
     "trim",
+    "with_sigmoid_batchnorm",
 ]

@@ -1,4 +1,6 @@
-"""The proof is itself put to the proof: whatever is wrong with a pruned network, `check` says so and names the layer."""
+"""The proof is itself put to the proof: whatever is wrong with a pruned network, `check` says so
+and names the layer.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ import zoo
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.errors import SurgeryError
-from niwaki.surgery import reference_outputs
+from niwaki.core.errors import SurgeryError
+from niwaki.proof.reference import reference_outputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,7 +36,9 @@ def chain() -> nn.Sequential:
     )
     for key, buffer in model.named_buffers():
         if buffer.is_floating_point():
-            buffer.copy_(torch.rand_like(buffer) + 0.5 if "var" in key else torch.randn_like(buffer))
+            buffer.copy_(
+                torch.rand_like(buffer) + 0.5 if "var" in key else torch.randn_like(buffer)
+            )
     return model.double().eval()
 
 
@@ -42,12 +46,14 @@ KEPT = {"0": (1, 2, 5), "3": (0, 3, 4), "6": (2, 3, 5, 9)}
 
 
 def plan() -> niwaki.Plan:
-    kept = niwaki.plan.Kept
+    kept = niwaki.core.plan.Kept
     return niwaki.Plan({"0": kept(8, KEPT["0"]), "3": kept(6, KEPT["3"]), "6": kept(10, KEPT["6"])})
 
 
 def masked_by_hand(model: nn.Sequential) -> nn.Sequential:
-    """The chain with the columns of dropped units zeroed where they are read; no code of niwaki is in it."""
+    """The chain with the columns of dropped units zeroed where they are read; no code of niwaki is
+    in it.
+    """
     model = copy.deepcopy(model)
     with torch.no_grad():
         for channel in set(range(8)) - set(KEPT["0"]):
@@ -94,7 +100,9 @@ def cut_by_hand(model: nn.Sequential) -> nn.Sequential:
 
 
 def traced(model: nn.Module) -> niwaki.Graph:
-    return niwaki.trace(model, torch.randn(3, 3, 7, 7, generator=torch.Generator().manual_seed(1)).double())
+    return niwaki.trace(
+        model, torch.randn(3, 3, 7, 7, generator=torch.Generator().manual_seed(1)).double()
+    )
 
 
 def test_surgery_and_reference_are_what_a_hand_makes_of_it() -> None:
@@ -102,14 +110,22 @@ def test_surgery_and_reference_are_what_a_hand_makes_of_it() -> None:
     graph = traced(model)
     pruned = niwaki.shrink(graph, plan())
     by_hand = cut_by_hand(model)
-    assert {name: tensor.tolist() for name, tensor in pruned.state_dict().items() if "num_batches" not in name} == {
-        name: tensor.tolist() for name, tensor in by_hand.state_dict().items() if "num_batches" not in name
+    assert {
+        name: tensor.tolist()
+        for name, tensor in pruned.state_dict().items()
+        if "num_batches" not in name
+    } == {
+        name: tensor.tolist()
+        for name, tensor in by_hand.state_dict().items()
+        if "num_batches" not in name
     }
     x = torch.randn(5, 3, 7, 7).double()
     wanted = masked_by_hand(model)(x)
     torch.testing.assert_close(pruned(x), wanted, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(by_hand(x), wanted, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(reference_outputs(graph, plan(), {}, graph.inputs)[0], masked_by_hand(model)(graph.inputs))
+    torch.testing.assert_close(
+        reference_outputs(graph, plan(), {}, graph.inputs)[0], masked_by_hand(model)(graph.inputs)
+    )
     torch.testing.assert_close(oracle.masked(graph, plan(), {})(x), wanted, rtol=1e-12, atol=1e-12)
     assert niwaki.check(graph, plan(), {}, pruned) < 1e-12
 
@@ -153,8 +169,12 @@ CORRUPTIONS: list[tuple[Callable[[nn.Sequential, nn.Sequential], None], str]] = 
 ]
 
 
-@pytest.mark.parametrize(("corrupt", "layer"), CORRUPTIONS, ids=lambda case: getattr(case, "__name__", str(case)))
-def test_a_corrupted_network_is_refused_by_the_name_of_its_layer(corrupt: Callable[..., None], layer: str) -> None:
+@pytest.mark.parametrize(
+    ("corrupt", "layer"), CORRUPTIONS, ids=lambda case: getattr(case, "__name__", str(case))
+)
+def test_a_corrupted_network_is_refused_by_the_name_of_its_layer(
+    corrupt: Callable[..., None], layer: str
+) -> None:
     model = chain()
     graph = traced(model)
     pruned: Any = niwaki.shrink(graph, plan())
@@ -201,7 +221,9 @@ def test_one_that_does_not_run_is_refused_by_the_layer_that_raised() -> None:
 
 
 class Mean(nn.Module):
-    """A mean over channels whose divisor is read from the shape: the pruned network divides by fewer."""
+    """A mean over channels whose divisor is read from the shape: the pruned network divides by
+    fewer.
+    """
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -216,7 +238,9 @@ class Mean(nn.Module):
 
 @pytest.mark.parametrize("scale", [1.0, 1e-7, 0.0])
 def test_a_branch_that_starts_at_zero_hides_no_wrong_cut(scale: float) -> None:
-    """LayerScale, and residual branches whose last scale is zero: the outputs alone would show nothing."""
+    """LayerScale, and residual branches whose last scale is zero: the outputs alone would show
+    nothing.
+    """
     torch.manual_seed(0)
     with pytest.raises(SurgeryError, match="differs from the masked original"):
         niwaki.prune(Mean(scale), torch.randn(4, 6))
@@ -237,7 +261,7 @@ def test_a_model_without_values_cannot_be_checked() -> None:
     model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).to("meta")
     x = torch.randn(2, 3, device="meta")
     graph = niwaki.trace(model, x)
-    cut = niwaki.Plan({"0": niwaki.plan.Kept(8, (0, 1))})
+    cut = niwaki.Plan({"0": niwaki.core.plan.Kept(8, (0, 1))})
     pruned: Any = niwaki.shrink(graph, cut)
     assert pruned[0].weight.shape == (2, 3)
     with pytest.raises(SurgeryError, match="meta device"):
@@ -246,23 +270,31 @@ def test_a_model_without_values_cannot_be_checked() -> None:
 
 @pytest.mark.parametrize("name", ["LayerNormMlp", "GroupNormConv"])
 def test_statistics_over_kept_units_are_those_of_the_smaller_norm(name: str) -> None:
-    """Where a norm takes statistics over pruned channels, the reference takes them over those that are left: by hand."""
+    """Where a norm takes statistics over pruned channels, the reference takes them over those that
+    are left: by hand.
+    """
     model = zoo.build(name, torch.float64)
     x = zoo.inputs(model, 1)
     graph = niwaki.trace(model, x)
     scores = niwaki.score(graph, "l1")
     plan = niwaki.select(graph, scores, 0.5, niwaki.Selection(only=("body.0",)))
     if "body.0#2" in graph.crossing["body.0"]:  # norm groups and channels in a group: cut both here
-        plan = niwaki.Plan({**plan, **niwaki.select(graph, scores, 0.5, niwaki.Selection(only=("body.0#2",)))})
+        plan = niwaki.Plan(
+            {**plan, **niwaki.select(graph, scores, 0.5, niwaki.Selection(only=("body.0#2",)))}
+        )
     first, norm = list(model.body)[:2]
     if name == "LayerNormMlp":
         kept = list(plan["body.0"].units)
-        wanted = nn.functional.layer_norm(first(x)[..., kept], (len(kept),), norm.weight[kept], norm.bias[kept])
+        wanted = nn.functional.layer_norm(
+            first(x)[..., kept], (len(kept),), norm.weight[kept], norm.bias[kept]
+        )
         found: Any = niwaki.shrink(graph, plan)
     else:
         groups, channels = (list(plan[group].units) for group in ("body.0", "body.0#2"))
         kept = [4 * g + c for g in groups for c in channels]
-        wanted = nn.functional.group_norm(first(x)[:, kept], len(groups), norm.weight[kept], norm.bias[kept])
+        wanted = nn.functional.group_norm(
+            first(x)[:, kept], len(groups), norm.weight[kept], norm.bias[kept]
+        )
         found = niwaki.shrink(graph, plan)
     torch.testing.assert_close(found.body[1](found.body[0](x)), wanted)
     assert niwaki.check(graph, plan, {}, found) < 1e-12
@@ -273,7 +305,12 @@ class Boxes(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.score, self.box = nn.Linear(6, 12), nn.Linear(12, 10), nn.Linear(10, 1), nn.Linear(10, 4)
+        self.a, self.b, self.score, self.box = (
+            nn.Linear(6, 12),
+            nn.Linear(12, 10),
+            nn.Linear(10, 1),
+            nn.Linear(10, 4),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.b(torch.relu(self.a(x))))
@@ -300,7 +337,9 @@ def test_nothing_is_proved_by_an_empty_output() -> None:
 
 @pytest.mark.parametrize("compensation", ["none", "merge"])
 @pytest.mark.usefixtures("quick_latency")
-def test_a_model_that_hands_on_another_number_of_rows_once_masked_is_proved_by_its_weights(compensation: str) -> None:
+def test_a_model_that_hands_on_another_number_of_rows_once_masked_is_proved_by_its_weights(
+    compensation: str,
+) -> None:
     model, x = boxes(0.8)
     graph = niwaki.trace(model, x)
     assert graph.inference.tape.by_value

@@ -8,7 +8,7 @@ import pytest
 import zoo
 
 import niwaki
-from niwaki.graph import batch_size
+from niwaki.running import batch_size
 
 
 @pytest.mark.parametrize("name", zoo.MODELS)

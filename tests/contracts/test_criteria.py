@@ -1,4 +1,6 @@
-"""What every criterion owes: one finite score a unit, the same for the same seed, the number that its definition gives."""
+"""What every criterion owes: one finite score a unit, the same for the same seed, the number that
+its definition gives.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ import zoo
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.criteria import CRITERIA, Criterion
-from niwaki.errors import SettingError
+from niwaki.core.errors import SettingError
+from niwaki.methods.base.criterion import CRITERIA, Criterion
 
 # three units with (weights, bias): (3, 4 | 0), (0, 0 | 1), (1, 0 | -2)
 WEIGHT, BIAS = [[3.0, 4.0], [0.0, 0.0], [1.0, 0.0]], [0.0, 1.0, -2.0]
@@ -47,16 +49,21 @@ def test_the_value_is_that_of_the_definition(name: str) -> None:
     graph = niwaki.trace(tiny(), torch.randn(2, 2))
     raw = CRITERIA.build(name).score(graph["0"], niwaki.Evidence(graph))
     assert raw.double().tolist() == pytest.approx(BY_HAND[name], rel=1e-12)
-    assert niwaki.score(graph, name)["0"].tolist() == pytest.approx(divided_by_mean(BY_HAND[name]).tolist(), rel=1e-12)
+    assert niwaki.score(graph, name)["0"].tolist() == pytest.approx(
+        divided_by_mean(BY_HAND[name]).tolist(), rel=1e-12
+    )
 
 
 def test_every_criterion_but_chance_has_a_value_by_hand() -> None:
-    # chance has none; the others' are in test_sparsity.py, test_mint.py, test_reconstruction_criterion.py and test_fold.py
+    # chance has none; the others' are in test_sparsity.py, test_mint.py,
+    # test_reconstruction_criterion.py and test_fold.py
     assert set(CRITERIA) == {*BY_HAND, "random", "bn-scale", "mint", "reconstruct", "fold"}
 
 
 def test_chance_is_uniform_and_not_divided() -> None:
-    graph = niwaki.trace(nn.Sequential(nn.Linear(2, 4000), nn.ReLU(), nn.Linear(4000, 1)), torch.randn(2, 2))
+    graph = niwaki.trace(
+        nn.Sequential(nn.Linear(2, 4000), nn.ReLU(), nn.Linear(4000, 1)), torch.randn(2, 2)
+    )
     scores = niwaki.score(graph, "random")["0"]
     assert scores.min() >= 0
     assert scores.max() < 1
@@ -66,7 +73,8 @@ def test_chance_is_uniform_and_not_divided() -> None:
 
 def test_chance_differs_between_groups_and_seeds() -> None:
     graph = niwaki.trace(
-        nn.Sequential(nn.Linear(2, 9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 1)), torch.randn(2, 2)
+        nn.Sequential(nn.Linear(2, 9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 1)),
+        torch.randn(2, 2),
     )
     first, second = niwaki.score(graph, "random", seed=1), niwaki.score(graph, "random", seed=2)
     assert not torch.equal(first["0"], first["2"])
@@ -77,7 +85,9 @@ def test_a_convolution_is_scored_over_its_whole_filter() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 2, bias=False), nn.ReLU(), nn.Conv2d(3, 2, 1))
     graph = niwaki.trace(model, torch.randn(1, 2, 5, 5))
     raw = CRITERIA.build("l1").score(graph["0"], niwaki.Evidence(graph))
-    assert raw.tolist() == pytest.approx([model[0].weight[i].abs().sum().item() for i in range(3)], rel=1e-6)
+    assert raw.tolist() == pytest.approx(
+        [model[0].weight[i].abs().sum().item() for i in range(3)], rel=1e-6
+    )
 
 
 def test_a_residual_stream_is_scored_over_all_who_write_it() -> None:
@@ -86,14 +96,20 @@ def test_a_residual_stream_is_scored_over_all_who_write_it() -> None:
     assert set(graph["stem"].layers) == {"stem", "block.conv2"}
     state = dict(model.named_parameters())
     by_hand = [
-        (state["stem.weight"][i].abs().sum() + state["stem.bias"][i].abs() + state["block.conv2.weight"][i].abs().sum()).item()
+        (
+            state["stem.weight"][i].abs().sum()
+            + state["stem.bias"][i].abs()
+            + state["block.conv2.weight"][i].abs().sum()
+        ).item()
         for i in range(8)
     ]
     raw = CRITERIA.build("l1").score(graph["stem"], niwaki.Evidence(graph))
     assert raw.tolist() == pytest.approx(by_hand)
 
 
-QUICK = {"mint": "mint:groups=2,samples=24"}  # settings for criteria that are slow, or need more samples, by default
+QUICK = {
+    "mint": "mint:groups=2,samples=24"
+}  # settings for criteria that are slow, or need more samples, by default
 
 
 @pytest.mark.filterwarnings("ignore:.*dead units", "ignore:.*units in")
@@ -112,7 +128,9 @@ def test_one_finite_score_a_unit_the_same_by_seed(model: str, name: str) -> None
     scores = niwaki.score(graph, spec, calibration=seen, seed=3)
     again = niwaki.score(graph, CRITERIA.build(spec), calibration=seen, seed=3)
     assert torch.equal(random, torch.get_rng_state())
-    assert {key: value.shape for key, value in scores.items()} == {group.name: (group.width,) for group in scored}
+    assert {key: value.shape for key, value in scores.items()} == {
+        group.name: (group.width,) for group in scored
+    }
     for key, value in scores.items():
         assert value.dtype == torch.float64
         assert bool(torch.isfinite(value).all())
@@ -155,7 +173,11 @@ def test_groups_have_the_same_names_in_every_process() -> None:
     code = PRINT_GROUPS.format(tests=os.path.dirname(os.path.dirname(__file__)))
     printed = {
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("1", "2")
     }

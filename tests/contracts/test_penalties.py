@@ -1,4 +1,6 @@
-"""What every penalty owes, on every network: a finite scalar that its gradient lowers, or a sentence with the way out."""
+"""What every penalty owes, on every network: a finite scalar that its gradient lowers, or a
+sentence with the way out.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ import zoo
 from torch import nn
 
 import niwaki
-from niwaki.errors import SettingError
-from niwaki.sparsity import PENALTIES, Penalty, with_sigmoid_batchnorm
+from niwaki.core.errors import SettingError
+from niwaki.methods.base.penalty import PENALTIES, Penalty
+from niwaki.methods.rni.convert import with_sigmoid_batchnorm
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -43,7 +46,11 @@ def test_a_penalty_works_or_says_what_would(model: str, name: str) -> None:
     torch.testing.assert_close(double, 2 * value)
     if value.requires_grad:
         value.backward()
-        moved = [parameter for parameter in network.parameters() if parameter.grad is not None and parameter.grad.any()]
+        moved = [
+            parameter
+            for parameter in network.parameters()
+            if parameter.grad is not None and parameter.grad.any()
+        ]
         assert moved
         with torch.no_grad():
             for parameter in moved:

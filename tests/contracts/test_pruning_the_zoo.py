@@ -1,4 +1,6 @@
-"""Every model × criterion × compensation × scope: either a smaller network that is right, or one sentence that says why not."""
+"""Every model × criterion × compensation × scope: either a smaller network that is right, or one
+sentence that says why not.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,16 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import niwaki
-from niwaki.compensation import COMPENSATIONS
-from niwaki.criteria import CRITERIA
-from niwaki.errors import SurgeryError
+from niwaki.core.errors import SurgeryError
 from niwaki.graph.offsets import offsets
-from niwaki.surgery import reference_outputs
+from niwaki.methods.base.compensation import COMPENSATIONS
+from niwaki.methods.base.criterion import CRITERIA
+from niwaki.proof.reference import reference_outputs
 
 pytestmark = pytest.mark.usefixtures("quick_latency", "one_thread")
 
-# models of which perhaps nothing at all can be pruned, and what the one sentence must speak of; any other must be pruned
+# models of which perhaps nothing at all can be pruned, and what the one sentence must speak of; any
+# other must be pruned
 REFUSED = {
     "RegroupedView": "no group of channels",
     "HardCodedView": "holds a size that is not read from a tensor",
@@ -64,11 +67,20 @@ def as_it_is(model: nn.Module) -> dict[str, Any]:
         "trainable": [parameter.requires_grad for parameter in model.parameters()],
         "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
         "attributes": [
-            {key: value for key, value in vars(module).items() if not isinstance(value, (dict, torch.Tensor))}
+            {
+                key: value
+                for key, value in vars(module).items()
+                if not isinstance(value, (dict, torch.Tensor))
+            }
             for module in model.modules()
         ],
         "random": torch.get_rng_state(),
-        "loose": [id(value) for m in model.modules() for value in vars(m).values() if isinstance(value, torch.Tensor)],
+        "loose": [
+            id(value)
+            for m in model.modules()
+            for value in vars(m).values()
+            if isinstance(value, torch.Tensor)
+        ],
     }
 
 
@@ -82,7 +94,9 @@ def same(a: Any, b: Any) -> bool:
 
 @pytest.mark.parametrize(("criterion", "compensation", "scope"), SETTINGS)
 @pytest.mark.parametrize("name", zoo.MODELS)
-def test_smaller_and_right_or_refused_in_one_sentence(name: str, criterion: str, compensation: str, scope: Any) -> None:
+def test_smaller_and_right_or_refused_in_one_sentence(
+    name: str, criterion: str, compensation: str, scope: Any
+) -> None:
     model = build(name)
     next(iter(model.children())).train()  # modes differ within the model
     example, other = zoo.inputs(model, 1), zoo.inputs(model, 2)
@@ -101,11 +115,15 @@ def test_smaller_and_right_or_refused_in_one_sentence(name: str, criterion: str,
     except niwaki.NiwakiError as error:
         refusal = str(error)
     after = as_it_is(model)
-    assert all(same(before[key], after[key]) for key in before), [key for key in before if not same(before[key], after[key])]
+    assert all(same(before[key], after[key]) for key in before), [
+        key for key in before if not same(before[key], after[key])
+    ]
     assert all(map(torch.equal, tree_leaves(example), tree_leaves(given)))
     if result is None:
         assert refusal is not None
-        unscaled = criterion == "bn-scale" and ("bn-scale reads normalisation scales" in refusal or "has no scores" in refusal)
+        unscaled = criterion == "bn-scale" and (
+            "bn-scale reads normalisation scales" in refusal or "has no scores" in refusal
+        )
         assert unscaled or REFUSED.get(name, "never") in refusal
         assert "\n" not in refusal
         return
@@ -114,11 +132,17 @@ def test_smaller_and_right_or_refused_in_one_sentence(name: str, criterion: str,
     known = dict(model.named_parameters())
     new = {name for name, _ in result.model.named_parameters()} - known.keys()
     assert all(name.endswith("bias") for name in new)  # a constant for a layer without one
-    trainable = [parameter.requires_grad for name, parameter in result.model.named_parameters() if name in known]
+    trainable = [
+        parameter.requires_grad
+        for name, parameter in result.model.named_parameters()
+        if name in known
+    ]
     assert trainable == before["trainable"]
 
     graph = niwaki.trace(model, other)
-    mixings = niwaki.compensate(graph, result.plan, compensation, calibration=zoo.calibration(model)).mixings
+    mixings = niwaki.compensate(
+        graph, result.plan, compensation, calibration=zoo.calibration(model)
+    ).mixings
     tolerance = LOW_PRECISION.get(name, 1e-10)
     assert niwaki.check(graph, result.plan, mixings, result.model) < tolerance
     if oracle.is_simple(graph, result.plan):
@@ -127,7 +151,9 @@ def test_smaller_and_right_or_refused_in_one_sentence(name: str, criterion: str,
 
 
 def test_most_of_the_zoo_is_held_against_an_oracle_of_its_own() -> None:
-    """The check and the surgery stand on one inference; this many models are compared by plain execution besides."""
+    """The check and the surgery stand on one inference; this many models are compared by plain
+    execution besides.
+    """
     simple = []
     for name in zoo.MODELS:
         model = build(name)
@@ -139,7 +165,9 @@ def test_most_of_the_zoo_is_held_against_an_oracle_of_its_own() -> None:
 @pytest.mark.parametrize("name", [name for name in zoo.MODELS if name not in REFUSED])
 def test_groups_and_plan_are_the_same_in_a_second_run(name: str) -> None:
     first, second = build(name), build(name)
-    graphs = [niwaki.trace(model, zoo.inputs(model, seed)) for seed, model in enumerate((first, second))]
+    graphs = [
+        niwaki.trace(model, zoo.inputs(model, seed)) for seed, model in enumerate((first, second))
+    ]
     plans = [niwaki.select(graph, niwaki.score(graph, "l1"), 0.5) for graph in graphs]
     assert str(graphs[0]) == str(graphs[1])
     assert plans[0] == plans[1]
@@ -152,18 +180,24 @@ def test_a_shift_goes_into_a_bias_a_normalisation_or_a_new_bias_or_is_refused(na
     graph = niwaki.trace(model, x)
     for group in (group for group in graph.groups if group.fold_obstacle is None):
         units = tuple(range(1, group.width, 2))
-        plan = niwaki.Plan({group.name: niwaki.plan.Kept(group.width, units)})
+        plan = niwaki.Plan({group.name: niwaki.core.plan.Kept(group.width, units)})
         generator = torch.Generator().manual_seed(0)
 
-        def mixing(width: int = group.width, left: int = len(units), generator: Any = generator) -> niwaki.Mixing:
+        def mixing(
+            width: int = group.width, left: int = len(units), generator: Any = generator
+        ) -> niwaki.Mixing:
             matrix = torch.randn(width, left, generator=generator, dtype=torch.float64)
-            return niwaki.Mixing(matrix, torch.randn(width, generator=generator, dtype=torch.float64))
+            return niwaki.Mixing(
+                matrix, torch.randn(width, generator=generator, dtype=torch.float64)
+            )
 
         readers = sorted({piece.tensor for piece in group.of_role(niwaki.graph.Role.CONSUMER)})
         mixings = {group.name: dataclasses.replace(mixing(), readers={readers[0]: mixing()})}
         places, obstacle = offsets(graph, group.name)
         if obstacle is not None:
-            with pytest.raises(SurgeryError, match="has a shift, which its consumers cannot take up"):
+            with pytest.raises(
+                SurgeryError, match="has a shift, which its consumers cannot take up"
+            ):
                 niwaki.shrink(graph, plan, mixings)
             continue
         assert {place.weight for place in places} == set(readers)
@@ -174,14 +208,20 @@ def test_a_shift_goes_into_a_bias_a_normalisation_or_a_new_bias_or_is_refused(na
             assert name in {*SIZES_IN_CODE, *REFUSED}, group.name
             continue
         assert difference < 1e-10
-        if oracle.plainly_read(group) and all(place.kind != "bias" or place.tensor.endswith("bias") for place in places):
+        if oracle.plainly_read(group) and all(
+            place.kind != "bias" or place.tensor.endswith("bias") for place in places
+        ):
             wanted = oracle.outputs(oracle.masked(graph, plan, mixings), x)
             assert oracle.distance(wanted, oracle.outputs(pruned, x)) < 1e-10, group.name
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.MODELS if name not in {*REFUSED, *LOW_PRECISION}])
+@pytest.mark.parametrize(
+    "name", [name for name in zoo.MODELS if name not in {*REFUSED, *LOW_PRECISION}]
+)
 def test_any_mixing_can_be_folded_where_a_group_says_so(name: str) -> None:
-    """A compensation is a matrix a group: surgery takes every matrix, not only those of today's methods."""
+    """A compensation is a matrix a group: surgery takes every matrix, not only those of today's
+    methods.
+    """
     model = build(name)
     x = zoo.inputs(model, 1)
     graph = niwaki.trace(model, x)
@@ -189,12 +229,14 @@ def test_any_mixing_can_be_folded_where_a_group_says_so(name: str) -> None:
     proved, unfollowed = 0, []
     for group in free:  # one by one: some models' code cannot follow every group
         units = tuple(range(1, group.width, 2))
-        plan = niwaki.Plan({group.name: niwaki.plan.Kept(group.width, units)})
+        plan = niwaki.Plan({group.name: niwaki.core.plan.Kept(group.width, units)})
         generator = torch.Generator().manual_seed(0)
         matrix = torch.randn(group.width, len(units), generator=generator, dtype=torch.float64)
         mixings = {group.name: niwaki.Mixing(matrix)}
         wanted = oracle.outputs(oracle.masked(graph, plan, mixings), x)
-        assert oracle.distance(wanted, reference_outputs(graph, plan, mixings, x)) < 1e-12, group.name
+        assert oracle.distance(wanted, reference_outputs(graph, plan, mixings, x)) < 1e-12, (
+            group.name
+        )
         pruned = niwaki.shrink(graph, plan, mixings)
         if oracle.runs(pruned, x) and oracle.distance(wanted, oracle.outputs(pruned, x)) < 1e-10:
             assert niwaki.check(graph, plan, mixings, pruned) < 1e-10, group.name

@@ -1,4 +1,6 @@
-"""The pruned network as a graph of operators: what the module is, and more where the module's code stands in the way."""
+"""The pruned network as a graph of operators: what the module is, and more where the module's code
+stands in the way.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,10 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
 import niwaki
-from niwaki.compensation import Mixing
-from niwaki.surgery import check, reference_outputs, rewrite
+from niwaki.core.mixing import Mixing
+from niwaki.proof._check import check
+from niwaki.proof.reference import reference_outputs
+from niwaki.surgery import rewrite
 
 pytestmark = pytest.mark.usefixtures("quick_latency", "one_thread")
 
@@ -52,14 +56,17 @@ def test_it_computes_what_the_masked_original_does(name: str) -> None:
     wanted = reference_outputs(graph, result.plan, {}, other)
     assert oracle.distance(wanted, oracle.outputs(result.model, other)) < 1e-5
     if plain is not None:
-        # never less than the module, and the same tensors under the same names where it is the same plan
+        # never less than the module, and the same tensors under the same names where it is the same
+        # plan
         assert result.record.after.params <= plain.record.after.params
         if plain.plan.groups == result.plan.groups:
             expected = dict(plain.model.named_parameters())
             assert {name: p.requires_grad for name, p in result.model.named_parameters()} == {
                 name: p.requires_grad for name, p in expected.items()
             }
-            assert all(torch.equal(p, expected[name]) for name, p in result.model.named_parameters())
+            assert all(
+                torch.equal(p, expected[name]) for name, p in result.model.named_parameters()
+            )
 
 
 def test_code_that_states_a_size_no_longer_stands_in_the_way() -> None:
@@ -72,7 +79,9 @@ def test_code_that_states_a_size_no_longer_stands_in_the_way() -> None:
 
 
 class Batches(nn.Module):
-    """Sizes of the batch in views, in new tensors, and in attention over windows; a part that was never trained."""
+    """Sizes of the batch in views, in new tensors, and in attention over windows; a part that was
+    never trained.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +148,9 @@ def test_it_trains_and_is_exported() -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.9 * losses[0]
-    exported = torch.export.export(small, (x,), dynamic_shapes=({0: torch.export.Dim("batch")}, None)[:1])
+    exported = torch.export.export(
+        small, (x,), dynamic_shapes=({0: torch.export.Dim("batch")}, None)[:1]
+    )
     other = torch.randn(3, 3, 4, 4)
     torch.testing.assert_close(exported.module()(other)["logits"], small(other)["logits"])
 
@@ -164,16 +175,18 @@ def test_a_mixing_with_a_shift_is_taken_up(name: str) -> None:
         if graph[group].fold_obstacle is None and graph[group].normalised is None:
             width = graph[group].width
             matrix = torch.randn(width, len(units), generator=generator, dtype=torch.float64)
-            mixings[group] = Mixing(matrix, torch.randn(width, generator=generator, dtype=torch.float64))
+            mixings[group] = Mixing(
+                matrix, torch.randn(width, generator=generator, dtype=torch.float64)
+            )
     assert mixings
     assert check(graph, plan, mixings, rewrite(graph, plan, mixings)) < 1e-10
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     model, x = batches()
-    with pytest.raises(niwaki.errors.UnknownNameError, match=r"form 'grapf'.*graph"):
+    with pytest.raises(niwaki.core.errors.UnknownNameError, match=r"form 'grapf'.*graph"):
         niwaki.prune(model, x, form="grapf")  # type: ignore[arg-type]
-    with pytest.raises(niwaki.errors.SettingError, match="measured on modules"):
+    with pytest.raises(niwaki.core.errors.SettingError, match="measured on modules"):
         niwaki.prune(model, x, form="graph", budget="latency=0.5")
     result = pruned(model, x, "graph")
     with pytest.raises(niwaki.NiwakiError, match=r"niwaki\.export_program"):

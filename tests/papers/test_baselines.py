@@ -1,9 +1,12 @@
-"""Neuron Merging's own checkpoints give their published accuracies before anything is pruned (arXiv 2010.13160)."""
+"""Neuron Merging's own checkpoints give their published accuracies before anything is pruned (arXiv
+2010.13160).
+"""
 
 import pytest
 import torch
 
-from niwaki import checkpoint, data, models
+from niwaki import data, models
+from niwaki import io as checkpoint
 
 
 @pytest.mark.parametrize(
@@ -18,6 +21,8 @@ def test_published_baseline(shared_root, model_spec, weights, data_spec, publish
     checkpoint.load_weights(model, shared_root / "checkpoints" / weights)
     test = data.load(data_spec, shared_root / "data").split("test")
     with torch.inference_mode():
-        right = sum(int((model(images).argmax(1) == labels).sum()) for images, labels in test.batches(250))
+        right = sum(
+            int((model(images).argmax(1) == labels).sum()) for images, labels in test.batches(250)
+        )
     assert len(test) == 10_000
     assert right / 100 == published  # percent of 10,000 images, so exact

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from niwaki.errors import UnknownNameError
-from niwaki.papers import MintRecipe, Outcome, Places
-from niwaki.papers.cell import as_record
+from niwaki.core.errors import UnknownNameError
+from niwaki.papers.cell import Outcome, as_record
 from niwaki.papers.mint import recipe
 from niwaki.papers.mint import run as mint_run
+from niwaki.papers.mint.recipe import MintRecipe
 from niwaki.papers.mint.rendering import committed, markdown
+from niwaki.papers.recipe import Places
 
 DOCS = Path(__file__).parents[2] / "docs" / "mint.md"
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
@@ -21,19 +22,36 @@ pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 
 def test_published_numbers_are_those_of_the_paper() -> None:
     tables = recipe.tables()
-    published = {name: [(row["params"], row["published"]) for row in table["rows"]] for name, table in tables.items()}
-    assert published["mnist-mlp-groups"] == [(0.8627, 98.55), (0.8725, 98.52), (0.8848, 98.55), (0.9187, 98.55)]
-    assert published["mnist-mlp-samples"] == [(0.8535, 98.58), (0.8848, 98.53), (0.8872, 98.51), (0.8970, 98.53)]
+    published = {
+        name: [(row["params"], row["published"]) for row in table["rows"]]
+        for name, table in tables.items()
+    }
+    assert published["mnist-mlp-groups"] == [
+        (0.8627, 98.55),
+        (0.8725, 98.52),
+        (0.8848, 98.55),
+        (0.9187, 98.55),
+    ]
+    assert published["mnist-mlp-samples"] == [
+        (0.8535, 98.58),
+        (0.8848, 98.53),
+        (0.8872, 98.51),
+        (0.8970, 98.53),
+    ]
     assert published["vgg16"] == [(0.8346, 93.43)]
     assert published["resnet56"] == [(0.5701, 93.02)]
     assert published["mnist-mlp"][0][0] >= 0.962
 
 
 def test_what_is_missing_is_named(tmp_path: Path, shared_root: Path) -> None:
-    outcome = MintRecipe().run("vgg16", Places(shared_root / "data", tmp_path, work=tmp_path), lambda text: None)
+    outcome = MintRecipe().run(
+        "vgg16", Places(shared_root / "data", tmp_path, work=tmp_path), lambda text: None
+    )
     assert not outcome.cells
     assert "vgg16.cifar10.safetensors" in (outcome.missing or "")
-    outcome = MintRecipe().run("mnist-mlp", Places(tmp_path, tmp_path, work=tmp_path), lambda text: None)
+    outcome = MintRecipe().run(
+        "mnist-mlp", Places(tmp_path, tmp_path, work=tmp_path), lambda text: None
+    )
     assert "no" in (outcome.missing or "")
 
 
@@ -45,7 +63,12 @@ def test_a_quick_run_trains_trims_and_retrains_and_a_second_reads_it(
     table["seeds"] = [0]
     table["rows"][0] |= {"groups": 5, "per_class": 20, "params": 0.8}
     del table["rows"][1:]
-    table["quick"] = {"images": 4000, "test_images": 1000, "training": {"epochs": 2}, "tuning": {"epochs": 2}}
+    table["quick"] = {
+        "images": 4000,
+        "test_images": 1000,
+        "training": {"epochs": 2},
+        "tuning": {"epochs": 2},
+    }
     monkeypatch.setattr(recipe, "tables", lambda: tables)
     places, said = Places(shared_root / "data", None, work=tmp_path), []
     quick = MintRecipe("quick")
@@ -57,7 +80,11 @@ def test_a_quick_run_trains_trims_and_retrains_and_a_second_reads_it(
     assert 100 < stored.measured < 0.2 * 600 + 2
     assert "ON A SUBSET: 4,000 training images, the first 1,000 test images" in outcome.setting
     (run,) = outcome.runs
-    assert (run["experiment"], run["row"], run["seed"]) == ("mnist-mlp", table["rows"][0]["name"], 0)
+    assert (run["experiment"], run["row"], run["seed"]) == (
+        "mnist-mlp",
+        table["rows"][0]["name"],
+        0,
+    )
     assert run["accuracy"] == trimmed.measured
     (cell,) = (tmp_path / "quick" / "cells").glob("*.json")
     assert json.loads(cell.read_text())["accuracy"] == trimmed.measured
@@ -67,15 +94,24 @@ def test_a_quick_run_trains_trims_and_retrains_and_a_second_reads_it(
 
     monkeypatch.setattr(mint_run, "fit", never)
     assert quick.run("mnist-mlp", places, said.append).cells == outcome.cells
-    with pytest.raises(AssertionError, match="trained again"):  # what is asked for otherwise is another cell
+    with pytest.raises(
+        AssertionError, match="trained again"
+    ):  # what is asked for otherwise is another cell
         MintRecipe("quick", tuning=3).run("mnist-mlp", places, said.append)
 
-    record = json.loads(as_record("mint:budget=quick", {"mnist-mlp": outcome, "vgg16": Outcome("", missing="x")}, None))
+    record = json.loads(
+        as_record(
+            "mint:budget=quick", {"mnist-mlp": outcome, "vgg16": Outcome("", missing="x")}, None
+        )
+    )
     assert record["runs"] == list(outcome.runs)
     assert record["settings"] == {"mnist-mlp": outcome.setting}
     lines = markdown([record], "mnist-mlp", table).splitlines()
     assert lines[2] == f"| original | 98.59 |  | {original.measured:.2f} |"
-    assert lines[3] == f"| {trimmed.compensation} | 96.20, 98.47 |  | {100 * trimmed.ratio:.2f}, {trimmed.measured:.2f} |"
+    assert lines[3] == (
+        f"| {trimmed.compensation} | 96.20, 98.47 |  | {100 * trimmed.ratio:.2f}, "
+        f"{trimmed.measured:.2f} |"
+    )
     assert lines[4].startswith(f"| {trimmed.compensation}: kB | 22 |  | 1")
 
 
@@ -84,10 +120,21 @@ def test_what_a_cell_may_take_is_the_tables_word_the_rows_and_the_users() -> Non
     row = {"tuning": {"epochs": 30, "shift": 1}}
     places = Places()
     full, quick = (MintRecipe(budget).cost(table, row, places) for budget in ("full", "quick"))
-    assert (full.tuning.epochs, full.tuning.shift, full.training.epochs, full.images, full.own) == (30, 1, 40, None, False)
+    assert (full.tuning.epochs, full.tuning.shift, full.training.epochs, full.images, full.own) == (
+        30,
+        1,
+        40,
+        None,
+        False,
+    )
     assert (quick.tuning.epochs, quick.tuning.shift, quick.images, quick.own) == (3, 1, 500, True)
     asked = MintRecipe("quick", epochs=1, tuning=2, images=7).cost(table, row, Places(limit=9))
-    assert (asked.training.epochs, asked.tuning.epochs, asked.images, asked.test_images) == (1, 2, 7, 9)
+    assert (asked.training.epochs, asked.tuning.epochs, asked.images, asked.test_images) == (
+        1,
+        2,
+        7,
+        9,
+    )
     with pytest.raises(UnknownNameError, match="budget 'fast'"):
         MintRecipe("fast")  # type: ignore[arg-type]
 
@@ -98,7 +145,9 @@ def test_the_tables_in_the_docs_are_those_of_the_records() -> None:
         for experiment, table in recipe.tables().items():
             if page is DOCS and experiment in ("mnist-mlp-groups", "mnist-mlp-samples", "resnet50"):
                 continue
-            assert markdown(committed(), experiment, table) in text, f"render it again: {experiment} in {page}"
+            assert markdown(committed(), experiment, table) in text, (
+                f"render it again: {experiment} in {page}"
+            )
 
 
 @pytest.mark.parametrize("record", committed(), ids=lambda record: record["paper"])

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import niwaki
-from niwaki.papers import NeuronMerging, Places
+from niwaki.papers.neuron_merging.recipe import NeuronMerging
+from niwaki.papers.recipe import Places
 
 LENET = {
     ("prune", 0.5): 88.40,
@@ -20,10 +21,16 @@ LENET = {
 def test_lenet_numbers_to_the_last_digit(shared_root: Path) -> None:
     places = Places(shared_root / "data", shared_root / "checkpoints")
     outcome = NeuronMerging().run("lenet-300-100", places, lambda _: None)
-    measured = {(cell.compensation, cell.ratio): cell.measured for cell in outcome.cells if cell.criterion == "l1"}
+    measured = {
+        (cell.compensation, cell.ratio): cell.measured
+        for cell in outcome.cells
+        if cell.criterion == "l1"
+    }
     assert measured == LENET
     assert outcome.cells[0].measured == 89.80
-    assert all(cell.published == cell.measured for cell in outcome.cells if cell.published is not None)
+    assert all(
+        cell.published == cell.measured for cell in outcome.cells if cell.published is not None
+    )
 
 
 def test_resnet56_merge_is_ahead_of_prune(shared_root: Path) -> None:

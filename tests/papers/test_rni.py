@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from niwaki import data
+from niwaki.core.errors import BudgetError, SettingError, UnknownNameError
 from niwaki.data import Dataset
-from niwaki.errors import BudgetError, SettingError, UnknownNameError
-from niwaki.papers import RECIPES, Places
-from niwaki.papers.rni import CellRun, Rni, committed, importances, prune_finetune, train
-from niwaki.papers.rni.recipe import tables
-from niwaki.papers.rni.runs import markdown, read
+from niwaki.papers.recipe import RECIPES, Places
+from niwaki.papers.rni.experiment import importances
+from niwaki.papers.rni.notebook import prune_finetune, train
+from niwaki.papers.rni.recipe import Rni, tables
+from niwaki.papers.rni.runs import CellRun, committed, markdown, read
 
 pytest.importorskip("accelerate")
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
@@ -27,16 +28,30 @@ def digits() -> Dataset:
 
 
 def test_rni_polarises_and_survives_pruning(digits: Dataset) -> None:
-    """Most importances end near 0 and the others stay; L1 has no such gap, and pulls down the largest too."""
-    small = {"dataset": digits, "arch": "digits-cnn", "epochs": 8, "device": "cpu", "progress": False}
+    """Most importances end near 0 and the others stay; L1 has no such gap, and pulls down the
+    largest too.
+    """
+    small = {
+        "dataset": digits,
+        "arch": "digits-cnn",
+        "epochs": 8,
+        "device": "cpu",
+        "progress": False,
+    }
     kept = {}
     for method, reg in (("rni", 1.0), ("l1", 0.01), ("ucs", 0.0)):
         model, logs = train(method=method, reg_weight=reg, b=3, **small)
         assert len(logs.epochs) == 8
         assert (logs.epochs[0].penalty > 0) == (method != "ucs")
         kept[method] = importances(model)
-        smaller, tuning = prune_finetune(model, digits, method, 0.7, epochs=4, device="cpu", progress=False)
-        widths = [smaller.conv1.out_channels, smaller.conv2.out_channels, smaller.conv3.out_channels]
+        smaller, tuning = prune_finetune(
+            model, digits, method, 0.7, epochs=4, device="cpu", progress=False
+        )
+        widths = [
+            smaller.conv1.out_channels,
+            smaller.conv2.out_channels,
+            smaller.conv3.out_channels,
+        ]
         assert widths == [10, 19, 19] if method == "ucs" else sum(widths) == 48
         assert min(widths) >= 3
         assert tuning.best is not None
@@ -70,13 +85,16 @@ def test_the_recipe_goes_on_cell_by_cell(shared_root: Path, tmp_path: Path) -> N
     assert "quick budget: 2 + 1 epochs, 400 training images" in outcome.setting
     assert [(cell.criterion, cell.ratio) for cell in outcome.cells] == [("rni", 0.0), ("rni", 0.9)]
     records = sorted((tmp_path / "records").iterdir())
-    assert [path.name for path in records] == [f"vgg-small-cifar10-rni-{share}-quick-seed0.json" for share in (0, 90)]
+    assert [path.name for path in records] == [
+        f"vgg-small-cifar10-rni-{share}-quick-seed0.json" for share in (0, 90)
+    ]
     first, second = map(read, records)
     assert sum(first.importances) == sum(first.importances_before) == 432
     assert sum(second.kept.values()) == sum(second.importances) == 43
     assert min(second.kept.values()) >= 3
     assert second.params < first.params
-    # a cell with a record is not run again, one without is, from the network that was trained already
+    # a cell with a record is not run again, one without is, from the network that was trained
+    # already
     first_written = records[0].stat().st_mtime_ns
     records[1].unlink()
     again = recipe.run("vgg-small-cifar10", places, said.append)
@@ -109,13 +127,19 @@ def test_a_committed_record_is_whole(name: str) -> None:
 
 
 def test_at_nine_tenths_of_the_filters_gone_rni_is_ahead() -> None:
-    """Over three seeds, from the committed records of real runs; a point is the noise of three runs.
+    """Over three seeds, from the committed records of real runs; a point is the noise of three
+    runs.
 
-    L1 is behind RNI, as published; but it fell far behind UCS in one seed of three, so no order is claimed for these two.
+    L1 is behind RNI, as published; but it fell far behind UCS in one seed of three, so no order is
+    claimed for these two.
     """
     means = {}
     for method in ("rni", "l1", "ucs"):
-        runs = [run for run in committed() if (run.experiment, run.method, run.removed) == ("vgg-small-cifar10", method, 0.9)]
+        runs = [
+            run
+            for run in committed()
+            if (run.experiment, run.method, run.removed) == ("vgg-small-cifar10", method, 0.9)
+        ]
         assert sorted(run.seed for run in runs) == [0, 1, 2]
         means[method] = sum(run.test for run in runs) / 3
     assert means["rni"] >= means["l1"]
@@ -135,4 +159,6 @@ def test_markdown_leaves_cells_without_a_record_empty() -> None:
         "| rni, published | 93.00 | 92.00 |",
         "| rni, measured |  | 91.23 |",
     ]
-    assert "| rni, measured |  | 91.23 (91.23 to 91.23, 2 seeds) |" in markdown([run, run], "e", table)
+    assert "| rni, measured |  | 91.23 (91.23 to 91.23, 2 seeds) |" in markdown(
+        [run, run], "e", table
+    )

@@ -1,4 +1,6 @@
-"""Random networks: the smaller one computes what the masked one computes, and survives JSON and disk."""
+"""Random networks: the smaller one computes what the masked one computes, and survives JSON and
+disk.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.compensation import Mixing
+from niwaki.core.mixing import Mixing
+from niwaki.core.plan import Kept, Plan
 from niwaki.graph.pairs import layer_pairs
-from niwaki.plan import Kept, Plan
-from niwaki.selection.blocks import BlockPlan, LayerBlocks
-from niwaki.surgery import reference_outputs
-from niwaki.trim import Masks, without_idle
+from niwaki.methods.mint.blocks import BlockPlan, LayerBlocks
+from niwaki.proof.reference import reference_outputs
+from niwaki.pruning.trimming import Masks, without_idle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,10 +62,24 @@ class Shuffle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, c = x.shape[:2]
-        return x.view(b, self.groups, c // self.groups, *x.shape[2:]).transpose(1, 2).reshape(b, c, *x.shape[2:])
+        return (
+            x.view(b, self.groups, c // self.groups, *x.shape[2:])
+            .transpose(1, 2)
+            .reshape(b, c, *x.shape[2:])
+        )
 
 
-STAGES = ["conv", "grouped", "depthwise", "residual", "projection", "dense", "gate", "shuffle", "pool"]
+STAGES = [
+    "conv",
+    "grouped",
+    "depthwise",
+    "residual",
+    "projection",
+    "dense",
+    "gate",
+    "shuffle",
+    "pool",
+]
 ACTIVATIONS = [nn.ReLU, nn.GELU, nn.LeakyReLU, nn.Hardswish, nn.Identity]
 
 
@@ -76,7 +92,19 @@ def convolutional(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
     width = _conv(draw, layers, width, draw(st.sampled_from([4, 6, 8])))
     for _ in range(draw(st.integers(0, 4))):
         stage = draw(
-            st.sampled_from(["conv", "grouped", "depthwise", "residual", "projection", "dense", "gate", "shuffle", "pool"])
+            st.sampled_from(
+                [
+                    "conv",
+                    "grouped",
+                    "depthwise",
+                    "residual",
+                    "projection",
+                    "dense",
+                    "gate",
+                    "shuffle",
+                    "pool",
+                ]
+            )
         )
         out = draw(st.sampled_from([4, 6, 8]))
         if stage == "conv":
@@ -88,7 +116,9 @@ def convolutional(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
             layers.append(nn.Conv2d(width, groups * 2, 1, groups=groups))
             width = groups * 2
         elif stage == "depthwise":
-            layers.append(nn.Conv2d(width, 2 * width, 3, padding=1, groups=width, bias=draw(st.booleans())))
+            layers.append(
+                nn.Conv2d(width, 2 * width, 3, padding=1, groups=width, bias=draw(st.booleans()))
+            )
             width *= 2
         elif stage in ("residual", "projection", "dense"):
             body: list[nn.Module] = []
@@ -99,7 +129,9 @@ def convolutional(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
                 layers.append(Dense(nn.Sequential(*body), draw(st.booleans())))
                 width += last
             else:
-                shortcut = nn.Identity() if stage == "residual" else nn.Conv2d(width, last, 1, bias=False)
+                shortcut = (
+                    nn.Identity() if stage == "residual" else nn.Conv2d(width, last, 1, bias=False)
+                )
                 layers.append(Residual(nn.Sequential(*body), shortcut))
                 width = last
         elif stage == "gate" and width % 2 == 0:
@@ -110,7 +142,14 @@ def convolutional(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
     if draw(st.booleans()):
         layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, 3)]
     else:
-        layers += [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(width, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 3)]
+        layers += [
+            nn.AdaptiveMaxPool2d(1),
+            nn.Flatten(),
+            nn.Linear(width, 7),
+            nn.BatchNorm1d(7),
+            nn.ReLU(),
+            nn.Linear(7, 3),
+        ]
     return nn.Sequential(*layers), shape
 
 
@@ -133,34 +172,50 @@ def perceptrons(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
         layers += [norm(width)] if norm else []
         layers.append(draw(st.sampled_from(ACTIVATIONS))())
         if draw(st.booleans()):
-            layers.append(Residual(nn.Sequential(nn.Linear(width, 6), nn.ReLU(), nn.Linear(6, width)), nn.Identity()))
+            layers.append(
+                Residual(
+                    nn.Sequential(nn.Linear(width, 6), nn.ReLU(), nn.Linear(6, width)),
+                    nn.Identity(),
+                )
+            )
         before = width
     return nn.Sequential(*layers, nn.Linear(before, 3)), (4, 5)
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[niwaki.Graph, Plan, dict[str, Mixing]]:
-    """A traced network with telling weights, any plan for it, and any mixings where its groups can take them."""
+    """A traced network with telling weights, any plan for it, and any mixings where its groups can
+    take them.
+    """
     torch.manual_seed(draw(st.integers(0, 2**16)))
     model, shape = draw(st.one_of(convolutional(), perceptrons()))
     for module in model.modules():
         if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)):
             for key, tensor in (*module.named_parameters(), *module.named_buffers()):
                 if tensor.is_floating_point():
-                    tensor.data = torch.rand_like(tensor) + 0.5 if "var" in key else torch.randn_like(tensor)
+                    tensor.data = (
+                        torch.rand_like(tensor) + 0.5 if "var" in key else torch.randn_like(tensor)
+                    )
     model.double().eval()
     graph = niwaki.trace(model, torch.randn(shape).double())
     kept, mixings = {}, {}
     for group in graph.groups:
         units = sorted(draw(st.sets(st.integers(0, group.width - 1), min_size=1)))
         kept[group.name] = Kept(group.width, tuple(units))
-        if len(units) < group.width and group.fold_obstacle is None and group.normalised is None and draw(st.booleans()):
+        if (
+            len(units) < group.width
+            and group.fold_obstacle is None
+            and group.normalised is None
+            and draw(st.booleans())
+        ):
             mixings[group.name] = Mixing(torch.randn(group.width, len(units), dtype=torch.float64))
     return graph, Plan(kept), mixings
 
 
 def shrunk(graph: niwaki.Graph, plan: Plan, mixings: dict[str, Mixing]) -> nn.Module | None:
-    """The smaller network; None where a shuffle's sizes cannot be told apart (2 groups of 2), which the check must see."""
+    """The smaller network; None where a shuffle's sizes cannot be told apart (2 groups of 2), which
+    the check must see.
+    """
     pruned = niwaki.shrink(graph, plan, mixings)
     if any(isinstance(module, Shuffle) for module in pruned.modules()):
         try:
@@ -171,7 +226,9 @@ def shrunk(graph: niwaki.Graph, plan: Plan, mixings: dict[str, Mixing]) -> nn.Mo
 
 
 @given(cases())
-def test_the_smaller_network_computes_what_the_masked_one_computes(case: tuple[niwaki.Graph, Plan, dict[str, Mixing]]) -> None:
+def test_the_smaller_network_computes_what_the_masked_one_computes(
+    case: tuple[niwaki.Graph, Plan, dict[str, Mixing]],
+) -> None:
     graph, plan, mixings = case
     pruned = shrunk(graph, plan, mixings)
     assume(pruned is not None)
@@ -179,15 +236,22 @@ def test_the_smaller_network_computes_what_the_masked_one_computes(case: tuple[n
     wanted, found = reference_outputs(graph, plan, mixings, other), oracle.outputs(pruned, other)
     assert oracle.distance(wanted, found) < 1e-10
     if oracle.is_simple(graph, plan):
-        assert oracle.distance(oracle.outputs(oracle.masked(graph, plan, mixings), other), found) < 1e-10
-    assert {name: tuple(tensor.shape) for name, tensor in pruned.state_dict().items()} == graph.shapes_after(plan.kept)
+        assert (
+            oracle.distance(oracle.outputs(oracle.masked(graph, plan, mixings), other), found)
+            < 1e-10
+        )
+    assert {
+        name: tuple(tensor.shape) for name, tensor in pruned.state_dict().items()
+    } == graph.shapes_after(plan.kept)
 
 
 @given(cases(), st.integers(0, 2**16))
 def test_blocks_and_what_they_leave_idle_go_from_any_network(
     case: tuple[niwaki.Graph, Plan, dict[str, Mixing]], seed: int
 ) -> None:
-    """Rows, columns and single blocks are gone: what nothing reads, or nothing feeds, leaves, and nothing changes."""
+    """Rows, columns and single blocks are gone: what nothing reads, or nothing feeds, leaves, and
+    nothing changes.
+    """
     graph, generator = case[0], torch.Generator().manual_seed(seed)
     assume(not any(isinstance(module, Shuffle) for module in graph.model.modules()))
     blocks = {}
@@ -195,7 +259,9 @@ def test_blocks_and_what_they_leave_idle_go_from_any_network(
         if pair.columns is not None and float(torch.rand((), generator=generator)) < 0.8:
             rows, columns = int(pair.rows.max()) + 1, int(pair.columns.max()) + 1
             kept = torch.rand(rows, columns, generator=generator) < 0.8
-            kept &= (torch.rand(rows, 1, generator=generator) < 0.7) & (torch.rand(1, columns, generator=generator) < 0.7)
+            kept &= (torch.rand(rows, 1, generator=generator) < 0.7) & (
+                torch.rand(1, columns, generator=generator) < 0.7
+            )
             sides = tuple(pair.rows.tolist()), tuple(pair.columns.tolist())
             stays = tuple((row, column) for row, column in kept.nonzero().tolist())
             blocks[pair.weight] = LayerBlocks(*sides, stays, pair.out_axis, pair.in_axis)
@@ -204,7 +270,9 @@ def test_blocks_and_what_they_leave_idle_go_from_any_network(
     masked = copy.deepcopy(graph.model)
     Masks(BlockPlan(blocks), dict(masked.named_parameters()))(masked)
     for other in (graph.inputs, torch.randn(graph.inputs.shape, dtype=torch.float64)):
-        assert oracle.distance(oracle.outputs(masked, other), oracle.outputs(lean.model, other)) < 1e-9
+        assert (
+            oracle.distance(oracle.outputs(masked, other), oracle.outputs(lean.model, other)) < 1e-9
+        )
     assert sum(parameter.numel() for parameter in lean.model.parameters()) <= sum(
         parameter.numel() for parameter in [*masked.parameters(), *_new_biases(masked, lean.model)]
     )
@@ -221,7 +289,10 @@ def test_single_precision_is_enough(case: tuple[niwaki.Graph, Plan, dict[str, Mi
     graph = niwaki.trace(graph.model.float(), graph.inputs.float())
     pruned = shrunk(graph, plan, mixings)
     assume(pruned is not None)
-    wanted, found = reference_outputs(graph, plan, mixings, graph.inputs), oracle.outputs(pruned, graph.inputs)
+    wanted, found = (
+        reference_outputs(graph, plan, mixings, graph.inputs),
+        oracle.outputs(pruned, graph.inputs),
+    )
     assert oracle.distance(wanted, found) < 1e-5
 
 
@@ -234,17 +305,25 @@ def test_a_plan_survives_json(case: tuple[niwaki.Graph, Plan, dict[str, Mixing]]
     assert again.kept == plan.kept
 
 
-WIDTH_AND_UNITS = st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), min_size=1)))
+WIDTH_AND_UNITS = st.integers(1, 40).flatmap(
+    lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), min_size=1))
+)
 
 
 @given(st.dictionaries(st.text(min_size=1), WIDTH_AND_UNITS))
 def test_any_name_survives_json(groups: dict[str, tuple[int, set[int]]]) -> None:
-    plan = Plan({name: Kept(width, tuple(sorted(units))) for name, (width, units) in groups.items()})
+    plan = Plan(
+        {name: Kept(width, tuple(sorted(units))) for name, (width, units) in groups.items()}
+    )
     assert Plan.from_json(plan.to_json()) == plan
 
 
 @pytest.mark.usefixtures("quick_latency")
-@given(st.one_of(convolutional(), perceptrons()), st.sampled_from([0.0, 0.25, 0.5, 0.75, "params=0.3"]), st.integers(0, 99))
+@given(
+    st.one_of(convolutional(), perceptrons()),
+    st.sampled_from([0.0, 0.25, 0.5, 0.75, "params=0.3"]),
+    st.integers(0, 99),
+)
 def test_pruned_saved_and_loaded_is_the_same_network(
     made: tuple[nn.Module, tuple[int, ...]], budget: float | str, seed: int
 ) -> None:

@@ -1,4 +1,6 @@
-"""Terms against index arrays: whatever views, cuts and joins an axis goes through, a unit stays where its indices went."""
+"""Terms against index arrays: whatever views, cuts and joins an axis goes through, a unit stays
+where its indices went.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ from niwaki.graph.terms import (
 SIZES = [1, 2, 3, 4, 6, 8, 12]
 
 
-Place = tuple[int, ...]  # the channels that one position of an axis is made of, each by a number of its own
+Place = tuple[
+    int, ...
+]  # the channels that one position of an axis is made of, each by a number of its own
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,10 @@ def axes(draw: st.DrawFn, world: World, depth: int = 3) -> Axis:
     assume(len(left.places) * len(right.places) <= 400)
     if kind == "concat":
         return Axis(concat(left.term, right.term), left.places + right.places)
-    assume(not {i for place in left.places for i in place} & {i for place in right.places for i in place})
+    assume(
+        not {i for place in left.places for i in place}
+        & {i for place in right.places for i in place}
+    )
     return Axis(product(left.term, right.term), [a + b for a in left.places for b in right.places])
 
 
@@ -86,7 +93,9 @@ def test_positions_are_those_that_are_made_of_the_unit(data: st.DataObject) -> N
 
 @given(st.data())
 def test_split_keeps_every_position_in_its_place(data: st.DataObject) -> None:
-    """Row-major factors, put together again, are the axis; where there are none, the axis is frozen as a whole."""
+    """Row-major factors, put together again, are the axis; where there are none, the axis is frozen
+    as a whole.
+    """
     axis = data.draw(axes(World()))
     sizes = data.draw(factorisations(axis.term.size))
     pieces = split(axis.term, sizes, "why")
@@ -113,7 +122,10 @@ def factorisations(draw: st.DrawFn, size: int) -> list[int]:
 @given(st.data())
 def test_cut_keeps_every_position_in_its_place(data: st.DataObject) -> None:
     axis = data.draw(axes(World()))
-    marks = sorted(data.draw(st.sets(st.integers(1, max(1, axis.term.size - 1)), max_size=3)) - {axis.term.size})
+    marks = sorted(
+        data.draw(st.sets(st.integers(1, max(1, axis.term.size - 1)), max_size=3))
+        - {axis.term.size}
+    )
     sizes = [b - a for a, b in zip([0, *marks], [*marks, axis.term.size], strict=True)]
     parts = cut(axis.term, sizes, "why")
     assert [part.size for part in parts] == sizes
@@ -140,10 +152,15 @@ def test_unified_axes_are_equal_position_by_position_or_frozen(data: st.DataObje
 
 @given(st.data())
 def test_keeping_units_keeps_their_indices(data: st.DataObject) -> None:
-    """keep_mask and transform against the plain question: which positions touch a unit that goes?"""
+    """keep_mask and transform against the plain question: which positions touch a unit that
+    goes?
+    """
     axis = data.draw(axes(World()))
     free = [var for var in dict.fromkeys(leaves(axis.term)) if var.size > 1]
-    kept = {var: torch.tensor(data.draw(st.lists(st.booleans(), min_size=var.size, max_size=var.size))) for var in free}
+    kept = {
+        var: torch.tensor(data.draw(st.lists(st.booleans(), min_size=var.size, max_size=var.size)))
+        for var in free
+    }
     for mask in kept.values():
         mask[0] = True
     # by brute force: a position stays when for every variable in it the unit stays
@@ -160,7 +177,9 @@ def test_keeping_units_keeps_their_indices(data: st.DataObject) -> None:
         axis.term,
         tensor,
         1,
-        lambda var, part, at: part.index_select(at, kept[var].nonzero().squeeze(1)) if var in kept else part,
+        lambda var, part, at: (
+            part.index_select(at, kept[var].nonzero().squeeze(1)) if var in kept else part
+        ),
     )
     assert torch.equal(found, tensor[:, wanted])
 
@@ -239,19 +258,34 @@ def moved(x: Tensor, moves: list[tuple[str, int]]) -> Tensor:
     return x
 
 
-MOVES = st.tuples(st.sampled_from(["view", "transpose", "double", "halves", "stack", "pad", "slice"]), st.integers(2, 6))
+MOVES = st.tuples(
+    st.sampled_from(["view", "transpose", "double", "halves", "stack", "pad", "slice"]),
+    st.integers(2, 6),
+)
 
 
 @given(st.lists(MOVES, max_size=5), st.sampled_from([4, 6, 8, 12]), st.data())
-def test_a_unit_is_where_its_numbers_went(moves: list[tuple[str, int]], width: int, data: st.DataObject) -> None:
-    """Every unit of the first layer, followed through the model by index, arrives in the columns that its group names."""
+def test_a_unit_is_where_its_numbers_went(
+    moves: list[tuple[str, int]], width: int, data: st.DataObject
+) -> None:
+    """Every unit of the first layer, followed through the model by index, arrives in the columns
+    that its group names.
+    """
     ids = moved(torch.arange(1, width + 1).float()[None].expand(2, -1), moves).flatten(1)[0].long()
     assume(2 <= len(ids) <= 400)
     model = Moves(moves, width, len(ids))
     graph = niwaki.trace(model, torch.randn(2, 3))
     for group in graph.groups:
-        written = {piece.tensor: piece.units for piece in group.slices if piece.axis == 0 and piece.tensor == "inp.weight"}
-        read = {piece.tensor: piece.units for piece in group.slices if piece.axis == 1 and piece.tensor == "out.weight"}
+        written = {
+            piece.tensor: piece.units
+            for piece in group.slices
+            if piece.axis == 0 and piece.tensor == "inp.weight"
+        }
+        read = {
+            piece.tensor: piece.units
+            for piece in group.slices
+            if piece.axis == 1 and piece.tensor == "out.weight"
+        }
         if not written:
             continue  # padding: no layer computes it
         owner, columns = written["inp.weight"], read.get("out.weight", torch.full((len(ids),), -1))
@@ -264,6 +298,8 @@ def test_a_unit_is_where_its_numbers_went(moves: list[tuple[str, int]], width: i
 
 
 def test_an_unknown_group_names_its_neighbours() -> None:
-    graph = niwaki.trace(torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Linear(4, 2)), torch.randn(1, 2))
+    graph = niwaki.trace(
+        torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Linear(4, 2)), torch.randn(1, 2)
+    )
     with pytest.raises(niwaki.NiwakiError, match="unknown group '1'; known: 0"):
         graph["1"]

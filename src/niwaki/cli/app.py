@@ -19,7 +19,7 @@ from niwaki.cli.reproduce import reproduce
 from niwaki.cli.score import score_command
 from niwaki.cli.sensitivity import sensitivity_command
 from niwaki.cli.train import train
-from niwaki.errors import NiwakiError
+from niwaki.core.errors import NiwakiError
 
 app = typer.Typer(
     help="Structured pruning for PyTorch: smaller, repaired, checked, ordinary modules.",
@@ -41,7 +41,9 @@ app.command()(demo)
 
 
 def main() -> None:
-    """Run the command line; a niwaki error is one line on standard error, without a traceback. An interrupt exits with 130."""
+    """Run the command line; a niwaki error is one line on standard error, without a traceback. An
+    interrupt exits with 130.
+    """
     try:
         app()
     except NiwakiError as error:

@@ -1,4 +1,6 @@
-"""What the command line says of MINT: groups, samples, workers, blocks and cut-offs, and scores from a file."""
+"""What the command line says of MINT: groups, samples, workers, blocks and cut-offs, and scores
+from a file.
+"""
 
 from __future__ import annotations
 
@@ -11,37 +13,61 @@ import torch
 import typer
 
 import niwaki
-from niwaki.checkpoint import Scores, load_scores
 from niwaki.cli.console import results, table
 from niwaki.cli.setup import Setup
-from niwaki.criteria import CRITERIA, Criterion, Dependency, Mint, layer_dependencies, unit_scores
-from niwaki.errors import SettingError
-from niwaki.evidence import Calibration, Evidence
+from niwaki.core.budget import Budget
+from niwaki.core.errors import SettingError
+from niwaki.core.records import Record
 from niwaki.graph import trace
 from niwaki.graph.pairs import layer_pairs
+from niwaki.io.scores import Scores, load_scores
 from niwaki.measure import evaluate
-from niwaki.prune import Result
-from niwaki.records import Record
-from niwaki.selection import Budget
-from niwaki.selection.blocks import CutOff, cut_blocks, grid
-from niwaki.selection.dependency_maps import dependency_maps
-from niwaki.trim import Masks, Trimmed, scope, trim, without_idle
+from niwaki.methods.base.criterion import CRITERIA, Criterion
+from niwaki.methods.base.evidence import Calibration, Evidence
+from niwaki.methods.mint._layer_dependencies import Dependency, layer_dependencies
+from niwaki.methods.mint.blocks import CutOff, cut_blocks, grid
+from niwaki.methods.mint.criterion import Mint, unit_scores
+from niwaki.methods.mint.dependency_maps import dependency_maps
+from niwaki.pruning._prune import Result
+from niwaki.pruning.trimming import Masks, Trimmed, scope, trim, without_idle
 
 Granularity = Annotated[
-    Literal["unit", "block"], typer.Option(help="what goes: whole channels, or blocks of weights between groups of them (mint)")
+    Literal["unit", "block"],
+    typer.Option(
+        help="what goes: whole channels, or blocks of weights between groups of them (mint)"
+    ),
 ]
-Groups = Annotated[int | None, typer.Option(help="mint: groups of a layer's channels; else 8", min=1)]
-PerClass = Annotated[int | None, typer.Option(help="mint: inputs drawn of every class; else 250", min=1)]
+Groups = Annotated[
+    int | None, typer.Option(help="mint: groups of a layer's channels; else 8", min=1)
+]
+PerClass = Annotated[
+    int | None, typer.Option(help="mint: inputs drawn of every class; else 250", min=1)
+]
 UpperLimit = Annotated[
-    float | None, typer.Option(help="blocks: the share of its weights that a layer loses at most; else 0.75")
+    float | None,
+    typer.Option(help="blocks: the share of its weights that a layer loses at most; else 0.75"),
 ]
-Fed = Annotated[bool, typer.Option("--fed", help="blocks: every group of channels keeps the strongest block that it reads")]
+Fed = Annotated[
+    bool,
+    typer.Option(
+        "--fed", help="blocks: every group of channels keeps the strongest block that it reads"
+    ),
+]
 CutOffs = Annotated[
-    str | None, typer.Option("--cut-off", help="blocks: place among the sorted dependencies, or a grid from:to:step of them")
+    str | None,
+    typer.Option(
+        "--cut-off",
+        help="blocks: place among the sorted dependencies, or a grid from:to:step of them",
+    ),
 ]
-Engine = Annotated[Literal["local", "ray"] | None, typer.Option(help="mint: who estimates: processes here, or a Ray cluster")]
+Engine = Annotated[
+    Literal["local", "ray"] | None,
+    typer.Option(help="mint: who estimates: processes here, or a Ray cluster"),
+]
 Workers = Annotated[int | None, typer.Option(help="mint: processes", min=1)]
-ScoresFile = Annotated[Path | None, typer.Option(help="scores that niwaki score wrote, in the place of --criterion")]
+ScoresFile = Annotated[
+    Path | None, typer.Option(help="scores that niwaki score wrote, in the place of --criterion")
+]
 
 
 @dataclass(frozen=True)
@@ -64,17 +90,26 @@ class MintWords:
         name = spec.partition(":")[0]
         if said and name != "mint":
             option = next(iter(said)).replace("_", "-").replace("folder", "keep")
-            raise SettingError(f"--{option} is a setting of mint; the criterion is {spec!r}: use --criterion mint")
+            raise SettingError(
+                f"--{option} is a setting of mint; the criterion is {spec!r}: use --criterion mint"
+            )
         settings = ",".join(f"{key}={value}" for key, value in said.items())
-        return CRITERIA.build(spec if not said else f"{spec}{',' if ':' in spec else ':'}{settings}")
+        return CRITERIA.build(
+            spec if not said else f"{spec}{',' if ':' in spec else ':'}{settings}"
+        )
 
 
 def whole_training_split(setup: Setup, criterion: Criterion, batch_size: int) -> Calibration | None:
-    """What was asked for as --calibration; for MINT, which draws itself, else all training inputs."""
+    """What was asked for as --calibration; for MINT, which draws itself, else all training
+    inputs.
+    """
     if setup.calibration is not None or not isinstance(criterion, Mint) or setup.dataset is None:
         return setup.calibration
     if setup.settings.get("split") == "train":
-        raise SettingError("mint draws from the training split, so that accuracy is measured on another: --split test")
+        raise SettingError(
+            "mint draws from the training split, so that accuracy is measured on another: --split "
+            "test"
+        )
     train = setup.dataset.split("train").to(str(setup.settings["device"]))
     return Calibration.labelled(lambda: train.batches(batch_size))
 
@@ -84,18 +119,28 @@ def scores_of(path: Path, setup: Setup) -> Scores:
     return load_scores(path, trace(setup.model, setup.inputs))
 
 
-def refuse_unheard(granularity: str, upper_limit: float | None, cut_off: str | None, fed: bool, dry_run: bool) -> None:
+def refuse_unheard(
+    granularity: str, upper_limit: float | None, cut_off: str | None, fed: bool, dry_run: bool
+) -> None:
     """Options that would do nothing are refused.
 
     Raises:
         SettingError: one of them was given.
     """
-    heard = {"--upper-limit": upper_limit is not None, "--cut-off": cut_off is not None, "--fed": fed}
+    heard = {
+        "--upper-limit": upper_limit is not None,
+        "--cut-off": cut_off is not None,
+        "--fed": fed,
+    }
     if granularity == "unit" and any(heard.values()):
         option = next(name for name, given in heard.items() if given)
-        raise SettingError(f"{option} is for --granularity block; for whole channels use --ratio or --budget")
+        raise SettingError(
+            f"{option} is for --granularity block; for whole channels use --ratio or --budget"
+        )
     if granularity == "block" and dry_run:
-        raise SettingError("--dry-run foresees whole channels; for blocks give --cut-off a grid, as 0:1:0.1")
+        raise SettingError(
+            "--dry-run foresees whole channels; for blocks give --cut-off a grid, as 0:1:0.1"
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +148,8 @@ class BlockWords:
     """What the user said of the trimming of blocks.
 
     Attributes:
-        budget: share of the weights to remove; cut_offs: or where the line is cut, one place or a grid.
+        budget: share of the weights to remove; cut_offs: or where the line is cut, one place or a
+            grid.
     """
 
     budget: Budget | None
@@ -118,20 +164,37 @@ class BlockWords:
         limit = 0.75 if self.upper_limit is None else self.upper_limit
         if self.cut_offs is not None:
             if self.budget is not None:
-                raise SettingError("--cut-off and --budget or --ratio both say how much goes; give one of them")
-            return [CutOff(share=share, upper_limit=limit, fed=self.fed) for share in grid(self.cut_offs)]
+                raise SettingError(
+                    "--cut-off and --budget or --ratio both say how much goes; give one of them"
+                )
+            return [
+                CutOff(share=share, upper_limit=limit, fed=self.fed)
+                for share in grid(self.cut_offs)
+            ]
         if self.budget is not None and self.budget.unit not in ("channels", "params"):
-            raise SettingError(f"blocks go by a share of the weights: --budget params=0.9; got {self.budget}")
-        return [CutOff(params=0.5 if self.budget is None else self.budget.amount, upper_limit=limit, fed=self.fed)]
+            raise SettingError(
+                f"blocks go by a share of the weights: --budget params=0.9; got {self.budget}"
+            )
+        return [
+            CutOff(
+                params=0.5 if self.budget is None else self.budget.amount,
+                upper_limit=limit,
+                fed=self.fed,
+            )
+        ]
 
 
-def scored_by_mint(setup: Setup, criterion: Mint, calibration: Calibration | None, seed: int) -> Scores:
+def scored_by_mint(
+    setup: Setup, criterion: Mint, calibration: Calibration | None, seed: int
+) -> Scores:
     """What pairs of layers come to, the scores of units made of it, and how long that took."""
     start = time.perf_counter()
     graph = trace(setup.model, setup.inputs)
     evidence = Evidence(graph, calibration, torch.Generator().manual_seed(seed))
     found = layer_dependencies(evidence, layer_pairs(graph), criterion.estimation())
-    return Scores(str(criterion), unit_scores(graph, found), found, {"seconds": time.perf_counter() - start})
+    return Scores(
+        str(criterion), unit_scores(graph, found), found, {"seconds": time.perf_counter() - start}
+    )
 
 
 def _of_pairs(scores: Scores | None) -> Scores:
@@ -143,16 +206,23 @@ def _of_pairs(scores: Scores | None) -> Scores:
     if scores is None:
         raise SettingError("only mint says which blocks go: --criterion mint --granularity block")
     if not scores.dependencies:
-        raise SettingError(f"these are scores of {scores.criterion}, without dependencies; blocks need those of mint")
+        raise SettingError(
+            f"these are scores of {scores.criterion}, without dependencies; blocks need those of "
+            "mint"
+        )
     return scores
 
 
 def with_dependencies(result: Result, scores: Scores) -> Result:
-    """A pruned network with what its scores were made of, what must be said of that, and the time that it took."""
+    """A pruned network with what its scores were made of, what must be said of that, and the time
+    that it took.
+    """
     if not scores.dependencies:
         return result
     maps = dependency_maps(scores.dependencies, units=result.plan)
-    remarks = tuple(dict.fromkeys(remark for item in scores.dependencies for remark in item.remarks))
+    remarks = tuple(
+        dict.fromkeys(remark for item in scores.dependencies for remark in item.remarks)
+    )
     record = replace(result.record, notes=(*result.record.notes, *remarks))
     return replace(result, record=_with_time(record, scores), dependencies=maps)
 
@@ -160,10 +230,14 @@ def with_dependencies(result: Result, scores: Scores) -> Result:
 def _with_time(record: Record, scores: Scores) -> Record:
     """With what the scoring took before the pruning was called."""
     before = scores.settings.get("seconds", 0.0)
-    return replace(record, seconds={**record.seconds, "score": record.seconds.get("score", 0.0) + before})
+    return replace(
+        record, seconds={**record.seconds, "score": record.seconds.get("score", 0.0) + before}
+    )
 
 
-def trim_blocks(setup: Setup, scores: Scores | None, words: BlockWords, seed: int) -> Trimmed | None:
+def trim_blocks(
+    setup: Setup, scores: Scores | None, words: BlockWords, seed: int
+) -> Trimmed | None:
     """One trimmed network; for a grid of cut-offs its table, and none."""
     scores, cut_offs = _of_pairs(scores), words.all()
     found = list(scores.dependencies)
@@ -181,21 +255,33 @@ def trim_blocks(setup: Setup, scores: Scores | None, words: BlockWords, seed: in
         )
         return replace(trimmed, record=_with_time(trimmed.record, scores))
     rows = [_line(setup, found, words, cut_off) for cut_off in cut_offs]
-    title = "before any retraining; accuracy on the validation split, as one of them is to be chosen"
+    title = (
+        "before any retraining; accuracy on the validation split, as one of them is to be chosen"
+    )
     results.print(table(title, ("cut-off", "weights gone", "parameters left", "accuracy"), rows))
     return None
 
 
-def _line(setup: Setup, found: list[Dependency], words: BlockWords, cut_off: CutOff) -> tuple[str, ...]:
+def _line(
+    setup: Setup, found: list[Dependency], words: BlockWords, cut_off: CutOff
+) -> tuple[str, ...]:
     """What one cut-off of a grid would do."""
     inside = {pair.weight for pair in scope([item.pair for item in found], words.only, words.skip)}
     state = dict(setup.model.named_parameters())
     plan = cut_blocks([item for item in found if item.pair.weight in inside], state, cut_off)
     lean = without_idle(setup.model, setup.inputs, plan)
-    zeros = sum(int((~blocks.mask(lean.model.get_parameter(name))).sum()) for name, blocks in lean.blocks.items())
+    zeros = sum(
+        int((~blocks.mask(lean.model.get_parameter(name))).sum())
+        for name, blocks in lean.blocks.items()
+    )
     accuracy = "–"
     if setup.dataset is not None:
         held_out = setup.dataset.split("validation").to(str(setup.settings["device"]))
         accuracy = f"{evaluate(lean.model, held_out.batches(200)).accuracy:.2%}"
     gone = Masks(plan, state).gone
-    return f"{cut_off.share:g}", f"{gone:.2%}", f"{niwaki.count_params(lean.model) - zeros:,}", accuracy
+    return (
+        f"{cut_off.share:g}",
+        f"{gone:.2%}",
+        f"{niwaki.count_params(lean.model) - zeros:,}",
+        accuracy,
+    )

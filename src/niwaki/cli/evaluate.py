@@ -10,8 +10,8 @@ from rich.table import Table
 from niwaki.cli import options
 from niwaki.cli.console import before_after, results, table
 from niwaki.cli.setup import Words, refuse_misfit, set_up
+from niwaki.core.records import Record
 from niwaki.measure import LayerCost, layer_costs, snapshot
-from niwaki.records import Record
 
 
 def evaluate(
@@ -30,7 +30,8 @@ def evaluate(
 ) -> None:
     """Measure one network, pruned or not: accuracy, loss, parameters, MACs, latency, size.
 
-    Of a folder that niwaki wrote, `before` is what was recorded of the original; of any other model it is the model itself.
+    Of a folder that niwaki wrote, `before` is what was recorded of the original; of any other model
+    it is the model itself.
 
       niwaki eval lenet-300-100 --weights lenet.pth --data fashion-mnist --data-root data
 
@@ -38,7 +39,9 @@ def evaluate(
 
       niwaki eval resnet20 --layers
     """
-    setup = set_up(Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed))
+    setup = set_up(
+        Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed)
+    )
     refuse_misfit(setup.model, setup.inputs)
     (now,) = snapshot([setup.model], setup.inputs, setup.batches)
     before = setup.record.before if setup.record else now
@@ -55,7 +58,18 @@ def _layers(costs: list[LayerCost]) -> Table:
     """What each layer costs, and its share of the layers' time."""
     total = sum(cost.ms for cost in costs) or 1.0
     rows = [
-        (cost.name or "the model", cost.kind, f"{cost.params:,}", f"{cost.macs:,}", f"{cost.ms:.3f}", f"{cost.ms / total:.1%}")
+        (
+            cost.name or "the model",
+            cost.kind,
+            f"{cost.params:,}",
+            f"{cost.macs:,}",
+            f"{cost.ms:.3f}",
+            f"{cost.ms / total:.1%}",
+        )
         for cost in costs
     ]
-    return table("layers", ("layer", "kind", "parameters", "MACs a sample", "ms a batch", "of the time"), rows)
+    return table(
+        "layers",
+        ("layer", "kind", "parameters", "MACs a sample", "ms a batch", "of the time"),
+        rows,
+    )

@@ -13,11 +13,15 @@ from torch import Tensor
 from niwaki.cli import options
 from niwaki.cli.console import messages, results, table
 from niwaki.cli.setup import Words, set_up
-from niwaki.errors import SettingError, UnknownNameError
-from niwaki.export import Exported, OnnxClassifier, export_onnx, export_program, quantise_onnx
+from niwaki.core.errors import SettingError, UnknownNameError
+from niwaki.core.records import staged_folder
+from niwaki.io.exported import Exported
+from niwaki.io.onnx import export_onnx
+from niwaki.io.program import export_program
+from niwaki.io.quantise import quantise_onnx
+from niwaki.io.session import OnnxClassifier
 from niwaki.measure import count_params
 from niwaki.measure import evaluate as measure_accuracy
-from niwaki.records import staged_folder
 
 FORMATS = ("onnx", "pt2", "int8")
 
@@ -26,7 +30,10 @@ def export(
     model: options.ModelOrFolder,
     out: Annotated[Path, typer.Option(help="folder for the files and export.json")],
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="onnx, pt2, int8 (onnx in 8 bits); may be repeated; onnx without it")
+        list[str] | None,
+        typer.Option(
+            "--format", help="onnx, pt2, int8 (onnx in 8 bits); may be repeated; onnx without it"
+        ),
     ] = None,
     weights: options.Weights = None,
     data: options.Data = None,
@@ -35,11 +42,14 @@ def export(
     batch_size: options.BatchSize = 200,
     limit: options.Limit = None,
     input_shape: options.InputShape = None,
-    calibration: Annotated[int, typer.Option(help="training inputs that int8 takes its ranges from", min=1)] = 200,
+    calibration: Annotated[
+        int, typer.Option(help="training inputs that int8 takes its ranges from", min=1)
+    ] = 200,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
-    """Write a network for ONNX Runtime or torch.export, run the file, and compare it with the network.
+    """Write a network for ONNX Runtime or torch.export, run the file, and compare it with the
+    network.
 
     niwaki export pruned --out deploy
 
@@ -50,16 +60,23 @@ def export(
         if name not in FORMATS:
             raise UnknownNameError("format", name, FORMATS)
     if "int8" in wanted and data is None:
-        raise SettingError("--format int8 takes the activations' ranges from training inputs; name a data set with --data")
+        raise SettingError(
+            "--format int8 takes the activations' ranges from training inputs; name a data set "
+            "with --data"
+        )
     calibrated = calibration if "int8" in wanted else None
-    words = Words(model, weights, data, data_root, split, batch_size, limit, input_shape, "cpu", 0, calibrated)
+    words = Words(
+        model, weights, data, data_root, split, batch_size, limit, input_shape, "cpu", 0, calibrated
+    )
     setup = set_up(words)
     files: dict[str, Exported] = {}
     with staged_folder(out, overwrite=overwrite) as stage:
         if "onnx" in wanted or "int8" in wanted:
             files["onnx"] = export_onnx(setup.model, setup.inputs, stage / "model.onnx")
         if "int8" in wanted and setup.calibration is not None:
-            batches = [inputs for inputs, _ in setup.calibration.batches() if isinstance(inputs, Tensor)]
+            batches = [
+                inputs for inputs, _ in setup.calibration.batches() if isinstance(inputs, Tensor)
+            ]
             files["int8"] = quantise_onnx(stage / "model.onnx", stage / "model.int8.onnx", batches)
         if "pt2" in wanted:
             files["pt2"] = export_program(setup.model, setup.inputs, stage / "model.pt2")
@@ -71,16 +88,26 @@ def export(
                     runtime = OnnxClassifier(files[name].path)
                     accuracy[name] = measure_accuracy(runtime, setup.batches()).accuracy
         record = _record(files, accuracy, count_params(setup.model))
-        (stage / "export.json").write_text(json_text.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (stage / "export.json").write_text(
+            json_text.dumps(record, indent=2) + "\n", encoding="utf-8"
+        )
     if json:
         typer.echo(json_text.dumps(record, indent=2))
     else:
-        results.print(table(f"{model} for other runtimes", ("", "bytes", "difference", "batch", "accuracy"), _rows(record)))
+        results.print(
+            table(
+                f"{model} for other runtimes",
+                ("", "bytes", "difference", "batch", "accuracy"),
+                _rows(record),
+            )
+        )
     messages.print(f"written to {out}", markup=False)
 
 
 def _record(files: dict[str, Exported], accuracy: dict[str, float], params: int) -> dict[str, Any]:
-    entries = {name: {**dataclasses.asdict(file), "path": file.path.name} for name, file in files.items()}
+    entries = {
+        name: {**dataclasses.asdict(file), "path": file.path.name} for name, file in files.items()
+    }
     return {"params": params, "files": entries, "accuracy": accuracy}
 
 
@@ -89,7 +116,11 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, ...]]:
     for name, file in record["files"].items():
         share = record["accuracy"].get(name)
         batches = "any" if len(file["batches"]) > 1 else str(file["batches"][0])
-        cells = (f"{file['bytes']:,}", f"{file['difference']:.1e}", "–" if name == "int8" else batches)
+        cells = (
+            f"{file['bytes']:,}",
+            f"{file['difference']:.1e}",
+            "–" if name == "int8" else batches,
+        )
         rows.append((f"{file['path']}", *cells, "–" if share is None else f"{share:.2%}"))
     if "network" in record["accuracy"]:
         rows.append(("the network itself", "", "", "", f"{record['accuracy']['network']:.2%}"))

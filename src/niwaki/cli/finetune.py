@@ -11,17 +11,31 @@ import typer
 from torch import nn
 
 import niwaki
-from niwaki import checkpoint, models
-from niwaki.checkpoint import Blueprint
+from niwaki import io as checkpoint
+from niwaki import models
 from niwaki.cli import options, training
 from niwaki.cli.console import before_after, messages, results
-from niwaki.cli.setup import Words, is_artefact, is_first_process, refuse_misfit, set_up, usable_device
+from niwaki.cli.setup import (
+    Words,
+    is_artefact,
+    is_first_process,
+    refuse_misfit,
+    set_up,
+    usable_device,
+)
 from niwaki.cli.training import Parts, TrainWords, run_training
-from niwaki.errors import SettingError
+from niwaki.core.errors import SettingError
+from niwaki.core.records import (
+    DEPENDENCIES,
+    DependencyMaps,
+    Record,
+    check_output,
+    read_dependencies,
+)
+from niwaki.core.registry import Registry
+from niwaki.io.blueprint import Blueprint
 from niwaki.measure import snapshot
-from niwaki.methods import Registry
-from niwaki.records import DEPENDENCIES, DependencyMaps, Record, check_output, read_dependencies
-from niwaki.sparsity import parameter_groups
+from niwaki.methods.rni.parameters import parameter_groups
 from niwaki.training import Distillation
 
 
@@ -36,11 +50,19 @@ class Tuned:
 
 def finetune(
     folder: Annotated[str, typer.Argument(help="a folder that niwaki prune wrote")],
-    data: Annotated[str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder")],
-    out: Annotated[Path, typer.Option(help="folder for the tuned network; the run itself lies in OUT.run")],
+    data: Annotated[
+        str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="folder for the tuned network; the run itself lies in OUT.run")
+    ],
     data_root: options.DataRoot = None,
-    teacher: Annotated[Path | None, typer.Option(help="weights of the unpruned network, to learn from too")] = None,
-    distil: Annotated[str, typer.Option(help="also feature_weight, at the groups")] = "weight=0.5,temperature=4",
+    teacher: Annotated[
+        Path | None, typer.Option(help="weights of the unpruned network, to learn from too")
+    ] = None,
+    distil: Annotated[
+        str, typer.Option(help="also feature_weight, at the groups")
+    ] = "weight=0.5,temperature=4",
     epochs: training.Epochs = 160,
     lr: training.Lr = 0.1,
     batch_size: training.TrainBatch = 64,
@@ -62,22 +84,31 @@ def finetune(
 
     niwaki finetune pruned --data cifar10 --data-root data --epochs 40 --lr 0.02 --out tuned
 
-    niwaki finetune pruned --data cifar10 --data-root data --teacher runs/rni/model.safetensors --out tuned
+    niwaki finetune pruned --data cifar10 --data-root data --teacher runs/rni/model.safetensors
+    --out tuned
 
-    Gradients are shortened to clip_norm=1 unless --set says otherwise: repaired weights are larger than trained ones.
+    Gradients are shortened to clip_norm=1 unless --set says otherwise: repaired weights are larger
+    than trained ones.
     """
     if not is_artefact(folder):
-        raise SettingError(f"{folder} is no folder that niwaki prune wrote; to train a network from scratch use niwaki train")
+        raise SettingError(
+            f"{folder} is no folder that niwaki prune wrote; to train a network from scratch use "
+            "niwaki train"
+        )
     check_output(out, overwrite)
     more = set_ or []
     if not any(word.partition("=")[0].strip() == "clip_norm" for word in more):
         more = [*more, "clip_norm=1"]
     words = TrainWords(
-        out.with_name(f"{out.name}.run"), epochs, lr, batch_size, schedule, weight_decay, more, augment, missing, workers,
-        ("tensorboard",) if tracker is None else tracker, resume, every, limit, seed,
+        out.with_name(f"{out.name}.run"), epochs, lr, batch_size, schedule, weight_decay, more,
+        augment, missing, workers, ("tensorboard",) if tracker is None else tracker, resume, every,
+        limit, seed,
     )  # fmt: skip
     setup = set_up(Words(folder, None, data, data_root, device=device, seed=seed))
-    blueprint, dependencies = checkpoint.read_blueprint(Path(folder)), read_dependencies(Path(folder) / DEPENDENCIES)
+    blueprint, dependencies = (
+        checkpoint.read_blueprint(Path(folder)),
+        read_dependencies(Path(folder) / DEPENDENCIES),
+    )
     assert setup.dataset is not None
     assert setup.record is not None
     refuse_misfit(setup.model, setup.inputs)
@@ -86,7 +117,9 @@ def finetune(
         setup.dataset,
         str(usable_device(device)),
         {"data": data, "plan": hashlib.sha256(blueprint.to_json().encode()).hexdigest()},
-        distillation=_distillation(blueprint, teacher, distil, str(usable_device(device))) if teacher else None,
+        distillation=_distillation(blueprint, teacher, distil, str(usable_device(device)))
+        if teacher
+        else None,
         parameter_groups=parameter_groups(setup.model, weight_decay=weight_decay),
     )
     history = run_training(words, parts)
@@ -95,7 +128,11 @@ def finetune(
     (now,) = snapshot([setup.model.eval()], setup.inputs, setup.batches)
     found = setup.record
     notes = (*found.notes, *history.notes, *([history.stopped] if history.stopped else []))
-    settings = {**found.settings, "fine_tuning": training.as_settings(words), "accuracy_untuned": found.after.accuracy}
+    settings = {
+        **found.settings,
+        "fine_tuning": training.as_settings(words),
+        "accuracy_untuned": found.after.accuracy,
+    }
     seconds = {**found.seconds, "fine_tuning": history.seconds}
     record = dataclasses.replace(found, after=now, notes=notes, settings=settings, seconds=seconds)
     niwaki.save(Tuned(setup.model.to("cpu"), record, dependencies), out, overwrite=overwrite)
@@ -105,12 +142,17 @@ def finetune(
 
 def _distillation(blueprint: Blueprint, teacher: Path, words: str, device: str) -> Distillation:
     if blueprint.factory is None:
-        raise SettingError("the folder does not name the factory of the unpruned network, so --teacher cannot be used with it")
+        raise SettingError(
+            "the folder does not name the factory of the unpruned network, so --teacher cannot be "
+            "used with it"
+        )
     original = models.build(blueprint.factory, arguments=blueprint.arguments)
     checkpoint.load_weights(original, teacher)
     plan = blueprint.steps[0] if len(blueprint.steps) == 1 else None
     asked = _DISTIL.build(f"distil:{words}")
-    return Distillation(original.to(device), asked.weight, asked.temperature, plan, asked.feature_weight)
+    return Distillation(
+        original.to(device), asked.weight, asked.temperature, plan, asked.feature_weight
+    )
 
 
 _DISTIL: Registry[DistilWords] = Registry("setting")

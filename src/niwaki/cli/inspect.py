@@ -11,8 +11,8 @@ import typer
 from niwaki.cli import options
 from niwaki.cli.console import messages
 from niwaki.cli.setup import Words, set_up
+from niwaki.core.records import write_text_atomic
 from niwaki.graph import outline, trace
-from niwaki.records import write_text_atomic
 from niwaki.report import channels_dot, channels_html
 
 
@@ -23,9 +23,12 @@ def inspect(
     device: options.Device = "cpu",
     dot: Annotated[Path | None, typer.Option(help="write the groups as a Graphviz file")] = None,
     html: Annotated[Path | None, typer.Option(help="write the groups as a page to look at")] = None,
-    json: Annotated[bool, typer.Option("--json", help="print the groups as JSON alone on standard output")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="print the groups as JSON alone on standard output")
+    ] = False,
 ) -> None:
-    """List the groups of channels that can be pruned, what each costs, and what keeps its size and why.
+    """List the groups of channels that can be pruned, what each costs, and what keeps its size and
+    why.
 
     niwaki inspect resnet20 --html channels.html
 

@@ -7,16 +7,30 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Argument(help="a listed name (resnet56, vgg16:classifier=two-layer), package.module:factory")]
-ModelOrFolder = Annotated[str, typer.Argument(help="a listed name, package.module:factory, or a folder that niwaki wrote")]
-Weights = Annotated[Path | None, typer.Option(help="weights file (.safetensors, .pth); never runs code from it")]
-Data = Annotated[str | None, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="a listed name (resnet56, vgg16:classifier=two-layer), package.module:factory"
+    ),
+]
+ModelOrFolder = Annotated[
+    str, typer.Argument(help="a listed name, package.module:factory, or a folder that niwaki wrote")
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="weights file (.safetensors, .pth); never runs code from it")
+]
+Data = Annotated[
+    str | None, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder")
+]
 DataRoot = Annotated[Path | None, typer.Option(help="folder that holds the data set's files")]
 Split = Annotated[str, typer.Option(help="what accuracy is measured on: test, validation or train")]
 BatchSize = Annotated[int, typer.Option(help="images a batch in evaluation", min=1)]
 Limit = Annotated[int | None, typer.Option(help="at most so many images in evaluation", min=1)]
 Calibration = Annotated[
-    int | None, typer.Option(help="training inputs for methods that look at activations, drawn by the seed", min=1)
+    int | None,
+    typer.Option(
+        help="training inputs for methods that look at activations, drawn by the seed", min=1
+    ),
 ]
 InputShape = Annotated[str | None, typer.Option(help="one input without the batch axis: 3,224,224")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")]

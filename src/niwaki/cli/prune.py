@@ -11,14 +11,14 @@ import niwaki
 from niwaki.cli import blocks, options
 from niwaki.cli.console import before_after, messages, results
 from niwaki.cli.setup import Words, set_up
-from niwaki.criteria import Mint
-from niwaki.criteria.given import Given
-from niwaki.errors import SettingError
-from niwaki.prune import Result, default_multiple
-from niwaki.records import check_output
-from niwaki.selection import Budget, Selection
-from niwaki.selection.select import Rounding, Scope
-from niwaki.trim import Trimmed
+from niwaki.core.budget import Budget
+from niwaki.core.errors import SettingError
+from niwaki.core.records import check_output
+from niwaki.methods.given import Given
+from niwaki.methods.mint.criterion import Mint
+from niwaki.pruning._prune import Result, default_multiple
+from niwaki.pruning.allocation import Rounding, Scope, Selection
+from niwaki.pruning.trimming import Trimmed
 
 
 def prune(
@@ -27,7 +27,10 @@ def prune(
     data: options.Data = None,
     data_root: options.DataRoot = None,
     criterion: Annotated[
-        str, typer.Option(help="which units stay: l1, l2, l2-gm, fold, reconstruct, bn-scale, random, mint")
+        str,
+        typer.Option(
+            help="which units stay: l1, l2, l2-gm, fold, reconstruct, bn-scale, random, mint"
+        ),
     ] = "l2",
     scores: blocks.ScoresFile = None,
     granularity: blocks.Granularity = "unit",
@@ -38,27 +41,55 @@ def prune(
     upper_limit: blocks.UpperLimit = None,
     cut_off: blocks.CutOffs = None,
     fed: blocks.Fed = False,
-    ratio: Annotated[float | None, typer.Option(help="share of the channels to remove, in [0, 1)")] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="share of the channels to remove, in [0, 1)")
+    ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="share to remove of channels, params, macs, bytes, memory, or latency=0.5,batch=8,threads=2"),
+        typer.Option(
+            help=(
+                "share to remove of channels, params, macs, bytes, memory, or "
+                "latency=0.5,batch=8,threads=2"
+            )
+        ),
     ] = None,
     compensation: Annotated[
-        str, typer.Option(help="repair: none, merge, match, fold, moments (no data), reconstruct (--calibration), auto")
+        str,
+        typer.Option(
+            help=(
+                "repair: none, merge, match, fold, moments (no data), reconstruct "
+                "(--calibration), auto"
+            )
+        ),
     ] = "auto",
     recovery: Annotated[
-        list[str] | None, typer.Option(help="after the cut, with --calibration: batchnorm, refit, lbfgs; may be repeated")
+        list[str] | None,
+        typer.Option(
+            help="after the cut, with --calibration: batchnorm, refit, lbfgs; may be repeated"
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for plan.json, model.safetensors, record.json")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="prune only layers named like this glob; may be repeated")] = None,
-    skip: Annotated[list[str] | None, typer.Option(help="leave layers named like this glob whole; may be repeated")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for plan.json, model.safetensors, record.json")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="prune only layers named like this glob; may be repeated"),
+    ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(help="leave layers named like this glob whole; may be repeated"),
+    ] = None,
     scope: Annotated[
-        Scope, typer.Option(help="local: one share for all; global: one threshold; cost: on score per cost")
+        Scope,
+        typer.Option(
+            help="local: one share for all; global: one threshold; cost: on score per cost"
+        ),
     ] = "local",
     min_units: Annotated[int, typer.Option(help="units that stay in every group at least")] = 1,
     rounding: Annotated[Rounding, typer.Option(help="of kept counts")] = "round",
     multiple: Annotated[
-        int | None, typer.Option(help="round kept counts to a multiple of this; 8 for latency, else 1", min=1)
+        int | None,
+        typer.Option(help="round kept counts to a multiple of this; 8 for latency, else 1", min=1),
     ] = None,
     calibration: options.Calibration = None,
     split: options.Split = "test",
@@ -68,7 +99,9 @@ def prune(
     device: options.Device = "cpu",
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would go and what it costs; cut nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print what would go and what it costs; cut nothing")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Prune a trained network, repair it, prove the result and measure it.
@@ -80,7 +113,8 @@ def prune(
 
     Only the first convolution of every block of a ResNet-56:
 
-      niwaki prune resnet56:shortcut=projection --weights resnet56.pth --data cifar10 --data-root data
+      niwaki prune resnet56:shortcut=projection --weights resnet56.pth --data cifar10 --data-root
+      data
         --only 'layer*.conv1' --rounding floor --ratio 0.3 --out pruned
 
     Your own network, a third of its parameters gone, one threshold for all layers:
@@ -90,17 +124,22 @@ def prune(
 
     Blocks of weights that no later layer depends on, as MINT has it; then niwaki finetune:
 
-      niwaki prune mnist-mlp --weights mlp.safetensors --data mnist --data-root data --criterion mint --granularity block
-        --groups 50 --samples-per-class 250 --upper-limit 0.97 --only fc2 --budget params=0.96 --out trimmed
+      niwaki prune mnist-mlp --weights mlp.safetensors --data mnist --data-root data --criterion
+      mint --granularity block
+        --groups 50 --samples-per-class 250 --upper-limit 0.97 --only fc2 --budget params=0.96 --out
+        trimmed
 
-    Units repaired by least squares on 512 training images without their labels, then every layer fitted to the original's:
+    Units repaired by least squares on 512 training images without their labels, then every layer
+    fitted to the original's:
 
-      niwaki prune resnet56:shortcut=projection --weights resnet56.pth --data cifar10 --data-root data
+      niwaki prune resnet56:shortcut=projection --weights resnet56.pth --data cifar10 --data-root
+      data
         --ratio 0.5 --calibration 512 --recovery refit --out pruned
 
     Half the time for a batch of 8 on 2 threads, measured; first what that would cut:
 
-      niwaki prune timm:mobilenetv2_100 --weights w.safetensors --budget latency=0.5,batch=8,threads=2 --dry-run
+      niwaki prune timm:mobilenetv2_100 --weights w.safetensors --budget
+      latency=0.5,batch=8,threads=2 --dry-run
     """
     if ratio is not None and budget is not None:
         raise SettingError("--ratio and --budget both say how much to remove; give one of them")
@@ -108,12 +147,28 @@ def prune(
     method = blocks.MintWords(groups, samples_per_class, engine, workers).criterion(criterion)
     blocks.refuse_unheard(granularity, upper_limit, cut_off, fed, dry_run)
     wanted = None if budget is None and ratio is None else share
-    words = blocks.BlockWords(wanted, cut_off, upper_limit, fed, tuple(only or ()), tuple(skip or ()))
+    words = blocks.BlockWords(
+        wanted, cut_off, upper_limit, fed, tuple(only or ()), tuple(skip or ())
+    )
     if granularity == "block":
         words.all()  # what is wrong with it is said before anything is scored
     if out is not None:
         check_output(out, overwrite)
-    setup = set_up(Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed, calibration))
+    setup = set_up(
+        Words(
+            model,
+            weights,
+            data,
+            data_root,
+            split,
+            batch_size,
+            limit,
+            input_shape,
+            device,
+            seed,
+            calibration,
+        )
+    )
     seen = blocks.whole_training_split(setup, method, batch_size)
     known = None if scores is None else blocks.scores_of(scores, setup)
     if known is None and isinstance(method, Mint):
@@ -121,10 +176,18 @@ def prune(
     if granularity == "block":
         trimmed = blocks.trim_blocks(setup, known, words, seed)
         if trimmed is not None:
-            _hand_out(trimmed, out, overwrite, json, f"{model}, {trimmed.params_gone:.2%} of the blocks' weights gone")
+            _hand_out(
+                trimmed,
+                out,
+                overwrite,
+                json,
+                f"{model}, {trimmed.params_gone:.2%} of the blocks' weights gone",
+            )
         return
     if known is not None:
-        method = Given(known.units, known.criterion if scores is None else f"{known.criterion}, from {scores}")
+        method = Given(
+            known.units, known.criterion if scores is None else f"{known.criterion}, from {scores}"
+        )
     if dry_run:
         count = default_multiple(share) if multiple is None else multiple
         chosen = Selection(scope, tuple(only or ()), tuple(skip or ()), min_units, rounding, count)
@@ -164,7 +227,9 @@ def prune(
     _hand_out(result, out, overwrite, json, f"{model}, {share} removed, {name}, {compensation}")
 
 
-def _hand_out(result: Result | Trimmed, out: Path | None, overwrite: bool, json: bool, title: str) -> None:
+def _hand_out(
+    result: Result | Trimmed, out: Path | None, overwrite: bool, json: bool, title: str
+) -> None:
     """Write the network, say what must be said, and print what was measured."""
     if out is not None:
         niwaki.save(result, out, overwrite=overwrite)

@@ -8,19 +8,24 @@ from typing import Annotated
 import typer
 
 from niwaki.cli.console import messages
-from niwaki.errors import OutputError
-from niwaki.records import write_text_atomic
+from niwaki.core.errors import OutputError
+from niwaki.core.records import write_text_atomic
 from niwaki.report import as_csv, as_json, read_runs, report_page
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="folders that niwaki wrote, or folders of such")],
-    out: Annotated[Path, typer.Option(help="the page; the same name with .csv and .json has its numbers")] = Path(
-        "report.html"
-    ),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that exist")] = False,
+    folders: Annotated[
+        list[Path], typer.Argument(help="folders that niwaki wrote, or folders of such")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="the page; the same name with .csv and .json has its numbers")
+    ] = Path("report.html"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace files that exist")
+    ] = False,
 ) -> None:
-    """One self-contained HTML page of all runs in some folders, with their numbers as CSV and JSON beside it.
+    """One self-contained HTML page of all runs in some folders, with their numbers as CSV and JSON
+    beside it.
 
     niwaki report pruned
 
@@ -29,10 +34,14 @@ def report(
     files = [out, out.with_suffix(".csv"), out.with_suffix(".json")]
     for path in files:
         if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists; pass --overwrite to replace it, or name another page")
+            raise OutputError(
+                f"{path} exists; pass --overwrite to replace it, or name another page"
+            )
     runs, left_out = read_runs(folders)
     for text in left_out:
         messages.print(f"left out: {text}", style="yellow", markup=False)
-    for path, text in zip(files, (report_page(runs, left_out), as_csv(runs), as_json(runs)), strict=True):
+    for path, text in zip(
+        files, (report_page(runs, left_out), as_csv(runs), as_json(runs)), strict=True
+    ):
         write_text_atomic(path, text)
     messages.print(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} in {out}", markup=False)

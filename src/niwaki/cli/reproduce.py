@@ -9,24 +9,40 @@ import typer
 
 from niwaki.cli import options
 from niwaki.cli.console import messages, results, table
-from niwaki.papers import RECIPES, Outcome, Places, cells_as_rows
-from niwaki.papers.cell import COLUMNS, as_record
-from niwaki.records import write_text_atomic
+from niwaki.core.records import write_text_atomic
+from niwaki.papers.cell import COLUMNS, Outcome, as_record, cells_as_rows
+from niwaki.papers.recipe import RECIPES, Places
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="neuron-merging, mint, rni; with settings: rni:budget=quick,seed=1")],
+    paper: Annotated[
+        str,
+        typer.Argument(help="neuron-merging, mint, rni; with settings: rni:budget=quick,seed=1"),
+    ],
     data_root: options.DataRoot = None,
     checkpoints: Annotated[
-        Path | None, typer.Option(help="folder of the paper's checkpoints; without it, checkpoints/ beside the data root")
+        Path | None,
+        typer.Option(
+            help="folder of the paper's checkpoints; without it, checkpoints/ beside the data root"
+        ),
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="of papers that train: full (as published) or quick")] = None,
-    work: Annotated[Path | None, typer.Option(help="folder of what is trained; a second call goes on from it")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="experiments to run; may be repeated; without it, all")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="of papers that train: full (as published) or quick")
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="folder of what is trained; a second call goes on from it")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="experiments to run; may be repeated; without it, all")
+    ] = None,
     limit: options.Limit = None,
     device: options.Device = "cpu",
-    out: Annotated[Path | None, typer.Option(help="file for all cells as JSON, with versions and hardware")] = None,
-    json: Annotated[bool, typer.Option("--json", help="print that JSON alone on standard output")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="file for all cells as JSON, with versions and hardware")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="print that JSON alone on standard output")
+    ] = False,
 ) -> None:
     """Run a paper's experiments and print published and measured numbers side by side.
 
@@ -41,13 +57,19 @@ def reproduce(
     recipe = RECIPES.build(paper)
     outcomes: dict[str, Outcome] = {}
     for experiment in recipe.experiments(only):
-        outcome = recipe.run(experiment, Places(data_root, checkpoints, device, limit, work), messages.print)
+        outcome = recipe.run(
+            experiment, Places(data_root, checkpoints, device, limit, work), messages.print
+        )
         outcomes[experiment] = outcome
         if outcome.missing:
-            messages.print(f"{experiment} was not run: {outcome.missing}", style="yellow", markup=False)
+            messages.print(
+                f"{experiment} was not run: {outcome.missing}", style="yellow", markup=False
+            )
             continue
         if not json:
-            results.print(table(f"{experiment}: {outcome.setting}", COLUMNS, cells_as_rows(outcome.cells)))
+            results.print(
+                table(f"{experiment}: {outcome.setting}", COLUMNS, cells_as_rows(outcome.cells))
+            )
     text = as_record(paper, outcomes, limit)
     if out is not None:
         write_text_atomic(out, text)

@@ -10,11 +10,11 @@ import typer
 from niwaki.cli import options
 from niwaki.cli.console import messages
 from niwaki.cli.setup import Words, set_up
-from niwaki.errors import SettingError
+from niwaki.core.errors import SettingError
+from niwaki.core.records import write_text_atomic
 from niwaki.graph import trace
-from niwaki.records import write_text_atomic
+from niwaki.pruning._sensitivity import sensitivity
 from niwaki.report.curves import sensitivity_figure
-from niwaki.sensitivity import sensitivity
 
 
 def sensitivity_command(
@@ -24,9 +24,15 @@ def sensitivity_command(
     data: options.Data = None,
     data_root: options.DataRoot = None,
     criterion: Annotated[str, typer.Option(help="which units stay")] = "l2",
-    compensation: Annotated[str, typer.Option(help="auto, moments, reconstruct; with --accuracy any")] = "auto",
-    ratios: Annotated[str, typer.Option(help="shares of a group's units to remove")] = "0.1,0.3,0.5,0.7,0.9",
-    accuracy: Annotated[bool, typer.Option("--accuracy", help="accuracy on the split of --data, not the residual")] = False,
+    compensation: Annotated[
+        str, typer.Option(help="auto, moments, reconstruct; with --accuracy any")
+    ] = "auto",
+    ratios: Annotated[
+        str, typer.Option(help="shares of a group's units to remove")
+    ] = "0.1,0.3,0.5,0.7,0.9",
+    accuracy: Annotated[
+        bool, typer.Option("--accuracy", help="accuracy on the split of --data, not the residual")
+    ] = False,
     calibration: options.Calibration = None,
     split: options.Split = "validation",
     batch_size: options.BatchSize = 200,
@@ -37,7 +43,8 @@ def sensitivity_command(
 ) -> None:
     """Draw what each group of channels loses, pruned alone, against how much of it goes.
 
-    niwaki sensitivity resnet56 --weights resnet56.pth --data cifar10 --data-root data --calibration 256 --out curves.png
+    niwaki sensitivity resnet56 --weights resnet56.pth --data cifar10 --data-root data --calibration
+    256 --out curves.png
     """
     try:
         shares = [float(part) for part in ratios.split(",")]
@@ -45,7 +52,21 @@ def sensitivity_command(
         raise SettingError(f"--ratios is written 0.1,0.5,0.9; got {ratios!r}") from None
     if accuracy and data is None:
         raise SettingError("--accuracy is measured on a data set; name one with --data")
-    setup = set_up(Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed, calibration))
+    setup = set_up(
+        Words(
+            model,
+            weights,
+            data,
+            data_root,
+            split,
+            batch_size,
+            limit,
+            input_shape,
+            device,
+            seed,
+            calibration,
+        )
+    )
     found = sensitivity(
         trace(setup.model, setup.inputs),
         criterion=criterion,

@@ -1,4 +1,6 @@
-"""What several subcommands need: a model, its data, and inputs to trace it on, out of the user's words."""
+"""What several subcommands need: a model, its data, and inputs to trace it on, out of the user's
+words.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from niwaki import checkpoint, models
 from niwaki import data as data_sets
+from niwaki import io as checkpoint
+from niwaki import models
 from niwaki.cli.console import messages
+from niwaki.core.errors import SettingError
+from niwaki.core.records import Record
 from niwaki.data import Dataset
-from niwaki.errors import SettingError
-from niwaki.evidence import Calibration
-from niwaki.graph import Inputs, record
-from niwaki.records import Record
+from niwaki.methods.base.evidence import Calibration
+from niwaki.running import Inputs, record
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ def set_up(words: Words) -> Setup:
     else:
         if Path(words.model).is_dir() and words.model not in models.available():
             raise SettingError(
-                f"{words.model} is a folder without a plan.json, so niwaki did not write it; name one that it wrote"
+                f"{words.model} is a folder without a plan.json, so niwaki did not write it; name "
+                "one that it wrote"
             )
         factory = _factory_arguments(dataset)
         model = models.build(words.model, **factory)
@@ -96,11 +100,14 @@ def set_up(words: Words) -> Setup:
     if isinstance(inputs, Tensor):
         settings["input_shape"] = list(inputs.shape[1:])
     calibration = _calibration(words, dataset, device)
-    return Setup(model, inputs, _batches(words, dataset, device), settings, record, calibration, dataset)
+    return Setup(
+        model, inputs, _batches(words, dataset, device), settings, record, calibration, dataset
+    )
 
 
 def refuse_misfit(model: nn.Module, inputs: Inputs) -> None:
-    """One sentence where the model cannot be run on these inputs, before anything is measured or trained.
+    """One sentence where the model cannot be run on these inputs, before anything is measured or
+    trained.
 
     Raises:
         TraceError: it cannot; the layer that raises is named.
@@ -109,7 +116,9 @@ def refuse_misfit(model: nn.Module, inputs: Inputs) -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes and prints, of those that accelerate or torchrun launched."""
+    """Whether this is the process that writes and prints, of those that accelerate or torchrun
+    launched.
+    """
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -130,7 +139,9 @@ def usable_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise SettingError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise SettingError(
+            f"device {name!r} cannot be used here: {str(error).splitlines()[0]}"
+        ) from error
     return device
 
 
@@ -141,20 +152,31 @@ def _factory_arguments(dataset: Dataset | None) -> dict[str, Any]:
     return {"classes": dataset.classes, "in_channels": channels, "image_size": height}
 
 
-def _inputs(words: Words, dataset: Dataset | None, model: nn.Module, device: torch.device) -> Inputs:
-    """Two inputs: real ones where there is data, else what the model says of its own, or noise of the stated shape."""
+def _inputs(
+    words: Words, dataset: Dataset | None, model: nn.Module, device: torch.device
+) -> Inputs:
+    """Two inputs: real ones where there is data, else what the model says of its own, or noise of
+    the stated shape.
+    """
     if words.input_shape:
         try:
             shape = [int(size) for size in words.input_shape.split(",")]
         except ValueError:
-            raise SettingError(f"--input-shape is written 3,224,224 (no batch axis); got {words.input_shape!r}") from None
+            raise SettingError(
+                f"--input-shape is written 3,224,224 (no batch axis); got {words.input_shape!r}"
+            ) from None
         if dataset is not None and tuple(shape) != tuple(dataset.input_shape):
             theirs = ",".join(map(str, dataset.input_shape))
-            raise SettingError(f"--input-shape {words.input_shape}, but the inputs of {words.data} are {theirs}; leave it out")
+            raise SettingError(
+                f"--input-shape {words.input_shape}, but the inputs of {words.data} are {theirs}; "
+                "leave it out"
+            )
         return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     if dataset is not None:
         return next(iter(dataset.split(words.split).batches(2)))[0].to(device)
-    inputs: Inputs = tree_map_only(Tensor, lambda tensor: tensor.to(device), models.example_inputs(model))
+    inputs: Inputs = tree_map_only(
+        Tensor, lambda tensor: tensor.to(device), models.example_inputs(model)
+    )
     return inputs
 
 
@@ -168,16 +190,26 @@ def _batches(
 
 
 def _calibration(words: Words, dataset: Dataset | None, device: torch.device) -> Calibration | None:
-    """A random subset of the training split, the same for the same seed; never of the split that accuracy is measured on."""
+    """A random subset of the training split, the same for the same seed; never of the split that
+    accuracy is measured on.
+    """
     if words.calibration is None:
         return None
     if dataset is None:
-        raise SettingError("--calibration takes its inputs from the training split of --data; name a data set")
+        raise SettingError(
+            "--calibration takes its inputs from the training split of --data; name a data set"
+        )
     if words.split == "train":
-        raise SettingError("--calibration draws from the training split, so that accuracy is measured on another: --split test")
+        raise SettingError(
+            "--calibration draws from the training split, so that accuracy is measured on "
+            "another: --split test"
+        )
     train = dataset.split("train")
     if words.calibration > len(train):
-        raise SettingError(f"--calibration {words.calibration}: the training split of {words.data} has {len(train)} inputs")
+        raise SettingError(
+            f"--calibration {words.calibration}: the training split of {words.data} has "
+            f"{len(train)} inputs"
+        )
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(words.seed))
     chosen = train.take(order[: words.calibration]).to(device)
     return Calibration.labelled(lambda: chosen.batches(words.batch_size))

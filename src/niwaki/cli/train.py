@@ -10,24 +10,33 @@ from safetensors.torch import save
 
 from niwaki import data as data_sets
 from niwaki import models
-from niwaki.checkpoint import WEIGHTS
 from niwaki.cli import options, training
 from niwaki.cli.console import before_after, messages, results
 from niwaki.cli.setup import is_first_process, refuse_misfit, usable_device
 from niwaki.cli.training import Parts, TrainWords, run_training
+from niwaki.core.records import Record, write_bytes_atomic, write_text_atomic
 from niwaki.graph import trace
+from niwaki.io.manifest import WEIGHTS
 from niwaki.measure import snapshot
-from niwaki.records import Record, write_bytes_atomic, write_text_atomic
-from niwaki.sparsity import PENALTIES, RNI, fold_sigmoid_batchnorm, parameter_groups, with_sigmoid_batchnorm
+from niwaki.methods.base.penalty import PENALTIES
+from niwaki.methods.rni.convert import fold_sigmoid_batchnorm, with_sigmoid_batchnorm
+from niwaki.methods.rni.parameters import parameter_groups
+from niwaki.methods.rni.penalty import RNI
 
 
 def train(
     model: options.Model,
-    data: Annotated[str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder")],
+    data: Annotated[
+        str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder")
+    ],
     out: training.Out,
     data_root: options.DataRoot = None,
-    sparsity: Annotated[str | None, typer.Option(help="a penalty: rni:reg=1e-3,b=3, l1:reg=1e-4, group-lasso")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="penalise only layers named like this glob; repeatable")] = None,
+    sparsity: Annotated[
+        str | None, typer.Option(help="a penalty: rni:reg=1e-3,b=3, l1:reg=1e-4, group-lasso")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="penalise only layers named like this glob; repeatable")
+    ] = None,
     epochs: training.Epochs = 160,
     lr: training.Lr = 0.1,
     batch_size: training.TrainBatch = 64,
@@ -46,13 +55,14 @@ def train(
 ) -> None:
     """Train a network from scratch, with a penalty that makes it sparse if one is named.
 
-    OUT/model.safetensors holds the best epoch by the validation split, for --weights; Sigmoid BatchNorm, which rni trains
-    with, is folded into plain BatchNorm there.
+    OUT/model.safetensors holds the best epoch by the validation split, for --weights; Sigmoid
+    BatchNorm, which rni trains with, is folded into plain BatchNorm there.
 
       niwaki train vgg16 --data cifar10 --data-root data --sparsity rni:reg=1e-3,b=3 --out runs/rni
 
       niwaki prune vgg16 --weights runs/rni/model.safetensors --data cifar10 --data-root data
-        --criterion bn-scale --scope global --min-units 3 --ratio 0.9 --compensation none --out pruned
+        --criterion bn-scale --scope global --min-units 3 --ratio 0.9 --compensation none --out
+        pruned
 
       niwaki finetune pruned --data cifar10 --data-root data --out tuned
     """
@@ -83,12 +93,27 @@ def train(
     if not is_first_process():
         return
     plain = fold_sigmoid_batchnorm(network)
-    write_bytes_atomic(out / WEIGHTS, save({name: t.detach().cpu().contiguous() for name, t in plain.state_dict().items()}))
+    write_bytes_atomic(
+        out / WEIGHTS,
+        save({name: t.detach().cpu().contiguous() for name, t in plain.state_dict().items()}),
+    )
     test = dataset.split("test").to(place)
     (now,) = snapshot([plain.eval()], inputs, lambda: test.batches(200))
-    settings = {"model": model, "data": data, "sparsity": sparsity, "training": training.as_settings(words)}
-    notes = (*history.notes, *([history.stopped] if history.stopped else []), f"kept epoch {history.best_epoch}")
+    settings = {
+        "model": model,
+        "data": data,
+        "sparsity": sparsity,
+        "training": training.as_settings(words),
+    }
+    notes = (
+        *history.notes,
+        *([history.stopped] if history.stopped else []),
+        f"kept epoch {history.best_epoch}",
+    )
     record = Record(now, now, settings, seed, {"training": history.seconds}, notes)
     write_text_atomic(out / "record.json", record.to_json())
     results.print(before_after(record, f"{model}, trained on {data}"))
-    messages.print(f"written to {out}; prune it with niwaki prune {model} --weights {out / WEIGHTS}", markup=False)
+    messages.print(
+        f"written to {out}; prune it with niwaki prune {model} --weights {out / WEIGHTS}",
+        markup=False,
+    )

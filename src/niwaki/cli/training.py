@@ -11,31 +11,62 @@ from typing import Annotated, Any
 import typer
 from torch import nn
 
+from niwaki.core.errors import SettingError
+from niwaki.core.registry import Registry
 from niwaki.data import Dataset
-from niwaki.errors import SettingError
 from niwaki.measure import evaluate
-from niwaki.methods import Registry
-from niwaki.training import Augment, Distillation, Feed, FeedSettings, History, RunFolder, TrainSettings, fit
-from niwaki.training.fit import ParameterGroups
+from niwaki.training import (
+    Augment,
+    Distillation,
+    Feed,
+    FeedSettings,
+    History,
+    RunFolder,
+    TrainSettings,
+    fit,
+)
+from niwaki.training._fit import ParameterGroups
 from niwaki.training.loop import Penalty
 
-Out = Annotated[Path, typer.Option(help="folder of the run: checkpoint, best weights, history, TensorBoard events")]
+Out = Annotated[
+    Path,
+    typer.Option(help="folder of the run: checkpoint, best weights, history, TensorBoard events"),
+]
 Epochs = Annotated[int, typer.Option(help="passes over the training split", min=1)]
 Lr = Annotated[float, typer.Option(help="highest learning rate")]
 TrainBatch = Annotated[int, typer.Option(help="images a step, of all processes together", min=1)]
 Schedule = Annotated[str, typer.Option(help="constant, cosine, multistep, one-cycle")]
-WeightDecay = Annotated[float, typer.Option(help="of weights; biases and normalisation do not decay")]
+WeightDecay = Annotated[
+    float, typer.Option(help="of weights; biases and normalisation do not decay")
+]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="more of the training's settings: precision=bf16, ema=0.999, patience=10, label_smoothing=0.1"),
+    typer.Option(
+        "--set",
+        help=(
+            "more of the training's settings: precision=bf16, ema=0.999, patience=10, "
+            "label_smoothing=0.1"
+        ),
+    ),
 ]
-AugmentWords = Annotated[str, typer.Option(help="none, or pad=4,border=zero,flip=true; crop=0.08 for random-resized crops")]
-Missing = Annotated[str, typer.Option(help="a file that cannot be read any more: refuse, or skip and count")]
+AugmentWords = Annotated[
+    str,
+    typer.Option(help="none, or pad=4,border=zero,flip=true; crop=0.08 for random-resized crops"),
+]
+Missing = Annotated[
+    str, typer.Option(help="a file that cannot be read any more: refuse, or skip and count")
+]
 Workers = Annotated[int, typer.Option(help="processes that read image files ahead", min=0)]
-Trackers = Annotated[list[str] | None, typer.Option("--tracker", help="tensorboard, wandb, mlflow, …; none for none")]
-Resume = Annotated[bool, typer.Option("--resume", help="go on with the run in the folder, if there is one")]
+Trackers = Annotated[
+    list[str] | None, typer.Option("--tracker", help="tensorboard, wandb, mlflow, …; none for none")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="go on with the run in the folder, if there is one")
+]
 Every = Annotated[float, typer.Option(help="seconds between saves")]
-TrainLimit = Annotated[int | None, typer.Option(help="train on the first so many images only", min=1)]
+TrainLimit = Annotated[
+    int | None, typer.Option(help="train on the first so many images only", min=1)
+]
 
 _SETTINGS: Registry[Any] = Registry("setting")
 _SETTINGS.register("training")(TrainSettings)
@@ -65,11 +96,17 @@ class TrainWords:
     @property
     def settings(self) -> TrainSettings:
         """The loop's settings."""
-        stated = {"epochs": self.epochs, "lr": self.lr, "schedule": self.schedule, "weight_decay": self.weight_decay}
+        stated = {
+            "epochs": self.epochs,
+            "lr": self.lr,
+            "schedule": self.schedule,
+            "weight_decay": self.weight_decay,
+        }
         for word in self.more:
             if word.partition("=")[0].strip() in stated:
                 raise SettingError(
-                    f"--set {word!r} has an option of its own; write --{word.replace('_', '-').replace('=', ' ')}"
+                    f"--set {word!r} has an option of its own; write "
+                    f"--{word.replace('_', '-').replace('=', ' ')}"
                 )
         words = [f"{key}={value}" for key, value in {**stated, "seed": self.seed}.items()]
         settings: TrainSettings = _SETTINGS.build(f"training:{','.join([*words, *self.more])}")

@@ -1,6 +1,8 @@
-"""Data sets by name: `load("cifar10:normalize=half", root)` gives train, validation and test splits.
+"""Data sets by name: `load("cifar10:normalize=half", root)` gives train, validation and test
+splits.
 
-Images are held as one uint8 tensor and normalised a batch at a time. A split is read when it is asked for, and nothing
+Images are held as one uint8 tensor and normalised a batch at a time. A split is read when it is
+asked for, and nothing
 is ever chosen on the test split: validation is carved from train.
 """
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from niwaki.errors import DataError
+from niwaki.core.errors import DataError
 
 
 class Arrays(NamedTuple):
@@ -43,16 +43,24 @@ def checked(arrays: Arrays, classes: int, input_shape: tuple[int, int, int], whe
     """The same arrays, if they are what the data set promises.
 
     Raises:
-        DataError: images and labels differ in number, images are of another shape, or a label is out of range.
+        DataError: images and labels differ in number, images are of another shape, or a label is
+            out of range.
     """
     images, labels = arrays
     if len(images) != len(labels):
-        raise DataError(f"{where}: {len(images)} images but {len(labels)} labels; the files do not belong together")
+        raise DataError(
+            f"{where}: {len(images)} images but {len(labels)} labels; the files do not belong "
+            "together"
+        )
     if not len(labels):
         raise DataError(f"{where}: no images in it")
     if tuple(images.shape[1:]) != input_shape:
-        raise DataError(f"{where}: images of shape {tuple(images.shape[1:])}; expected {input_shape}")
+        raise DataError(
+            f"{where}: images of shape {tuple(images.shape[1:])}; expected {input_shape}"
+        )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
-        raise DataError(f"{where}: labels from {low} to {high}; this data set has classes 0 to {classes - 1}")
+        raise DataError(
+            f"{where}: labels from {low} to {high}; this data set has classes 0 to {classes - 1}"
+        )
     return arrays

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from niwaki.core.errors import DataError, UnknownNameError
 from niwaki.data.split import Normalization, Split
-from niwaki.errors import DataError, UnknownNameError
 
 SPLITS = ("train", "validation", "test")
 SEED = 20_25  # of every carved split: the same images for everyone, always
@@ -19,7 +19,8 @@ SEED = 20_25  # of every carved split: the same images for everyone, always
 class Dataset:
     """`split("train")`, `split("validation")` and `split("test")` of one kind of image.
 
-    `input_shape` is (channels, height, width); `mean` and `std` are one number a channel, for pixels in [0, 1].
+    `input_shape` is (channels, height, width); `mean` and `std` are one number a channel, for
+    pixels in [0, 1].
     """
 
     name: str
@@ -41,7 +42,8 @@ class Dataset:
         return self.normalization.std
 
     def split(self, name: str) -> Split:
-        """The split called `name`; the first call reads and decodes it, later ones return the same object.
+        """The split called `name`; the first call reads and decodes it, later ones return the same
+        object.
 
         Raises:
             UnknownNameError: not one of train, validation, test.
@@ -58,9 +60,14 @@ class Dataset:
 
 
 def carve(split: Split, share: float, names: tuple[str, str]) -> dict[str, Split]:
-    """Cut `split` in two: `names[1]` gets `share` of every class, chosen by a fixed seed, `names[0]` the rest."""
+    """Cut `split` in two: `names[1]` gets `share` of every class, chosen by a fixed seed,
+    `names[0]` the rest.
+    """
     chosen = _stratified(split.labels, share)
-    return {names[0]: split.take((~chosen).nonzero().flatten()), names[1]: split.take(chosen.nonzero().flatten())}
+    return {
+        names[0]: split.take((~chosen).nonzero().flatten()),
+        names[1]: split.take(chosen.nonzero().flatten()),
+    }
 
 
 def _stratified(labels: Tensor, share: float) -> Tensor:  # (n,) int64 -> (n,) bool

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from niwaki.core.errors import MissingExtraError
 from niwaki.data.arrays import Arrays
-from niwaki.errors import MissingExtraError
 
 BRIGHTEST = 16  # the library counts brightness from 0 to 16
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from niwaki.core.errors import DataError, MissingExtraError
 from niwaki.data.arrays import Arrays
 from niwaki.data.parquet import decode
-from niwaki.errors import DataError, MissingExtraError
 
 
 def fetch(name: str, hub_name: str, split: str, label: str, channels: int) -> Arrays:
-    """The split "train" or "test" of `hub_name`; the `datasets` library keeps the files for the next time.
+    """The split "train" or "test" of `hub_name`; the `datasets` library keeps the files for the
+    next time.
 
     Raises:
         DataError: it cannot be fetched.
@@ -20,10 +21,15 @@ def fetch(name: str, hub_name: str, split: str, label: str, channels: int) -> Ar
         raise MissingExtraError("datasets", "data") from error
     try:
         fetched = datasets.load_dataset(hub_name, split=split)
-        table = fetched.with_format("arrow")[:]  # images stay encoded; decode() is faster than the library
-    except Exception as error:  # the network, the hub and the library's cache each fail in their own ways
+        table = fetched.with_format("arrow")[
+            :
+        ]  # images stay encoded; decode() is faster than the library
+    except (
+        Exception
+    ) as error:  # the network, the hub and the library's cache each fail in their own ways
         raise DataError(
-            f"cannot fetch {name} from huggingface.co/datasets/{hub_name} ({type(error).__name__}: {error}); "
+            f"cannot fetch {name} from huggingface.co/datasets/{hub_name} "
+            f"({type(error).__name__}: {error}); "
             "where there is no network, download its files elsewhere and give their folder as root"
         ) from error
     return decode(table, label, channels, f"huggingface.co/datasets/{hub_name}")

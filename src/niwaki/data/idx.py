@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from niwaki.core.errors import DataError
 from niwaki.data.arrays import Arrays
-from niwaki.errors import DataError
 
 PREFIXES = {"train": "train", "test": "t10k"}
 UNSIGNED_BYTES = 0x08  # the only type of number that these data sets use
@@ -52,12 +52,19 @@ def _either(folder: Path, name: str) -> Path | None:
 def _read(path: Path, axes: int) -> Tensor:  # -> uint8, with so many axes
     content = _content(path)
     header = 4 * (1 + axes)
-    # two zero bytes, the type of number, the number of axes; then each axis's size, most significant byte first
+    # two zero bytes, the type of number, the number of axes; then each axis's size, most
+    # significant byte first
     if len(content) < header or content[:4] != bytes((0, 0, UNSIGNED_BYTES, axes)):
-        raise DataError(f"{path} is not an IDX file of bytes with {axes} axes (it starts with {content[:4].hex(' ')})")
+        raise DataError(
+            f"{path} is not an IDX file of bytes with {axes} axes (it starts with "
+            f"{content[:4].hex(' ')})"
+        )
     shape = struct.unpack(f">{axes}I", content[4:header])
     if len(content) - header != math.prod(shape):
-        raise DataError(f"{path} promises {math.prod(shape)} bytes but holds {len(content) - header}; download it again")
+        raise DataError(
+            f"{path} promises {math.prod(shape)} bytes but holds {len(content) - header}; "
+            "download it again"
+        )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy())
 
 

@@ -1,4 +1,6 @@
-"""A folder of images: root/{train, val | validation, test}/class/image, read when a batch needs them."""
+"""A folder of images: root/{train, val | validation, test}/class/image, read when a batch needs
+them.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from niwaki.core.errors import DataError, MissingExtraError
 from niwaki.data.dataset import carve
 from niwaki.data.split import Normalization, Split, StreamedSplit
-from niwaki.errors import DataError, MissingExtraError
 
 FOLDERS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
@@ -29,15 +31,24 @@ def class_names(root: Path) -> list[str]:
         names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder else []
         if names:
             return names
-    raise DataError(f"{root} has no train/, val/ or test/ with one folder a class in it; give such a folder as root")
+    raise DataError(
+        f"{root} has no train/, val/ or test/ with one folder a class in it; give such a folder "
+        "as root"
+    )
 
 
 def read(
-    root: Path, classes: list[str], image_size: int, normalization: Normalization, validation: float, name: str
+    root: Path,
+    classes: list[str],
+    image_size: int,
+    normalization: Normalization,
+    validation: float,
+    name: str,
 ) -> dict[str, Split]:
     """The split `name`, and train with it where validation is carved from train.
 
-    Where only one of val/ and test/ is there, it is the test split, and validation is carved from train.
+    Where only one of val/ and test/ is there, it is the test split, and validation is carved from
+    train.
     """
     read_image = functools.partial(_read_image, size=image_size)
 
@@ -64,11 +75,15 @@ def _folder(root: Path, split: str) -> Path | None:
 def _scan(folder: Path, classes: list[str]) -> tuple[list[Path], Tensor]:
     unknown = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(classes))
     if unknown:
-        raise DataError(f"{folder} has classes that the other splits have not: {', '.join(unknown[:5])}")
+        raise DataError(
+            f"{folder} has classes that the other splits have not: {', '.join(unknown[:5])}"
+        )
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        found = sorted(
+            path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES
+        )
         files += found
         labels += [label] * len(found)
     return files, torch.tensor(labels, dtype=torch.int64)

@@ -8,21 +8,22 @@ import functools
 from pathlib import Path
 from typing import ClassVar
 
+from niwaki.core.errors import DataError, SettingError
+from niwaki.core.registry import Registry
 from niwaki.data import hub
 from niwaki.data.arrays import Arrays, Layout, checked
 from niwaki.data.dataset import Dataset, carve
 from niwaki.data.folders import candidates
 from niwaki.data.split import HeldSplit, Normalization, Split
-from niwaki.errors import DataError, SettingError
-from niwaki.methods import Registry
 
 
 @dataclasses.dataclass(frozen=True)
 class Source(abc.ABC):
     """A data set's settings.
 
-    `normalize` is "none" (pixels / 255), "half" ((pixels / 255 - 0.5) / 0.5) or one of the data set's own `statistics`;
-    `validation` is the share of every class that is taken from train for validation.
+    `normalize` is "none" (pixels / 255), "half" ((pixels / 255 - 0.5) / 0.5) or one of the data
+    set's own `statistics`; `validation` is the share of every class that is taken from train for
+    validation.
     """
 
     statistics: ClassVar[dict[str, Normalization]]
@@ -33,7 +34,9 @@ class Source(abc.ABC):
     def __post_init__(self) -> None:
         options = {"none", "half", *self.statistics}
         if self.normalize not in options:
-            raise SettingError(f"normalize is one of {', '.join(sorted(options))}; got {self.normalize!r}")
+            raise SettingError(
+                f"normalize is one of {', '.join(sorted(options))}; got {self.normalize!r}"
+            )
         if not 0 <= self.validation < 1:
             raise SettingError(f"validation is a share in [0, 1); got {self.validation}")
 
@@ -82,7 +85,11 @@ class FileSource(Source):
         part = "test" if name == "test" else "train"
         images, labels = self._arrays(root, part)
         split = HeldSplit(images, labels, self.normalization)
-        return {"test": split} if name == "test" else carve(split, self.validation, ("train", "validation"))
+        return (
+            {"test": split}
+            if name == "test"
+            else carve(split, self.validation, ("train", "validation"))
+        )
 
     def _arrays(self, root: Path | None, part: str) -> Arrays:
         facts = self.facts
@@ -109,6 +116,11 @@ class FileSource(Source):
         return candidates(root, self.facts.name, others)
 
     def _nowhere(self, root: Path, *parts: str) -> DataError:
-        wanted = "; or ".join(layout.wanted(part) for part in parts for layout in self.facts.layouts)
+        wanted = "; or ".join(
+            layout.wanted(part) for part in parts for layout in self.facts.layouts
+        )
         looked = ", ".join(map(str, self._candidates(root)))
-        return DataError(f"no {' or '.join(parts)} files of {self.facts.name} found: looked for {wanted}; in {looked}")
+        return DataError(
+            f"no {' or '.join(parts)} files of {self.facts.name} found: looked for {wanted}; in "
+            f"{looked}"
+        )

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from niwaki.errors import SettingError
+from niwaki.core.errors import SettingError
 
 SplitT = TypeVar("SplitT", bound="Split")
 
@@ -54,7 +54,9 @@ class Split(abc.ABC):
 
     @abc.abstractmethod
     def pixels(self, indices: Tensor) -> Tensor:
-        """The images at `indices` (n,): (n, channels, height, width) uint8, on the split's device."""
+        """The images at `indices` (n,): (n, channels, height, width) uint8, on the split's
+        device.
+        """
 
     @abc.abstractmethod
     def take(self: SplitT, indices: Tensor) -> SplitT:
@@ -74,7 +76,8 @@ class Split(abc.ABC):
         generator: torch.Generator | None = None,
         limit: int | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs of images (b, channels, height, width), float32 and normalised, and labels (b,), int64.
+        """Pairs of images (b, channels, height, width), float32 and normalised, and labels (b,),
+        int64.
 
         Args:
             batch_size: images in every batch but perhaps the last.
@@ -125,10 +128,16 @@ class HeldSplit(Split):
 
 
 class StreamedSplit(Split):
-    """Images in files, read when a batch needs them: `read` makes (channels, height, width) uint8 of a path."""
+    """Images in files, read when a batch needs them: `read` makes (channels, height, width) uint8
+    of a path.
+    """
 
     def __init__(
-        self, files: Sequence[Path], labels: Tensor, normalization: Normalization, read: Callable[[Path], Tensor]
+        self,
+        files: Sequence[Path],
+        labels: Tensor,
+        normalization: Normalization,
+        read: Callable[[Path], Tensor],
     ) -> None:
         super().__init__(labels, normalization)
         self.files = files

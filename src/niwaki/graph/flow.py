@@ -1,4 +1,6 @@
-"""How the units of a group are computed: their writers, and what happens to them on the way to where they are read."""
+"""How the units of a group are computed: their writers, and what happens to them on the way to
+where they are read.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,18 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from niwaki.graph.inference import Inference, Kind, Norm
-from niwaki.graph.tape import Op, Ref
 from niwaki.graph.terms import Term, Var, leaves
 from niwaki.graph.types import Normaliser, Role, Slice, Writer
+from niwaki.running import Op, Ref
 
 Slices = Mapping[tuple[str, int], Slice]
 
 
 @dataclass(frozen=True, eq=False)
 class _Draft:
-    """A writer in the making; it is open until its units meet anything but a bias or a normalisation."""
+    """A writer in the making; it is open until its units meet anything but a bias or a
+    normalisation.
+    """
 
     layer: str
     weights: tuple[Slice, ...]
@@ -26,7 +30,11 @@ class _Draft:
     @property
     def identity(self) -> tuple[object, ...]:
         """A layer that is called twice is one writer."""
-        return (*(piece.tensor for piece in self.weights), self.bias, self.norm and self.norm.mean.tensor)
+        return (
+            *(piece.tensor for piece in self.weights),
+            self.bias,
+            self.norm and self.norm.mean.tensor,
+        )
 
 
 @dataclass
@@ -47,21 +55,30 @@ class _Walk:
     def finish(self, draft: _Draft | None) -> None:
         """The units are used in the form that they have now."""
         if draft is not None:
-            self.writers[draft.identity] = Writer(draft.layer, draft.weights, draft.bias, draft.norm)
+            self.writers[draft.identity] = Writer(
+                draft.layer, draft.weights, draft.bias, draft.norm
+            )
 
 
-def follow(state: Inference, var: Var, operators: Sequence[int], slices: Slices) -> tuple[tuple[Writer, ...], str | None]:
+def follow(
+    state: Inference, var: Var, operators: Sequence[int], slices: Slices
+) -> tuple[tuple[Writer, ...], str | None]:
     """Walk a variable through the operators that touch it.
 
     Returns:
-        its writers, and why a multiple of a unit does not stay that multiple until it is read (None where it does).
+        its writers, and why a multiple of a unit does not stay that multiple until it is read (None
+        where it does).
     """
     walk = _Walk(state, var, slices)
     norms = {norm.position: norm for norm in state.norms}
     for position in operators:
         op = state.tape.ops[position]
         outs = [ref for ref in op.outputs if ref is not None and walk.carries(ref)]
-        before = [walk.open.get(ref) for ref in op.tensors if ref not in state.origins and walk.carries(ref)]
+        before = [
+            walk.open.get(ref)
+            for ref in op.tensors
+            if ref not in state.origins and walk.carries(ref)
+        ]
         draft = _extended(walk, position, op, norms.get(position), before) if outs else None
         if draft is None:
             for old in before:
@@ -73,14 +90,21 @@ def follow(state: Inference, var: Var, operators: Sequence[int], slices: Slices)
     if len(layers) > 1:
         walk.hinder("written by several layers: " + ", ".join(layers))
     elif len(writers) > 1:
-        walk.hinder(f"what {layers[0]} writes is read in several forms, with and without a bias or normalisation")
+        walk.hinder(
+            f"what {layers[0]} writes is read in several forms, with and without a bias or "
+            "normalisation"
+        )
     if not writers:
         walk.hinder("no layer computes it from weights")
     return writers, walk.obstacle
 
 
-def _extended(walk: _Walk, position: int, op: Op, norm: Norm | None, before: Sequence[_Draft | None]) -> _Draft | None:
-    """The writer with what this operator adds to it; None where the operator uses the units, or none is open."""
+def _extended(
+    walk: _Walk, position: int, op: Op, norm: Norm | None, before: Sequence[_Draft | None]
+) -> _Draft | None:
+    """The writer with what this operator adds to it; None where the operator uses the units, or
+    none is open.
+    """
     kind, draft = walk.state.kinds[position], before[0] if len(before) == 1 else None
     if draft is None:
         return None
@@ -88,7 +112,9 @@ def _extended(walk: _Walk, position: int, op: Op, norm: Norm | None, before: Seq
         bias = _parameter(walk, op)
         return replace(draft, bias=bias) if bias else None
     if norm is not None and not draft.norm:
-        if not all(_one_a_unit(walk, piece) for piece in (walk.slices[norm.mean, 0], draft.bias) if piece):
+        if not all(
+            _one_a_unit(walk, piece) for piece in (walk.slices[norm.mean, 0], draft.bias) if piece
+        ):
             return None
         return replace(draft, norm=_normaliser(walk, norm))
     return draft if kind is Kind.VIEW else None
@@ -121,7 +147,9 @@ def _passes_through(walk: _Walk, position: int, op: Op) -> bool:
         if not isinstance(ref, Ref) or ref in walk.state.origins:
             continue
         for axis, term in enumerate(walk.state.axes[ref]):
-            summed: list[Term] = [read.term for read in reads if (read.slot, read.axis) == (slot, axis)]
+            summed: list[Term] = [
+                read.term for read in reads if (read.slot, read.axis) == (slot, axis)
+            ]
             within = [var for var in leaves(term) if var is walk.var]
             if len(within) > sum(var is walk.var for part in summed for var in leaves(part)):
                 return True
@@ -129,13 +157,17 @@ def _passes_through(walk: _Walk, position: int, op: Op) -> bool:
 
 
 def _write(walk: _Walk, op: Op) -> _Draft | None:
-    """A product that puts the variable out: its operands made of parameters are the writer's weight and bias."""
+    """A product that puts the variable out: its operands made of parameters are the writer's weight
+    and bias.
+    """
     weights: list[Slice] = []
     bias: Slice | None = None
     for ref in op.tensors:
         if ref in walk.state.origins:
             if not walk.state.origins[ref].pure:
-                walk.hinder(f"written through a computed weight by {op.name} in {op.layer or 'the model'}")
+                walk.hinder(
+                    f"written through a computed weight by {op.name} in {op.layer or 'the model'}"
+                )
             found = _producers(walk, ref)
             if len(walk.state.shape(ref)) > 1:
                 weights += found
@@ -149,11 +181,17 @@ def _write(walk: _Walk, op: Op) -> _Draft | None:
 
 def _producers(walk: _Walk, ref: Ref) -> list[Slice]:
     names = walk.state.origins[ref].names
-    return [piece for (name, _), piece in walk.slices.items() if name in names and piece.role is Role.PRODUCER]
+    return [
+        piece
+        for (name, _), piece in walk.slices.items()
+        if name in names and piece.role is Role.PRODUCER
+    ]
 
 
 def _parameter(walk: _Walk, op: Op) -> Slice | None:
-    """The slice of the parameter that an operator adds; None where what it adds is computed, or has no axis of units."""
+    """The slice of the parameter that an operator adds; None where what it adds is computed, or has
+    no axis of units.
+    """
     origins = [walk.state.origins[ref] for ref in op.tensors if ref in walk.state.origins]
     names = {name for origin in origins if origin.pure for name in origin.names}
     return next((piece for (name, _), piece in walk.slices.items() if name in names), None)

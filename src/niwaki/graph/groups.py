@@ -1,4 +1,6 @@
-"""From terms to groups: every free variable that occurs in a parameter is one, its occurrences are the slices."""
+"""From terms to groups: every free variable that occurs in a parameter is one, its occurrences are
+the slices.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,22 @@ from dataclasses import dataclass, field
 
 from niwaki.graph.flow import follow
 from niwaki.graph.inference import Inference, Read
-from niwaki.graph.tape import Ref
 from niwaki.graph.terms import Var, leaves, positions
 from niwaki.graph.types import Frozen, Group, Role, Scale, Slice
+from niwaki.running import Ref
 
 
 def layer_of(tensor: str) -> str:
-    """The layer that a tensor's name belongs to: all but its last part (a bare parameter names itself).
+    """The layer that a tensor's name belongs to: all but its last part (a bare parameter names
+    itself).
 
     What a parametrisation (weight_norm) makes a weight of belongs to the layer of that weight.
     """
-    tensor = tensor.replace("parametrizations.", "", 1).rpartition(".")[0] if "parametrizations." in tensor else tensor
+    tensor = (
+        tensor.replace("parametrizations.", "", 1).rpartition(".")[0]
+        if "parametrizations." in tensor
+        else tensor
+    )
     return tensor.rpartition(".")[0] or tensor
 
 
@@ -49,7 +56,10 @@ def build_groups(state: Inference) -> tuple[tuple[Group, ...], dict[str, Var], t
 def _collect(state: Inference) -> dict[Var, _Uses]:
     """One walk over the tape that notes every variable where it is seen."""
     # dicts for ordered sets: groups come out in the same order in every run
-    leaf_sets = {ref: dict.fromkeys(var for term in terms for var in leaves(term)) for ref, terms in state.axes.items()}
+    leaf_sets = {
+        ref: dict.fromkeys(var for term in terms for var in leaves(term))
+        for ref, terms in state.axes.items()
+    }
     reads: dict[int, list[Read]] = defaultdict(list)
     for read in state.reads:
         reads[read.position].append(read)
@@ -62,12 +72,24 @@ def _collect(state: Inference) -> dict[Var, _Uses]:
             for var in dict.fromkeys(leaves(read.term)):
                 uses[var].reads.append(read)
         if any(out in state.origins for out in op.outputs):
-            continue  # parameters among themselves: what is made of them gets a role where it meets an activation
-        summed = {var for read in reads[position] if read.weight is not None for var in leaves(read.term)}
-        carried = _union(leaf_sets[ref] for ref in op.tensors if ref not in state.origins).keys() - summed
+            # parameters among themselves: what is made of them gets a role where it meets an
+            # activation
+            continue
+        summed = {
+            var for read in reads[position] if read.weight is not None for var in leaves(read.term)
+        }
+        carried = (
+            _union(leaf_sets[ref] for ref in op.tensors if ref not in state.origins).keys() - summed
+        )
         for ref in op.tensors:
             if ref in state.origins:
-                _note_roles(state, ref, [read for read in reads[position] if read.weight == ref], carried, uses)
+                _note_roles(
+                    state,
+                    ref,
+                    [read for read in reads[position] if read.weight == ref],
+                    carried,
+                    uses,
+                )
     return uses
 
 
@@ -75,7 +97,9 @@ def _union(sets: Iterable[dict[Var, None]]) -> dict[Var, None]:
     return {var: None for members in sets for var in members}
 
 
-def _note_roles(state: Inference, ref: Ref, reads: list[Read], carried: Set[Var], uses: dict[Var, _Uses]) -> None:
+def _note_roles(
+    state: Inference, ref: Ref, reads: list[Read], carried: Set[Var], uses: dict[Var, _Uses]
+) -> None:
     """The roles of an operand that is made of parameters, noted at the axes of these."""
     consumed = {var for read in reads for var in leaves(read.term)}
     read_axes = [state.axes[ref][read.weight_axis] for read in reads]
@@ -86,7 +110,9 @@ def _note_roles(state: Inference, ref: Ref, reads: list[Read], carried: Set[Var]
             is_read = not told_apart or any(term is read for read in read_axes)
             for var in dict.fromkeys(leaves(term)):
                 consumes = var in consumed and is_read
-                role = Role.CONSUMER if consumes else Role.CARRIER if var in carried else Role.PRODUCER
+                role = (
+                    Role.CONSUMER if consumes else Role.CARRIER if var in carried else Role.PRODUCER
+                )
                 uses[var].roles[name, axis].add(role)
 
 
@@ -95,17 +121,25 @@ def _build(state: Inference, var: Var, use: _Uses, taken: dict[str, Var]) -> Gro
         Slice(name, axis, _main_role(roles), positions(state.parameters[name][axis], var))
         for (name, axis), roles in use.roles.items()
     )
-    layers = tuple(dict.fromkeys(layer_of(piece.tensor) for piece in slices if piece.role is Role.PRODUCER))
+    layers = tuple(
+        dict.fromkeys(layer_of(piece.tensor) for piece in slices if piece.role is Role.PRODUCER)
+    )
     if not layers:
         return None
     name, count = layers[0], 1
     while name in taken:
         count += 1
         name = f"{layers[0]}#{count}"
-    writers, scaling_obstacle = follow(state, var, use.operators, {(p.tensor, p.axis): p for p in slices})
+    writers, scaling_obstacle = follow(
+        state, var, use.operators, {(p.tensor, p.axis): p for p in slices}
+    )
     obstacle, normalised = _fold_obstacle(state, use), _normalised(state, use)
-    scales = tuple(Scale(piece, state.scales[piece.tensor]) for piece in slices if piece.tensor in state.scales)
-    return Group(name, var.size, layers, slices, writers, scaling_obstacle, obstacle, normalised, scales)
+    scales = tuple(
+        Scale(piece, state.scales[piece.tensor]) for piece in slices if piece.tensor in state.scales
+    )
+    return Group(
+        name, var.size, layers, slices, writers, scaling_obstacle, obstacle, normalised, scales
+    )
 
 
 def _main_role(roles: set[Role]) -> Role:
@@ -136,7 +170,9 @@ def _normalised(state: Inference, use: _Uses) -> str | None:
 
 
 def _frozen(state: Inference) -> tuple[Frozen, ...]:
-    """Channels that could have been a group but for the reason that froze them, one line a layer and reason."""
+    """Channels that could have been a group but for the reason that froze them, one line a layer
+    and reason.
+    """
     lines: dict[tuple[str, str], int] = {}
     spatial = ("spatial", "size one")
     for name, terms in state.parameters.items():

@@ -1,7 +1,8 @@
 """From a tape to terms: what every axis of every value of a run is made of.
 
-`infer` walks the operators in order and lets each one's rule (niwaki.graph.operators) say how the axes of its operands and
-results hang together, through the `Inference` object. An operator without a rule freezes all that it touches.
+`infer` walks the operators in order and lets each one's rule (niwaki.graph.operators) say how the
+axes of its operands and results hang together, through the `Inference` object. An operator without
+a rule freezes all that it touches.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from niwaki.graph.tape import Op, Ref, Tape
 from niwaki.graph.terms import Product, Term, Var, freeze, leaves, split, unify
+from niwaki.running import Op, Ref, Tape
 
 
 class Kind(enum.Enum):
@@ -30,13 +31,17 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class Read:
-    """A place where an operator sums over channels, so that dropping one means leaving out its summand.
+    """A place where an operator sums over channels, so that dropping one means leaving out its
+    summand.
 
     Attributes:
         position, slot: the operator on the tape, and which of its arguments is read.
-        axis, whole: the axis that is read, and its term; only the variables of `term` are summed over.
-        weight: the other operand, where it is made of parameters alone; `weight_axis` holds the same channels.
-        statistics: the operator normalises over the channels, so that it is to see only the kept ones.
+        axis, whole: the axis that is read, and its term; only the variables of `term` are summed
+            over.
+        weight: the other operand, where it is made of parameters alone; `weight_axis` holds the
+            same channels.
+        statistics: the operator normalises over the channels, so that it is to see only the kept
+            ones.
     """
 
     position: int
@@ -51,7 +56,9 @@ class Read:
 
 @dataclass(frozen=True)
 class Norm:
-    """A normalisation by stored statistics: names of its tensors, each of one axis with the term `channels`."""
+    """A normalisation by stored statistics: names of its tensors, each of one axis with the term
+    `channels`.
+    """
 
     position: int
     channels: Term
@@ -82,7 +89,9 @@ class Number:
 
 @dataclass(frozen=True)
 class Origin:
-    """Parameters that a value is computed from and nothing else; `pure`: it is a rearrangement of just one."""
+    """Parameters that a value is computed from and nothing else; `pure`: it is a rearrangement of
+    just one.
+    """
 
     names: tuple[str, ...]
     pure: bool
@@ -90,7 +99,9 @@ class Origin:
 
 @dataclass
 class Inference:
-    """What is known of a tape's values so far, and what the rules may say of the operator at hand."""
+    """What is known of a tape's values so far, and what the rules may say of the operator at
+    hand.
+    """
 
     tape: Tape
     axes: dict[Ref, list[Term]] = field(default_factory=dict)
@@ -99,7 +110,9 @@ class Inference:
     kinds: list[Kind] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     norms: list[Norm] = field(default_factory=list)
-    scales: dict[str, bool] = field(default_factory=dict)  # parameters that multiply channels → whether through a sigmoid
+    scales: dict[str, bool] = field(
+        default_factory=dict
+    )  # parameters that multiply channels → whether through a sigmoid
     numbers: list[Number] = field(default_factory=list)
     work: list[Work] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
@@ -138,7 +151,9 @@ class Inference:
         return [Var(size, frozen or ("size one" if size == 1 else None)) for size in shape]
 
     def give(self, ref: Ref, terms: list[Term]) -> None:
-        """State the axes of a result; a result that is one of the operands (in-place) keeps its own, unified."""
+        """State the axes of a result; a result that is one of the operands (in-place) keeps its
+        own, unified.
+        """
         if ref in self.axes:
             self.same(self.axes[ref], terms)
         else:
@@ -163,8 +178,12 @@ class Inference:
         reason = f"does not split at {self.where}"
         return split(term, sizes, reason) or [Var(size, reason) for size in sizes]
 
-    def reads_channels(self, slot: int, axis: int, term: Term, weight: tuple[Ref, int] | None = None) -> None:
-        """The operator sums argument `slot` over the channels `term` of `axis`, maybe against a weight's axis."""
+    def reads_channels(
+        self, slot: int, axis: int, term: Term, weight: tuple[Ref, int] | None = None
+    ) -> None:
+        """The operator sums argument `slot` over the channels `term` of `axis`, maybe against a
+        weight's axis.
+        """
         whole = self.terms(self.op.args[slot])[axis]
         ref, weight_axis = weight or (None, 0)
         if ref is not None and ref not in self.origins:
@@ -181,7 +200,9 @@ class Inference:
         self.reads.append(Read(self.position, slot, axis, whole, term, statistics=True))
 
     def reduces(self, slot: int, axes: list[int]) -> None:
-        """The operator takes statistics over these axes of an argument: of kept channels only, once some are gone."""
+        """The operator takes statistics over these axes of an argument: of kept channels only, once
+        some are gone.
+        """
         terms = self.terms(self.op.args[slot])
         for axis in axes:
             self.normalises(slot, axis, terms[axis])
@@ -191,17 +212,25 @@ class Inference:
         self.numbers.append(Number(self.position, self.op.layer, role, term))
 
     def scaled_by(self, ref: Any) -> None:
-        """A factor a channel, as the operator takes it: note the parameter that it is, or that it is the sigmoid of."""
+        """A factor a channel, as the operator takes it: note the parameter that it is, or that it
+        is the sigmoid of.
+        """
         name = self.tape.parameters.get(ref)
         if name is not None:
             self.scales[name] = False
             return
         for op in self.tape.ops[: self.position]:
-            if op.name == "aten.sigmoid" and ref in op.outputs and op.args[0] in self.tape.parameters:
+            if (
+                op.name == "aten.sigmoid"
+                and ref in op.outputs
+                and op.args[0] in self.tape.parameters
+            ):
                 self.scales[self.tape.parameters[op.args[0]]] = True
 
     def is_activation(self, ref: Any) -> bool:
-        """Whether a value depends on the model's inputs (or on constants) and not on parameters alone."""
+        """Whether a value depends on the model's inputs (or on constants) and not on parameters
+        alone.
+        """
         if not isinstance(ref, Ref):
             return False
         self.terms(ref)
@@ -212,7 +241,9 @@ Rule = Callable[[Inference, Op], Kind | None]
 
 
 def infer(tape: Tape, rules: dict[str, Rule]) -> Inference:
-    """Read a whole tape. Inputs and outputs are frozen: a pruned model takes and returns what the original does."""
+    """Read a whole tape. Inputs and outputs are frozen: a pruned model takes and returns what the
+    original does.
+    """
     state = Inference(tape)
     for ref in tape.inputs:
         state.axes[ref] = state.fresh(state.shape(ref), "model input")
@@ -249,7 +280,9 @@ def _derive(state: Inference, op: Op) -> None:
     if not refs or any(state.is_activation(ref) for ref in refs):
         return
     origins = [state.origins[ref] for ref in refs]
-    names = tuple(dict.fromkeys(name for origin in origins for name in origin.names))  # in the same order in every run
+    names = tuple(
+        dict.fromkeys(name for origin in origins for name in origin.names)
+    )  # in the same order in every run
     pure = len(refs) == 1 and origins[0].pure and state.kinds[-1] is Kind.VIEW
     for out in op.outputs:
         if out is not None and out not in state.origins:
@@ -257,7 +290,9 @@ def _derive(state: Inference, op: Op) -> None:
 
 
 def _freeze_squares(state: Inference) -> None:
-    """A variable twice in one product (the flattened outer product of a thing with itself) has no single owner."""
+    """A variable twice in one product (the flattened outer product of a thing with itself) has no
+    single owner.
+    """
     for terms in (*state.axes.values(), *state.parameters.values()):
         for term in terms:
             for var in _squared(term):

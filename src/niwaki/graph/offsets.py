@@ -1,7 +1,8 @@
 """Where a constant that is added to what a consumer puts out can be kept.
 
-A mixing with a shift adds W · shift to the output of every consumer. That constant goes into the consumer's bias; where it
-has none, into the stored mean of the normalisation that follows at once; else into a new bias of the layer.
+A mixing with a shift adds W · shift to the output of every consumer. That constant goes into the
+consumer's bias; where it has none, into the stored mean of the normalisation that follows at once;
+else into a new bias of the layer.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from niwaki.graph.inference import Read
-from niwaki.graph.layers import can_take_bias
-from niwaki.graph.tape import Op, Ref
 from niwaki.graph.terms import leaves
 from niwaki.graph.types import Graph
+from niwaki.running import Op, Ref
+from niwaki.running.layers import can_take_bias
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,13 @@ class Offset:
     """The place for one consumer's constant.
 
     Attributes:
-        weight: the consumer's weight, by name; `axis` holds what it reads, `out_axis` what it puts out.
-        tensor: the bias or stored mean that takes the constant up; of kind "new", the name that a new bias will have.
+        weight: the consumer's weight, by name; `axis` holds what it reads, `out_axis` what it puts
+            out.
+        tensor: the bias or stored mean that takes the constant up; of kind "new", the name that a
+            new bias will have.
         layer: the consumer.
-        padded: it reads zeros around an image, so that at the border a constant unit makes less of its constant.
+        padded: it reads zeros around an image, so that at the border a constant unit makes less of
+            its constant.
     """
 
     weight: str
@@ -42,7 +46,8 @@ class Offset:
         """W · shift in float64, by output channel: (out,).
 
         Args:
-            units: int64 (axis size,), the unit of every index of the axis, -1 where it belongs to another group.
+            units: int64 (axis size,), the unit of every index of the axis, -1 where it belongs to
+                another group.
             shift: (width,).
         """
         values = shift.new_zeros(len(units))
@@ -73,7 +78,11 @@ def offsets(graph: Graph, name: str) -> tuple[tuple[Offset, ...], str | None]:
 def reads_of(graph: Graph, name: str) -> Iterator[Read]:
     """Where the units of a group are summed over, in the order of the tape."""
     var = graph.variables[name]
-    return (read for read in graph.inference.reads if not read.statistics and any(v is var for v in leaves(read.term)))
+    return (
+        read
+        for read in graph.inference.reads
+        if not read.statistics and any(v is var for v in leaves(read.term))
+    )
 
 
 def weight_of(graph: Graph, read: Read) -> str | None:
@@ -105,7 +114,9 @@ def _place(graph: Graph, read: Read) -> Offset:
         return Offset(weight, axis, out_axis, *follower, op.layer)
     module = graph.model.get_submodule(op.layer)
     if can_take_bias(module) and getattr(module, "weight", None) is graph.state[weight]:
-        return Offset(weight, axis, out_axis, "new", f"{op.layer}.bias" if op.layer else "bias", op.layer)
+        return Offset(
+            weight, axis, out_axis, "new", f"{op.layer}.bias" if op.layer else "bias", op.layer
+        )
     raise NoPlace(f"{where} has no bias, and none can be given to it")
 
 
@@ -133,7 +144,9 @@ def _sides(graph: Graph, read: Read, op: Op, where: str) -> tuple[int, int, Any]
 
 
 def turned_over(graph: Graph, ref: Ref | None) -> str | None:
-    """The name of the matrix parameter that a value is the transpose of; None where it is of none."""
+    """The name of the matrix parameter that a value is the transpose of; None where it is of
+    none.
+    """
     tape = graph.inference.tape
     maker = next((op for op in tape.ops if ref in op.outputs), None)
     if maker is None or maker.name not in ("aten.t", "aten.transpose", "aten.permute"):
@@ -148,9 +161,13 @@ def _is_vector(graph: Graph, ref: Any, size: int) -> bool:
 
 
 def _follower(graph: Graph, op: Op, size: int) -> tuple[Literal["bias", "mean"], str] | None:
-    """The normalisation by stored statistics, or the added parameter, that alone reads an operator's result."""
+    """The normalisation by stored statistics, or the added parameter, that alone reads an
+    operator's result.
+    """
     tape = graph.inference.tape
-    users = [(position, user) for position, user in enumerate(tape.ops) if op.result in user.tensors]
+    users = [
+        (position, user) for position, user in enumerate(tape.ops) if op.result in user.tensors
+    ]
     if len(users) != 1 or op.result in tape.outputs:
         return None
     position, user = users[0]

@@ -1,9 +1,11 @@
-"""Pairs of layers of which one reads what the other writes, and where on the tape both can be watched at work.
+"""Pairs of layers of which one reads what the other writes, and where on the tape both can be
+watched at work.
 
-A layer is a product with a weight of its own (a matrix product, a convolution). Its parent is whoever wrote what it reads:
-one layer, all that write into a residual stream, or the model's input. A parent is watched where the child reads it, after
-the non-linearity, the pooling and the normalisation in between; a child where its own output is read next, or as it is
-where nothing reads it any more.
+A layer is a product with a weight of its own (a matrix product, a convolution). Its parent is
+whoever wrote what it reads: one layer, all that write into a residual stream, or the model's input.
+    A parent is watched where the child reads it, after
+the non-linearity, the pooling and the normalisation in between; a child where its own output is
+read next, or as it is where nothing reads it any more.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from niwaki.errors import SettingError, TraceError, UnknownNameError
+from niwaki.core.errors import SettingError, TraceError, UnknownNameError
 from niwaki.graph.inference import Read
 from niwaki.graph.terms import Term, Var, leaves, positions, resolve
 from niwaki.graph.types import Graph
@@ -52,7 +54,8 @@ class Site:
         values = values.movedim(self.axis, -1)
         if not samples or values.shape[0] % samples:
             raise TraceError(
-                f"operator {self.position} sees {tuple(values.shape)} for {samples} samples, which cannot be told apart there"
+                f"operator {self.position} sees {tuple(values.shape)} for {samples} samples, "
+                "which cannot be told apart there"
             )
         means = values.float().reshape(samples, -1, values.shape[-1]).mean(1).cpu()
         used = (self.units >= 0).nonzero().squeeze(1)
@@ -65,15 +68,17 @@ class LayerPair:
     """A child layer and what it reads.
 
     Attributes:
-        parent: the name of the group that it reads (groups, joined by " + "), or "input"; what it reads
-            where that is neither.
+        parent: the name of the group that it reads (groups, joined by " + "), or "input"; what it
+            reads where that is neither.
         child: the child layer.
         weight: the child's weight.
         out_axis, in_axis: its axes of what the child writes and reads.
-        rows, columns: int64, the child's and the parent's unit at every index of these axes; None where the weight has no
-            column for every unit of the parent (an image's pixels; a grouped convolution).
+        rows, columns: int64, the child's and the parent's unit at every index of these axes; None
+            where the weight has no column for every unit of the parent (an image's pixels; a
+            grouped convolution).
         writes, reads: where the child and the parent are watched.
-        child_units, parent_units: group → int64 (width,), which of the watched units each of its units is.
+        child_units, parent_units: group → int64 (width,), which of the watched units each of its
+            units is.
     """
 
     parent: str
@@ -95,7 +100,9 @@ class LayerPair:
 
 
 def layer_pairs(graph: Graph) -> tuple[LayerPair, ...]:
-    """All pairs, in the order of the children on the tape; a layer that is called several times counts at its first call."""
+    """All pairs, in the order of the children on the tape; a layer that is called several times
+    counts at its first call.
+    """
     found: dict[tuple[str, int], LayerPair] = {}
     for read in sorted(graph.inference.reads, key=lambda read: read.position):
         if read.statistics or read.weight is None or not graph.inference.origins[read.weight].pure:
@@ -134,7 +141,9 @@ def _axes(graph: Graph, read: Read, weight: str) -> tuple[int, int] | None:
     terms = graph.inference.parameters[weight]
     wanted = graph.inference.axes[read.weight][read.weight_axis]
     reading = [axis for axis, term in enumerate(terms[:2]) if term is wanted]
-    reading = reading or [axis for axis, term in enumerate(terms[:2]) if resolve(term) is resolve(wanted)]
+    reading = reading or [
+        axis for axis, term in enumerate(terms[:2]) if resolve(term) is resolve(wanted)
+    ]
     if len(terms) < 2 or len(reading) != 1:
         return None
     return 1 - reading[0], reading[0]
@@ -148,7 +157,14 @@ def _pair(graph: Graph, read: Read, weight: str, out_axis: int, in_axis: int) ->
     shape = state.shape(op.args[read.slot])
     picture = len(shape) == 4 and read.axis == 1 and _all_given(state.axes[op.args[read.slot]][2:])
     if picture:
-        reads = Site(read.position, read.slot, read.axis, torch.zeros(0, dtype=torch.int64), shape[2] * shape[3], picture=True)
+        reads = Site(
+            read.position,
+            read.slot,
+            read.axis,
+            torch.zeros(0, dtype=torch.int64),
+            shape[2] * shape[3],
+            picture=True,
+        )
         columns = None
     else:
         units, keys = _units(read.whole, parents)
@@ -159,7 +175,12 @@ def _pair(graph: Graph, read: Read, weight: str, out_axis: int, in_axis: int) ->
     writes = _written(graph, read.position, out, children, keys)
     named = [groups[var] for var in parents if var in groups]
     return LayerPair(
-        " + ".join(named) or (INPUT if picture or _all_given([read.whole]) else f"what {op.layer or 'the model'} reads"),
+        " + ".join(named)
+        or (
+            INPUT
+            if picture or _all_given([read.whole])
+            else f"what {op.layer or 'the model'} reads"
+        ),
         op.layer,
         weight,
         out_axis,
@@ -188,20 +209,29 @@ Key = tuple[int, ...]
 
 
 def _keys(term: Term, variables: Sequence[Var]) -> list[Key]:
-    """At every index of an axis, which channel of every variable it belongs to (-1: none); the index, without variables."""
+    """At every index of an axis, which channel of every variable it belongs to (-1: none); the
+    index, without variables.
+    """
     if not variables:
         return [(index,) for index in range(term.size)]
     return list(zip(*(positions(term, var).tolist() for var in variables), strict=True))
 
 
 def _units(term: Term, variables: Sequence[Var]) -> tuple[Tensor, list[Key]]:
-    """One unit for all indices of an axis that belong to the same channels, numbered as they come; and what they are."""
+    """One unit for all indices of an axis that belong to the same channels, numbered as they come;
+    and what they are.
+    """
     keys = _keys(term, variables)
-    known = {key: number for number, key in enumerate(dict.fromkeys(key for key in keys if max(key) >= 0))}
+    known = {
+        key: number
+        for number, key in enumerate(dict.fromkeys(key for key in keys if max(key) >= 0))
+    }
     return torch.tensor([known.get(key, -1) for key in keys], dtype=torch.int64), list(known)
 
 
-def _of_groups(term: Term, variables: Sequence[Var], groups: Mapping[Var, str], units: Tensor) -> dict[str, Tensor]:
+def _of_groups(
+    term: Term, variables: Sequence[Var], groups: Mapping[Var, str], units: Tensor
+) -> dict[str, Tensor]:
     """Which unit of an axis each unit of the groups on it is; the first, where it is several."""
     found = {}
     for var in variables:
@@ -212,12 +242,21 @@ def _of_groups(term: Term, variables: Sequence[Var], groups: Mapping[Var, str], 
     return found
 
 
-def _written(graph: Graph, position: int, out: Term, variables: Sequence[Var], keys: Sequence[Key]) -> Site:
-    """Where the units that an operator puts out are read next; its own result, where they are not."""
+def _written(
+    graph: Graph, position: int, out: Term, variables: Sequence[Var], keys: Sequence[Key]
+) -> Site:
+    """Where the units that an operator puts out are read next; its own result, where they are
+    not.
+    """
     state = graph.inference
     wanted = set(variables)
     for read in sorted(state.reads, key=lambda read: read.position):
-        if wanted and read.position > position and not read.statistics and wanted <= set(leaves(read.whole)):
+        if (
+            wanted
+            and read.position > position
+            and not read.statistics
+            and wanted <= set(leaves(read.whole))
+        ):
             numbers = {key: number for number, key in enumerate(keys)}
             units = torch.tensor([numbers.get(key, -1) for key in _keys(read.whole, variables)])
             if len(set(units.tolist()) - {-1}) == len(keys):

@@ -1,4 +1,6 @@
-"""Products with a weight as a table: what one output sums over is one row, so that a weight can be fitted anew."""
+"""Products with a weight as a table: what one output sums over is one row, so that a weight can be
+fitted anew.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from niwaki.graph.inference import Norm
 from niwaki.graph.offsets import turned_over
 from niwaki.graph.operators.elementwise import is_function
 from niwaki.graph.places import Places
-from niwaki.graph.tape import Op, Ref
 from niwaki.graph.types import Graph
+from niwaki.running import Op, Ref
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ class Product:
             return operand.reshape(-1, operand.shape[-1])
         stride, padding, dilation = args[3:6]
         kernel = tuple(args[1].shape[2:])
-        columns = F.unfold(operand, kernel, tuple(dilation), tuple(padding), tuple(stride))  # (samples, in, places)
+        columns = F.unfold(
+            operand, kernel, tuple(dilation), tuple(padding), tuple(stride)
+        )  # (samples, in, places)
         return places(columns).movedim(1, 2).flatten(0, 1)
 
     def results(self, result: Tensor, places: Places) -> Tensor:
@@ -70,11 +74,19 @@ class Product:
 
 
 def products(graph: Graph) -> list[Product]:
-    """All linear layers and ungrouped 2-d convolutions whose weight no other operator uses, in the order of the tape."""
+    """All linear layers and ungrouped 2-d convolutions whose weight no other operator uses, in the
+    order of the tape.
+    """
     tape = graph.inference.tape
-    uses = Counter(tape.parameters[ref] for op in tape.ops for ref in op.tensors if ref in tape.parameters)
+    uses = Counter(
+        tape.parameters[ref] for op in tape.ops for ref in op.tensors if ref in tape.parameters
+    )
     found = [_product(graph, position, op) for position, op in enumerate(tape.ops)]
-    return [made for made in found if made is not None and uses[made.weight] == 1 and (not made.bias or uses[made.bias] == 1)]
+    return [
+        made
+        for made in found
+        if made is not None and uses[made.weight] == 1 and (not made.bias or uses[made.bias] == 1)
+    ]
 
 
 def _product(graph: Graph, position: int, op: Op) -> Product | None:
@@ -90,13 +102,16 @@ def _product(graph: Graph, position: int, op: Op) -> Product | None:
         weight, turned = turned_over(graph, op.args[slots[0]]), False
     given = None if slots[1] is None else op.arg(slots[1], "bias")
     bias = known.get(given) if isinstance(given, Ref) else None
-    fits = isinstance(op.args[1 if name == "addmm" else 0], Ref) and (given is None or bias is not None)
+    fits = isinstance(op.args[1 if name == "addmm" else 0], Ref) and (
+        given is None or bias is not None
+    )
     return Product(position, op, weight, bias, turned) if weight is not None and fits else None
 
 
 @dataclass(frozen=True)
 class Tail:
-    """What alone reads a product's results: perhaps a normalisation by stored statistics, then a function of one number.
+    """What alone reads a product's results: perhaps a normalisation by stored statistics, then a
+    function of one number.
 
     Attributes:
         op: the function's operator.
@@ -113,13 +128,17 @@ class Tail:
 
 
 def tail(graph: Graph, product: Product) -> Tail | None:
-    """The non-linearity behind a product; None where there is none, or where others read the results before it too."""
+    """The non-linearity behind a product; None where there is none, or where others read the
+    results before it too.
+    """
     tape, ref = graph.inference.tape, product.op.result
     norms = {found.position: found for found in graph.inference.norms}
     norm: Norm | None = None
     while True:
         users = [
-            position for position, op in enumerate(tape.ops[product.position + 1 :], product.position + 1) if ref in op.tensors
+            position
+            for position, op in enumerate(tape.ops[product.position + 1 :], product.position + 1)
+            if ref in op.tensors
         ]
         first = tape.ops[users[0]] if users else product.op
         in_place = ref in first.outputs  # those after it read what it made of them
@@ -127,11 +146,17 @@ def tail(graph: Graph, product: Product) -> Tail | None:
             return None
         if is_function(first):
             return Tail(norm, first)
-        if norm is not None or users[0] not in norms or not _lines_up(graph, product, norms[users[0]]):
+        if (
+            norm is not None
+            or users[0] not in norms
+            or not _lines_up(graph, product, norms[users[0]])
+        ):
             return None
         norm, ref = norms[users[0]], first.result
 
 
 def _lines_up(graph: Graph, product: Product, norm: Norm) -> bool:
     """Whether a normalisation has one entry for each output."""
-    return len(graph.state[norm.mean]) == graph.state[product.weight].shape[1 if product.turned else 0]
+    return (
+        len(graph.state[norm.mean]) == graph.state[product.weight].shape[1 if product.turned else 0]
+    )

@@ -1,10 +1,12 @@
 """What an axis is made of: channel inference as type inference.
 
-Every axis of every tensor is a *term*: a variable (channels that nothing is known of yet), a `Product` of terms in
-row-major order (a flatten: C ⊗ h ⊗ w; attention: heads ⊗ head_dim; a grouped convolution: groups ⊗ channels a group) or
-a `Concat` of terms (cat, split, zero padding of channels). Operators say which axes are the same channels, `unify`
-learns from it, and what cannot be the same, or must keep its size, is frozen with the reason. What stays a free
-variable is a set of channels that may shrink. Terms never hold indices, so a model of any width costs the same.
+Every axis of every tensor is a *term*: a variable (channels that nothing is known of yet), a
+`Product` of terms in row-major order (a flatten: C ⊗ h ⊗ w; attention: heads ⊗ head_dim; a grouped
+convolution: groups ⊗ channels a group) or a `Concat` of terms (cat, split, zero padding of
+    channels). Operators say which axes are the same channels, `unify`
+learns from it, and what cannot be the same, or must keep its size, is frozen with the reason. What
+stays a free variable is a set of channels that may shrink. Terms never hold indices, so a model of
+any width costs the same.
 """
 
 from __future__ import annotations
@@ -153,7 +155,9 @@ def _unify_factors(a: Term, b: Term, reason: str) -> None:
     left = list(a.factors) if isinstance(a, Product) else [a]
     right = list(b.factors) if isinstance(b, Product) else [b]
     while left and right:
-        if left[0].size < right[0].size or (left[0].size == right[0].size and isinstance(right[0], Concat)):
+        if left[0].size < right[0].size or (
+            left[0].size == right[0].size and isinstance(right[0], Concat)
+        ):
             left, right = right, left
         big, small = resolve(left.pop(0)), resolve(right.pop(0))
         if big.size == small.size and not (isinstance(big, Concat) and isinstance(small, Product)):
@@ -176,16 +180,20 @@ def _unify_factors(a: Term, b: Term, reason: str) -> None:
 
 
 def split(term: Term, sizes: Sequence[int], reason: str) -> list[Term] | None:
-    """Take a term apart into row-major factors of the given sizes, or freeze it and return None where it has none.
+    """Take a term apart into row-major factors of the given sizes, or freeze it and return None
+    where it has none.
 
-    A concatenation has factors where every part has the trailing ones: [q|k|v] = 3 ⊗ n ties q, k and v together.
+    A concatenation has factors where every part has the trailing ones: [q|k|v] = 3 ⊗ n ties q, k
+    and v together.
     """
     term = resolve(term)
     sizes = list(sizes)
     if len(sizes) == 1:
         return [term]
     if isinstance(term, Var):
-        factors: list[Term] = [Var(size, term.frozen or ("size one" if size == 1 else None)) for size in sizes]
+        factors: list[Term] = [
+            Var(size, term.frozen or ("size one" if size == 1 else None)) for size in sizes
+        ]
         if not term.frozen:  # of what is frozen nothing more need be known
             term.bound = product(*factors)
         return factors
@@ -236,7 +244,9 @@ def _split_product(term: Product, sizes: list[int], reason: str) -> list[Term] |
 
 
 def cut(term: Term, sizes: Sequence[int], reason: str) -> list[Term]:
-    """Take a term apart into consecutive parts of the given sizes; parts that cannot be had so are frozen."""
+    """Take a term apart into consecutive parts of the given sizes; parts that cannot be had so are
+    frozen.
+    """
     term = resolve(term)
     sizes = list(sizes)
     if len(sizes) == 1:
@@ -273,7 +283,9 @@ def _cut_concat(term: Concat, sizes: list[int], reason: str) -> list[Term]:
 
 
 def crossed(term: Term) -> Iterator[tuple[Var, Var]]:
-    """Pairs of variables, outer one first, that are different factors of one product: rows and columns of one axis."""
+    """Pairs of variables, outer one first, that are different factors of one product: rows and
+    columns of one axis.
+    """
     term = resolve(term)
     if isinstance(term, Var):
         return
@@ -287,7 +299,9 @@ def crossed(term: Term) -> Iterator[tuple[Var, Var]]:
 
 
 def positions(term: Term, var: Var) -> Tensor:
-    """Which unit of `var` each position of the axis belongs to: int64 (term.size,), -1 where to none."""
+    """Which unit of `var` each position of the axis belongs to: int64 (term.size,), -1 where to
+    none.
+    """
     term = resolve(term)
     if term is var:
         return torch.arange(var.size, device="cpu")
@@ -297,7 +311,8 @@ def positions(term: Term, var: Var) -> Tensor:
         return torch.cat([positions(part, var) for part in term.parts])
     out = torch.full((1,), -1, device="cpu")
     for factor in term.factors:
-        # a variable occurs in at most one factor (groups with more are frozen): the largest entry is the one that is set
+        # a variable occurs in at most one factor (groups with more are frozen): the largest entry
+        # is the one that is set
         out = torch.maximum(out[:, None], positions(factor, var)[None, :]).reshape(-1)
     return out
 
@@ -313,7 +328,9 @@ def kept_size(term: Term, kept: Mapping[Var, int]) -> int:
 
 
 def keep_mask(term: Term, kept: Mapping[Var, Tensor]) -> Tensor:
-    """Which positions of the axis stay, bool (term.size,), given a bool mask of the units of some variables."""
+    """Which positions of the axis stay, bool (term.size,), given a bool mask of the units of some
+    variables.
+    """
     term = resolve(term)
     if isinstance(term, Var):
         return kept[term] if term in kept else torch.ones(term.size, dtype=torch.bool, device="cpu")
@@ -325,19 +342,28 @@ def keep_mask(term: Term, kept: Mapping[Var, Tensor]) -> Tensor:
     return out
 
 
-def transform(term: Term, tensor: Tensor, axis: int, change: Callable[[Var, Tensor, int], Tensor]) -> Tensor:
+def transform(
+    term: Term, tensor: Tensor, axis: int, change: Callable[[Var, Tensor, int], Tensor]
+) -> Tensor:
     """Apply a change of each variable's own axis to a tensor's axis that is made of them.
 
     Args:
         tensor: any shape, `tensor.shape[axis] == term.size`.
-        change: (variable, tensor, axis) → tensor whose `axis` may have another size, all else equal.
+        change: (variable, tensor, axis) → tensor whose `axis` may have another size, all else
+            equal.
     """
     term = resolve(term)
     if isinstance(term, Var):
         return change(term, tensor, axis)
     if isinstance(term, Concat):
         pieces = torch.split(tensor, [part.size for part in term.parts], axis)
-        return torch.cat([transform(part, piece, axis, change) for part, piece in zip(term.parts, pieces, strict=True)], axis)
+        return torch.cat(
+            [
+                transform(part, piece, axis, change)
+                for part, piece in zip(term.parts, pieces, strict=True)
+            ],
+            axis,
+        )
     tensor = torch.unflatten(tensor, axis, [factor.size for factor in term.factors])
     for offset, factor in enumerate(term.factors):
         tensor = transform(factor, tensor, axis + offset, change)

@@ -11,11 +11,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from niwaki.errors import UnknownNameError
+from niwaki.core.errors import UnknownNameError
 from niwaki.graph.inference import Inference
-from niwaki.graph.inputs import Inputs
-from niwaki.graph.tape import named_state
 from niwaki.graph.terms import Var, crossed, keep_mask, kept_size, leaves
+from niwaki.running import Inputs, named_state
 
 
 class Role(enum.Enum):
@@ -62,7 +61,9 @@ class Scale:
 
 @dataclass(frozen=True)
 class Normaliser:
-    """A normalisation by stored statistics: out = (x - mean)/sqrt(var + eps)·scale + shift, tensors by name."""
+    """A normalisation by stored statistics: out = (x - mean)/sqrt(var + eps)·scale + shift, tensors
+    by name.
+    """
 
     scale: Slice | None
     shift: Slice | None
@@ -76,7 +77,8 @@ class Writer:
     """One layer that computes the units of a group, up to its normalisation.
 
     Attributes:
-        weights: the tensors whose rows are the units; several where a parametrisation makes the weight of them.
+        weights: the tensors whose rows are the units; several where a parametrisation makes the
+            weight of them.
         norm: the normalisation that follows at once, if one does.
     """
 
@@ -103,12 +105,14 @@ class Group:
         name: the layers that produce the units; the first of them where there are several.
         width: how many units.
         layers: names of all producing layers.
-        scaling_obstacle: why c times a unit before its non-linearity is not c times the unit where it is read (c ≥ 0);
-            None where it is, so that one unit can stand in for another.
-        fold_obstacle: why a mixing of units cannot be folded into the consumers' weights; None where it can.
-        normalised: the operator that takes statistics over the units, of the kept ones alone once some are gone; None
-            where none does.
-        scales: learned factors that the units are multiplied by, in every normalisation that they go through.
+        scaling_obstacle: why c times a unit before its non-linearity is not c times the unit where
+            it is read (c ≥ 0); None where it is, so that one unit can stand in for another.
+        fold_obstacle: why a mixing of units cannot be folded into the consumers' weights; None
+            where it can.
+        normalised: the operator that takes statistics over the units, of the kept ones alone once
+            some are gone; None where none does.
+        scales: learned factors that the units are multiplied by, in every normalisation that they
+            go through.
     """
 
     name: str
@@ -127,12 +131,18 @@ class Group:
 
     @property
     def multiplies(self) -> bool:
-        """Whether a multiple of a unit can be read in the place of another, because it stays that multiple until then."""
+        """Whether a multiple of a unit can be read in the place of another, because it stays that
+        multiple until then.
+        """
         return self.scaling_obstacle is None and self.normalised is None
 
     def blocks(self, state: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        """All that is learned to compute each unit, weights and biases of its producers: (width, features) a tensor."""
-        pieces = [piece for writer in self.writers for piece in writer.slices] or self.of_role(Role.PRODUCER)
+        """All that is learned to compute each unit, weights and biases of its producers: (width,
+        features) a tensor.
+        """
+        pieces = [piece for writer in self.writers for piece in writer.slices] or self.of_role(
+            Role.PRODUCER
+        )
         for piece in pieces:
             yield piece.rows(state)
 
@@ -158,7 +168,8 @@ class Graph:
         model: the model as given; never written to.
         inputs: the example inputs that it was run on.
         groups: by tape order of their first producer.
-        unknown: operators that the table does not know, with their number; what they touch is frozen.
+        unknown: operators that the table does not know, with their number; what they touch is
+            frozen.
     """
 
     model: nn.Module
@@ -185,7 +196,9 @@ class Graph:
 
     @cached_property
     def around(self) -> Mapping[str, set[str]]:
-        """Group → groups whose units are rows of an axis in which its own are the columns: head dimensions → heads."""
+        """Group → groups whose units are rows of an axis in which its own are the columns: head
+        dimensions → heads.
+        """
         names = {var: name for name, var in self.variables.items()}
         pairs: dict[str, set[str]] = {name: set() for name in self.variables}
         for terms in self.inference.parameters.values():
@@ -197,7 +210,8 @@ class Graph:
 
     @cached_property
     def crossing(self) -> Mapping[str, set[str]]:
-        """Group → groups that it shares an axis with as rows and columns (heads and head dimensions), either way.
+        """Group → groups that it shares an axis with as rows and columns (heads and head
+        dimensions), either way.
 
         Half of both gone is three quarters of that axis gone.
         """
@@ -208,15 +222,20 @@ class Graph:
         return pairs
 
     def layer_holds(self, layer: str, tensor: str) -> bool:
-        """Whether a layer, or one inside it, is the owner of a tensor; the model itself owns only its bare parameters."""
+        """Whether a layer, or one inside it, is the owner of a tensor; the model itself owns only
+        its bare parameters.
+        """
         return tensor.startswith(f"{layer}.") if layer else "." not in tensor
 
     def sized_by(self, layer: str, *, inside: bool) -> set[str]:
-        """Groups on whose size the code of a layer (and of the layers inside it) depends through a number."""
+        """Groups on whose size the code of a layer (and of the layers inside it) depends through a
+        number.
+        """
         at = {
             var
             for number in self.inference.numbers
-            if number.layer == layer or (inside and (not layer or number.layer.startswith(f"{layer}.")))
+            if number.layer == layer
+            or (inside and (not layer or number.layer.startswith(f"{layer}.")))
             for var in leaves(number.term)
         }
         return {name for name, var in self.variables.items() if var in at}
@@ -225,12 +244,16 @@ class Graph:
         """Kept units of some groups as a bool mask a variable."""
         masks = {}
         for name, units in kept.items():
-            masks[self.variables[name]] = mask = torch.zeros(self[name].width, dtype=torch.bool, device="cpu")
+            masks[self.variables[name]] = mask = torch.zeros(
+                self[name].width, dtype=torch.bool, device="cpu"
+            )
             mask[torch.as_tensor(list(units), dtype=torch.int64, device="cpu")] = True
         return masks
 
     def kept_indices(self, kept: Mapping[str, Iterable[int]]) -> dict[str, dict[int, Tensor]]:
-        """Which indices stay, of every axis of every tensor that gets smaller: name → axis → int64 (kept,)."""
+        """Which indices stay, of every axis of every tensor that gets smaller: name → axis → int64
+        (kept,).
+        """
         masks = self.masks(kept)
         result: dict[str, dict[int, Tensor]] = {}
         for name, terms in self.inference.parameters.items():
@@ -245,21 +268,37 @@ class Graph:
         sizes = self._sizes(kept)
         terms = self.inference.parameters
         return sum(
-            math.prod(kept_size(term, sizes) for term in terms[name]) if name in terms else parameter.numel()
+            math.prod(kept_size(term, sizes) for term in terms[name])
+            if name in terms
+            else parameter.numel()
             for name, parameter in self.model.named_parameters()
         )
 
     def count_macs(self, kept: Mapping[str, int] | None = None) -> int:
-        """Multiply-adds of one run on the example inputs once only so many units of these groups are left."""
+        """Multiply-adds of one run on the example inputs once only so many units of these groups
+        are left.
+        """
         sizes = self._sizes(kept)
-        return sum(math.prod(kept_size(term, sizes) for term in work.terms) for work in self.inference.work)
+        return sum(
+            math.prod(kept_size(term, sizes) for term in work.terms) for work in self.inference.work
+        )
 
     def count_bytes(self, kept: Mapping[str, int] | None = None) -> int:
-        """Bytes of the model's parameters and saved buffers once only so many units of these groups are left."""
-        sizes, terms, saved = self._sizes(kept), self.inference.parameters, self.model.state_dict().keys()
+        """Bytes of the model's parameters and saved buffers once only so many units of these groups
+        are left.
+        """
+        sizes, terms, saved = (
+            self._sizes(kept),
+            self.inference.parameters,
+            self.model.state_dict().keys(),
+        )
         return sum(
             tensor.element_size()
-            * (math.prod(kept_size(term, sizes) for term in terms[name]) if name in terms else tensor.numel())
+            * (
+                math.prod(kept_size(term, sizes) for term in terms[name])
+                if name in terms
+                else tensor.numel()
+            )
             for name, tensor in self.state.items()
             if name in saved
         )
@@ -273,10 +312,12 @@ class Graph:
         shapes = {}
         for name, tensor in self.state.items():
             axes = indices.get(name, {})
-            shapes[name] = tuple(len(axes[i]) if i in axes else size for i, size in enumerate(tensor.shape))
+            shapes[name] = tuple(
+                len(axes[i]) if i in axes else size for i, size in enumerate(tensor.shape)
+            )
         return shapes
 
     def __str__(self) -> str:
-        from niwaki.graph.outline import outline  # it is made of these types
+        from niwaki.graph._outline import outline  # it is made of these types
 
         return str(outline(self))

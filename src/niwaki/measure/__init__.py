@@ -1,12 +1,12 @@
 """What a network costs and how well it does: one meaning a number, its unit in the name."""
 
+from niwaki.measure._snapshot import compare, snapshot
 from niwaki.measure.accuracy import Evaluation, evaluate
 from niwaki.measure.latency import Latency, Ratio, cpu_threads, latency_ratio, measure_latency
 from niwaki.measure.layers import LayerCost, layer_costs
 from niwaki.measure.macs import count_macs
 from niwaki.measure.memory import peak_memory
 from niwaki.measure.params import count_bytes, count_params
-from niwaki.measure.snapshot import compare, snapshot
 
 __all__ = [
     "Evaluation",

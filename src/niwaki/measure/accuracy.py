@@ -1,4 +1,6 @@
-"""How well a classifier does: accuracy and loss over every sample that it is given, counted exactly."""
+"""How well a classifier does: accuracy and loss over every sample that it is given, counted
+exactly.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from niwaki.errors import DataError
-from niwaki.graph.inputs import preserved_mode, preserved_rng
+from niwaki.core.errors import DataError
+from niwaki.running import preserved_mode, preserved_rng
 
 Batch = tuple[Tensor, Tensor]  # inputs (batch, …), targets (batch,) as class numbers
 
@@ -35,9 +37,10 @@ def evaluate(
 ) -> Evaluation:
     """Run the model in evaluation mode over all batches of (inputs, class numbers) and count.
 
-    The model's outputs are logits (batch, classes), or an object that has them as `logits`. Batches move to `device`
-    (default: that of the model's first parameter); the model stays where it is. `progress` is told the number of
-    samples done after each batch. Modes and random state come back as they were, also after an error.
+    The model's outputs are logits (batch, classes), or an object that has them as `logits`. Batches
+    move to `device` (default: that of the model's first parameter); the model stays where it is.
+    `progress` is told the number of samples done after each batch. Modes and random state come back
+    as they were, also after an error.
 
     Raises:
         DataError: no batches, targets that are no class numbers, or outputs of another shape.
@@ -45,11 +48,14 @@ def evaluate(
     place = torch.device(device) if device is not None else _device(model)
     samples = correct = broken = 0
     loss = 0.0
-    # no_grad and not inference_mode: training goes on after this, and may meet a tensor that the model kept.
+    # no_grad and not inference_mode: training goes on after this, and may meet a tensor that the
+    # model kept.
     with preserved_mode(model, training=False), preserved_rng(), torch.no_grad():
         for inputs, targets in batches:
             logits, targets = _logits(model(inputs.to(place)), targets.to(place))
-            bad = (logits.isnan() | logits.isposinf()).any(dim=1)  # -inf is how a class is ruled out
+            bad = (logits.isnan() | logits.isposinf()).any(
+                dim=1
+            )  # -inf is how a class is ruled out
             samples += len(targets)
             correct += int(((logits.argmax(dim=1) == targets) & ~bad).sum())
             broken += int(bad.sum())
@@ -57,7 +63,10 @@ def evaluate(
             if progress is not None:
                 progress(samples)
     if not samples:
-        raise DataError("there are no samples to evaluate on; an iterator that was read before is empty the second time")
+        raise DataError(
+            "there are no samples to evaluate on; an iterator that was read before is empty the "
+            "second time"
+        )
     return Evaluation(correct / samples, loss / samples, samples, correct, broken)
 
 
@@ -69,10 +78,16 @@ def _logits(output: object, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The logits (batch, classes) in a model's output and the targets (batch,), both checked."""
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if not isinstance(logits, Tensor):
-        raise DataError(f"the model must give a tensor of logits to be evaluated; it gives {type(output).__name__}")
+        raise DataError(
+            "the model must give a tensor of logits to be evaluated; it gives "
+            f"{type(output).__name__}"
+        )
     shapes = f"{tuple(logits.shape)} and {tuple(targets.shape)}"
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:
         raise DataError(f"logits must be (batch, classes) and targets (batch,); got {shapes}")
     if targets.is_floating_point() or ((targets < 0) | (targets >= logits.shape[1])).any():
-        raise DataError(f"targets must be class numbers from 0 to {logits.shape[1] - 1}, the classes of the output")
+        raise DataError(
+            f"targets must be class numbers from 0 to {logits.shape[1] - 1}, the classes of the "
+            "output"
+        )
     return logits, targets.long()

@@ -1,6 +1,8 @@
-"""How long a forward takes: several models in one interleaved run, because a machine is never as fast twice.
+"""How long a forward takes: several models in one interleaved run, because a machine is never as
+fast twice.
 
-A latency alone hardly means anything; the ratio of two that were taken in turns, on one machine, in one minute, does.
+A latency alone hardly means anything; the ratio of two that were taken in turns, on one machine, in
+one minute, does.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from niwaki.errors import SettingError
-from niwaki.graph.inputs import Inputs, as_arguments, call, preserved_mode, preserved_rng
+from niwaki.core.errors import SettingError
+from niwaki.running import Inputs, as_arguments, call, preserved_mode, preserved_rng
 
 Work = Callable[[], object]
 Clock = Callable[[Work], float]  # runs the work, returns the milliseconds that it took
@@ -33,18 +35,26 @@ class Latency:
 
 
 def measure_latency(
-    models: Sequence[nn.Module], inputs: Inputs, *, repeats: int = 5, warmup: int = 3, seconds: float = 1.0
+    models: Sequence[nn.Module],
+    inputs: Inputs,
+    *,
+    repeats: int = 5,
+    warmup: int = 3,
+    seconds: float = 1.0,
 ) -> list[Latency]:
-    """Time the models in turns on the same inputs: at least `repeats` rounds, and more until `seconds` have passed.
+    """Time the models in turns on the same inputs: at least `repeats` rounds, and more until
+    `seconds` have passed.
 
-    The models and the inputs lie on one device already. On a GPU the time is the device's own (CUDA events), on the
-    CPU that of the wall clock. Whatever a model itself raises goes through.
+    The models and the inputs lie on one device already. On a GPU the time is the device's own (CUDA
+    events), on the CPU that of the wall clock. Whatever a model itself raises goes through.
 
     Raises:
         SettingError: `repeats` below 2, `warmup` below 1, or models on several devices.
     """
     if repeats < 2 or warmup < 1:
-        raise SettingError(f"repeats must be 2 or more and warmup 1 or more; got {repeats} and {warmup}")
+        raise SettingError(
+            f"repeats must be 2 or more and warmup 1 or more; got {repeats} and {warmup}"
+        )
     if not models:
         return []
     clock = _clock(_common_device(models, inputs))
@@ -63,7 +73,8 @@ class Ratio:
     """How long one model takes for what another takes, timed in turns.
 
     Attributes:
-        median: of the rounds' ratios; each round times both, so that a machine that is slow for a while is slow for both.
+        median: of the rounds' ratios; each round times both, so that a machine that is slow for a
+            while is slow for both.
         low, high: the median lies between them with 95 % confidence.
         rounds: how many there were.
     """
@@ -91,8 +102,8 @@ def latency_ratio(
 ) -> Ratio:
     """The time of the second model as a multiple of the first's, on the same inputs.
 
-    Rounds go on for `seconds`, and then until the median is known to `precision`, but not beyond `patience` seconds (four times
-    that where fewer than 30 rounds were made).
+    Rounds go on for `seconds`, and then until the median is known to `precision`, but not beyond
+    `patience` seconds (four times that where fewer than 30 rounds were made).
 
     Args:
         target: it is enough to know on which side of this the ratio lies.
@@ -101,7 +112,11 @@ def latency_ratio(
         SettingError: the models and inputs lie on several devices.
     """
     clock = _clock(_common_device([first, second], inputs))
-    with preserved_rng(), preserved_mode(first, training=False), preserved_mode(second, training=False):
+    with (
+        preserved_rng(),
+        preserved_mode(first, training=False),
+        preserved_mode(second, training=False),
+    ):
         forwards = [partial(call, model, inputs) for model in (first, second)]
         _warm_up(forwards, 3)
         ratios: list[float] = []
@@ -112,15 +127,22 @@ def latency_ratio(
                 ratios.append(b / a)
                 elapsed, ratio = time.perf_counter() - start, _ratio(ratios)
                 known = elapsed >= seconds and ratio.spread <= precision
-                told = target is not None and elapsed >= seconds / 2 and not ratio.low <= target <= ratio.high
-                # slow models have few rounds to their name by then: they get more time, but not without end
+                told = (
+                    target is not None
+                    and elapsed >= seconds / 2
+                    and not ratio.low <= target <= ratio.high
+                )
+                # slow models have few rounds to their name by then: they get more time, but not
+                # without end
                 enough = elapsed >= patience and (len(ratios) >= 30 or elapsed >= 4 * patience)
                 if len(ratios) >= 8 and (known or told or enough):
                     return ratio
 
 
 def _ratio(ratios: list[float]) -> Ratio:
-    """The median with its 95 % interval, from the order of the values alone (binomial, normal approximation)."""
+    """The median with its 95 % interval, from the order of the values alone (binomial, normal
+    approximation).
+    """
     ordered = sorted(ratios)
     count = len(ordered)
     reach = 0.98 * math.sqrt(count)  # 1.96 standard deviations of a binomial of one half
@@ -142,8 +164,8 @@ def cpu_threads(count: int | None) -> Iterator[None]:
 def _warm_up(forwards: Sequence[Work], warmup: int) -> None:
     """Let allocators and kernels settle.
 
-    Under no_grad, not inference_mode: a tensor that a model makes once and keeps (rotary angles) could never be
-    trained with if it were born in inference mode.
+    Under no_grad, not inference_mode: a tensor that a model makes once and keeps (rotary angles)
+    could never be trained with if it were born in inference mode.
     """
     with torch.no_grad():
         for forward in forwards:
@@ -151,8 +173,12 @@ def _warm_up(forwards: Sequence[Work], warmup: int) -> None:
                 forward()
 
 
-def _rounds(forwards: Sequence[Work], clock: Clock, repeats: int, seconds: float, first: int = 0) -> list[list[float]]:
-    """Milliseconds by model and round. Every other round goes backwards, so that no model always follows the same."""
+def _rounds(
+    forwards: Sequence[Work], clock: Clock, repeats: int, seconds: float, first: int = 0
+) -> list[list[float]]:
+    """Milliseconds by model and round. Every other round goes backwards, so that no model always
+    follows the same.
+    """
     times: list[list[float]] = [[] for _ in forwards]
     start = time.perf_counter()
     done = 0
@@ -175,12 +201,17 @@ def _common_device(models: Sequence[nn.Module], inputs: Inputs) -> torch.device:
     tensors += [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     devices = {tensor.device for tensor in tensors} or {torch.device("cpu")}
     if len(devices) > 1:
-        raise SettingError(f"models and inputs must lie on one device to be compared; found {sorted(map(str, devices))}")
+        raise SettingError(
+            "models and inputs must lie on one device to be compared; found "
+            f"{sorted(map(str, devices))}"
+        )
     return devices.pop()
 
 
 def _clock(device: torch.device) -> Clock:
-    """A function that runs what it is given and returns the milliseconds that it took on `device`."""
+    """A function that runs what it is given and returns the milliseconds that it took on
+    `device`.
+    """
     if device.type == "cuda":
         return lambda work: _cuda_ms(work, device)
     synchronize = _no_wait if device.type == "cpu" else torch.accelerator.synchronize

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from niwaki.graph.inputs import Inputs, batch_size, call, preserved_mode, preserved_rng
 from niwaki.measure.macs import FORMULAS, plain_attention
+from niwaki.running import Inputs, batch_size, call, preserved_mode, preserved_rng
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,17 @@ class LayerCost:
 
 
 def layer_costs(model: nn.Module, inputs: Inputs, *, repeats: int = 5) -> list[LayerCost]:
-    """The layers in the order of their first call. What the model's own code does between them is in no row.
+    """The layers in the order of their first call. What the model's own code does between them is
+    in no row.
 
-    Timing every layer costs time itself: compare the rows with one another, and take `measure_latency` for the whole.
+    Timing every layer costs time itself: compare the rows with one another, and take
+    `measure_latency` for the whole.
     """
-    layers = {name: module for name, module in model.named_modules() if not any(True for _ in module.children())}
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if not any(True for _ in module.children())
+    }
     order: list[str] = []
     times: dict[str, list[float]] = defaultdict(list)
     with preserved_mode(model, training=False), preserved_rng(), plain_attention(), torch.no_grad():
@@ -52,14 +58,22 @@ def layer_costs(model: nn.Module, inputs: Inputs, *, repeats: int = 5) -> list[L
     for name in order:
         module, per_run = layers[name], times[name]
         calls = len(per_run) // (repeats + 1)
-        runs = [sum(per_run[at : at + calls]) for at in range(calls, len(per_run), calls)]  # the first run warms up
+        runs = [
+            sum(per_run[at : at + calls]) for at in range(calls, len(per_run), calls)
+        ]  # the first run warms up
         macs = sum(counts.get(f"{root}.{name}" if name else root, {}).values()) // 2
         params = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-        rows.append(LayerCost(name, type(module).__name__, params, round(macs / samples), statistics.median(runs)))
+        rows.append(
+            LayerCost(
+                name, type(module).__name__, params, round(macs / samples), statistics.median(runs)
+            )
+        )
     return rows
 
 
-def _time(module: nn.Module, name: str, order: list[str], times: dict[str, list[float]], hooks: ExitStack) -> None:
+def _time(
+    module: nn.Module, name: str, order: list[str], times: dict[str, list[float]], hooks: ExitStack
+) -> None:
     started: list[float] = []
 
     def before(*_: Any) -> None:

@@ -1,7 +1,8 @@
 """What a network computes: multiply-adds (MACs) of its products.
 
-One MAC is one multiplication and one addition. Matrix products, convolutions, attention and recurrent layers count;
-biases, activations, normalisation and pooling do not. Attention counts every pair of positions, masked or not.
+One MAC is one multiplication and one addition. Matrix products, convolutions, attention and
+recurrent layers count; biases, activations, normalisation and pooling do not. Attention counts
+every pair of positions, masked or not.
 """
 
 from __future__ import annotations
@@ -17,34 +18,41 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from niwaki.graph.inputs import Inputs, as_arguments, batch_size, call, preserved_mode, preserved_rng
+from niwaki.running import Inputs, as_arguments, batch_size, call, preserved_mode, preserved_rng
 
 Shape = tuple[int, ...]
 
 
 def count_macs(model: nn.Module, inputs: Inputs) -> int:
-    """Multiply-adds of one sample in evaluation mode: those of one forward of `inputs`, divided by its batch size.
+    """Multiply-adds of one sample in evaluation mode: those of one forward of `inputs`, divided by
+    its batch size.
 
-    The batch size is axis 0 of the first tensor in `inputs`. Work that is done once a call whatever the batch (a
-    network that computes position biases) therefore counts as a sample's share of it; a batch of one counts it whole.
+    The batch size is axis 0 of the first tensor in `inputs`. Work that is done once a call whatever
+    the batch (a network that computes position biases) therefore counts as a sample's share of it;
+    a batch of one counts it whole.
 
-    Counted on a weightless copy; only a model that cannot run so (its path depends on values) is run for real.
-    Whatever the model itself raises goes through.
+    Counted on a weightless copy; only a model that cannot run so (its path depends on values) is
+    run for real. Whatever the model itself raises goes through.
     """
     with preserved_mode(model, training=False), preserved_rng(), plain_attention():
         try:
             total = _count_fake(model, inputs)
-        except Exception:  # whatever a fake run may stumble over; the real run raises what is the model's own fault
+        # whatever a fake run may stumble over; the real run raises what is the model's own fault
+        except Exception:
             total = _count(model, inputs)
     return round(total / batch_size(inputs))
 
 
 def _count_fake(model: nn.Module, inputs: Inputs) -> int:
-    """Count on a copy without data: no memory for weights, no arithmetic; what the forward changes goes with it."""
+    """Count on a copy without data: no memory for weights, no arithmetic; what the forward changes
+    goes with it.
+    """
     mode = FakeTensorMode()
     with FakeCopyMode(mode):
         shadow, arguments = copy.deepcopy((model, as_arguments(inputs)))
-    shadow.requires_grad_(False)  # torch's counter stumbles over a parameter that is handed to a module as an input
+    shadow.requires_grad_(
+        False
+    )  # torch's counter stumbles over a parameter that is handed to a module as an input
     with mode:
         args, kwargs = arguments
         return _count(shadow, args or kwargs)
@@ -59,7 +67,9 @@ def _count(model: nn.Module, inputs: Inputs) -> int:
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Keep torch from fusing a whole encoder layer into one operator, whose products could not be seen."""
+    """Keep torch from fusing a whole encoder layer into one operator, whose products could not be
+    seen.
+    """
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -68,8 +78,8 @@ def plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-# Products that torch's own table lacks, and would count as zero. Each formula takes the operator's arguments with
-# tensors replaced by their shapes, and gives FLOPs: two a multiply-add.
+# Products that torch's own table lacks, and would count as zero. Each formula takes the operator's
+# arguments with tensors replaced by their shapes, and gives FLOPs: two a multiply-add.
 
 
 def _matrix_vector(matrix: Shape, vector: Shape, **_: object) -> int:
@@ -96,12 +106,16 @@ def _attention(query: Shape, key: Shape, value: Shape, *_args: object, **_: obje
     return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
-def _onednn_rnn(steps: Shape, input_weight: Shape, hidden_weight: Shape, *_args: object, **_: object) -> int:
+def _onednn_rnn(
+    steps: Shape, input_weight: Shape, hidden_weight: Shape, *_args: object, **_: object
+) -> int:
     return 2 * math.prod(steps[:-1]) * (math.prod(input_weight) + math.prod(hidden_weight))
 
 
 def _cudnn_rnn(steps: Shape, weights: list[Shape], *_args: object, **_: object) -> int:
-    return 2 * math.prod(steps[:-1]) * sum(math.prod(weight) for weight in weights if len(weight) == 2)
+    return (
+        2 * math.prod(steps[:-1]) * sum(math.prod(weight) for weight in weights if len(weight) == 2)
+    )
 
 
 _aten = torch.ops.aten

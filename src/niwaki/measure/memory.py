@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
-from niwaki.graph.inputs import Inputs, as_arguments, call, preserved_mode, preserved_rng
-from niwaki.graph.tape import named_state
-from niwaki.graph.watching import OperatorMode
+from niwaki.running import Inputs, as_arguments, call, named_state, preserved_mode, preserved_rng
+from niwaki.running.watching import OperatorMode
 
 
 def peak_memory(model: nn.Module, inputs: Inputs) -> int:
-    """Bytes of activations alive at once at the worst moment of one forward, in evaluation mode and without gradients.
+    """Bytes of activations alive at once at the worst moment of one forward, in evaluation mode and
+    without gradients.
 
-    The inputs count, parameters and buffers do not; nor does what a kernel allocates for itself, or an allocator keeps. Run
-    on a copy without data, so on any device; a model that cannot be run so is run for real.
+    The inputs count, parameters and buffers do not; nor does what a kernel allocates for itself, or
+    an allocator keeps. Run on a copy without data, so on any device; a model that cannot be run so
+    is run for real.
     """
     with preserved_mode(model, training=False), preserved_rng():
         try:

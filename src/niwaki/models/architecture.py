@@ -7,15 +7,17 @@ import dataclasses
 
 from torch import nn
 
-from niwaki.errors import SettingError
-from niwaki.methods import Registry
+from niwaki.core.errors import SettingError
+from niwaki.core.registry import Registry
 
 Shape = tuple[int, int, int]  # channels, height, width of one image
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture(abc.ABC):
-    """The settings of a network; `build()` makes it, with fresh weights from torch's global generator."""
+    """The settings of a network; `build()` makes it, with fresh weights from torch's global
+    generator.
+    """
 
     classes: int = 10
     in_channels: int = 3
@@ -42,8 +44,9 @@ architectures: Registry[Architecture] = Registry("model")
 def initialise(model: nn.Module) -> None:
     """He's initialisation for a convolutional network, in place.
 
-    Convolutions N(0, 2 / (k² · out)), BatchNorm scale 1 and shift 0, Linear N(0, 0.01²) with bias 0: what both
-    VGG-16 and the CIFAR residual networks of the three papers start from (arXiv 1502.01852, 2204.06404).
+    Convolutions N(0, 2 / (k² · out)), BatchNorm scale 1 and shift 0, Linear N(0, 0.01²) with bias
+    0: what both VGG-16 and the CIFAR residual networks of the three papers start from (arXiv
+    1502.01852, 2204.06404).
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

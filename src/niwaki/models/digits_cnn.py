@@ -12,7 +12,9 @@ WIDTHS = (32, 64, 64)
 
 
 class DigitsCnn(nn.Module):
-    """Three convolutions with BatchNorm and ReLU, a pooling behind the second, and two Linear layers."""
+    """Three convolutions with BatchNorm and ReLU, a pooling behind the second, and two Linear
+    layers.
+    """
 
     def __init__(self, input_shape: Shape, classes: int) -> None:
         super().__init__()
@@ -31,7 +33,9 @@ class DigitsCnn(nn.Module):
         self.fc2 = nn.Linear(128, classes)
         initialise(self)
 
-    def forward(self, images: Tensor) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
+    def forward(
+        self, images: Tensor
+    ) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
         hidden = self.relu(self.bn1(self.conv1(images)))
         hidden = self.pool(self.relu(self.bn2(self.conv2(hidden))))
         hidden = self.pool(self.relu(self.bn3(self.conv3(hidden))))

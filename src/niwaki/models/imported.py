@@ -15,8 +15,8 @@ from pathlib import Path
 
 from torch import nn
 
-from niwaki.errors import NiwakiError, SettingError, UnknownNameError
-from niwaki.methods import parse
+from niwaki.core.errors import NiwakiError, SettingError, UnknownNameError
+from niwaki.core.registry import parse
 
 # what the data has → what factories call it, in the wild
 PARAMETERS = {
@@ -42,8 +42,12 @@ def literals(settings: dict[str, str]) -> dict[str, object]:
     return {key: _literal(text) for key, text in settings.items()}
 
 
-def call_factory(spec: str, wanted: dict[str, int], given: dict[str, object] | None = None) -> nn.Module:
-    """The network that the factory returns, called with the settings of `spec`, what is `given`, and the `wanted` it names."""
+def call_factory(
+    spec: str, wanted: dict[str, int], given: dict[str, object] | None = None
+) -> nn.Module:
+    """The network that the factory returns, called with the settings of `spec`, what is `given`,
+    and the `wanted` it names.
+    """
     module_name, name, settings = _target(spec)
     arguments = {**literals(settings), **(given or {})}
     with _current_folder_importable():
@@ -55,8 +59,8 @@ def call_factory(spec: str, wanted: dict[str, int], given: dict[str, object] | N
 def refuse_undeclared(spec: str, beside: Path | None = None) -> None:
     """Refuse a factory that a file names, unless it says itself that it makes a network.
 
-    It must be a class that is an `nn.Module`, or a function annotated to return one, at the top level of a module that is
-    not Python's own. So `os:system` is no factory, whatever a file says.
+    It must be a class that is an `nn.Module`, or a function annotated to return one, at the top
+    level of a module that is not Python's own. So `os:system` is no factory, whatever a file says.
 
     Args:
         beside: the folder of the file; code that lies in it came with it, and is not imported.
@@ -70,20 +74,26 @@ def refuse_undeclared(spec: str, beside: Path | None = None) -> None:
         raise SettingError(f"{module_name}:{name} is Python's own code, not a factory of networks")
     with _current_folder_importable():
         if beside is not None and _lies_in(module_name.partition(".")[0], beside):
-            raise SettingError(f"the module {module_name!r} lies in the folder itself, whose code is not run; {way_out}")
+            raise SettingError(
+                f"the module {module_name!r} lies in the folder itself, whose code is not run; "
+                f"{way_out}"
+            )
         factory: object = _import(module_name, name)
     if isinstance(factory, type):
         declared: object = factory
     else:
         if "." in name or getattr(factory, "__module__", None) != module_name:
-            raise SettingError(f"{module_name}:{name} is not a function of that module's own; {way_out}")
+            raise SettingError(
+                f"{module_name}:{name} is not a function of that module's own; {way_out}"
+            )
         try:
             declared = typing.get_type_hints(factory).get("return")
         except Exception:  # annotations may name anything
             declared = None
     if not (isinstance(declared, type) and issubclass(declared, nn.Module)):
         raise SettingError(
-            f"{module_name}:{name} does not say that it returns an nn.Module; let it say so (def {name}(…) -> nn.Module:), or, "
+            f"{module_name}:{name} does not say that it returns an nn.Module; let it say so (def "
+            f"{name}(…) -> nn.Module:), or, "
             f"{way_out}"
         )
 
@@ -102,7 +112,10 @@ def _target(spec: str) -> tuple[str, str, dict[str, str]]:
     module_name, _, rest = spec.partition(":")
     name, settings = parse(rest)
     if not _is_path(name):
-        raise SettingError(f"{spec!r} names no factory; write package.module:factory or package.module:factory:key=value")
+        raise SettingError(
+            f"{spec!r} names no factory; write package.module:factory or "
+            "package.module:factory:key=value"
+        )
     return module_name, name, settings
 
 
@@ -111,28 +124,42 @@ def _import(module_name: str, name: str) -> Callable[..., object]:
         found: object = importlib.import_module(module_name)
     except Exception as error:  # the user's module may fail in any way while it is imported
         raise NiwakiError(
-            f"cannot import {module_name!r}: {type(error).__name__}: {error}; is it installed, in the current folder, "
+            f"cannot import {module_name!r}: {type(error).__name__}: {error}; is it installed, in "
+            "the current folder, "
             "or on PYTHONPATH?"
         ) from error
     for part in name.split("."):
         if not hasattr(found, part):
-            known = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
+            known = [
+                key
+                for key, value in vars(found).items()
+                if callable(value) and not key.startswith("_")
+            ]
             raise UnknownNameError(f"factory in {module_name!r}", part, known)
         found = getattr(found, part)
     if not callable(found):
-        raise SettingError(f"{module_name}:{name} is a {type(found).__name__}, not a function or class that makes a model")
+        raise SettingError(
+            f"{module_name}:{name} is a {type(found).__name__}, not a function or class that "
+            "makes a model"
+        )
     return found
 
 
-def _add_wanted(spec: str, factory: Callable[..., object], arguments: dict[str, object], wanted: dict[str, int]) -> None:
+def _add_wanted(
+    spec: str, factory: Callable[..., object], arguments: dict[str, object], wanted: dict[str, int]
+) -> None:
     try:
         named = inspect.signature(factory).parameters
-    except ValueError:  # some built-in callables have no signature; then only what `spec` states is passed
+    except (
+        ValueError
+    ):  # some built-in callables have no signature; then only what `spec` states is passed
         return
     for key, value in wanted.items():
         for parameter in PARAMETERS[key]:
             if parameter in named and arguments.setdefault(parameter, value) != value:
-                raise SettingError(f"{spec!r} states {parameter}={arguments[parameter]}, but the data has {value}")
+                raise SettingError(
+                    f"{spec!r} states {parameter}={arguments[parameter]}, but the data has {value}"
+                )
 
 
 def _call(factory: Callable[..., object], where: str, arguments: dict[str, object]) -> nn.Module:

@@ -8,12 +8,14 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from niwaki.errors import SettingError
+from niwaki.core.errors import SettingError
 from niwaki.models.architecture import Architecture, Shape, architectures
 
 
 class Lenet300100(nn.Module):
-    """pixels-300-100-classes with ReLU (LeCun et al. 1998; layer names of the Neuron Merging checkpoint)."""
+    """pixels-300-100-classes with ReLU (LeCun et al. 1998; layer names of the Neuron Merging
+    checkpoint).
+    """
 
     def __init__(self, input_shape: Shape, classes: int) -> None:
         super().__init__()
@@ -22,14 +24,18 @@ class Lenet300100(nn.Module):
         self.ip2 = nn.Linear(300, 100)
         self.ip3 = nn.Linear(100, classes)
 
-    def forward(self, images: Tensor) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
+    def forward(
+        self, images: Tensor
+    ) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
         hidden = F.relu(self.ip1(images.flatten(1)))
         hidden = F.relu(self.ip2(hidden))
         return self.ip3(hidden)  # type: ignore[no-any-return]  # a Linear returns a Tensor; torch types it Any
 
 
 class MnistMlp(nn.Module):
-    """pixels-500-300-classes with ReLU, dropout after each hidden layer (MINT, arXiv 2003.08472)."""
+    """pixels-500-300-classes with ReLU, dropout after each hidden layer (MINT, arXiv
+    2003.08472).
+    """
 
     def __init__(self, input_shape: Shape, classes: int, dropout: float) -> None:
         super().__init__()
@@ -39,7 +45,9 @@ class MnistMlp(nn.Module):
         self.fc3 = nn.Linear(300, classes)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, images: Tensor) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
+    def forward(
+        self, images: Tensor
+    ) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
         hidden = self.dropout(F.relu(self.fc1(images.flatten(1))))
         hidden = self.dropout(F.relu(self.fc2(hidden)))
         return self.fc3(hidden)  # type: ignore[no-any-return]  # as above

@@ -1,7 +1,9 @@
-"""The CIFAR residual networks (He et al., arXiv 1512.03385): three stages of two-convolution blocks.
+"""The CIFAR residual networks (He et al., arXiv 1512.03385): three stages of two-convolution
+blocks.
 
-With `shortcut="projection"` this is also the function of Neuron Merging's ResNet-56 checkpoint, name for name: its code
-applies the ReLU at the start of the next block instead of at the end of this one, which is the same network.
+With `shortcut="projection"` this is also the function of Neuron Merging's ResNet-56 checkpoint,
+name for name: its code applies the ReLU at the start of the next block instead of at the end of
+    this one, which is the same network.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from niwaki.errors import SettingError
+from niwaki.core.errors import SettingError
 from niwaki.models.architecture import Architecture, Shape, architectures, initialise
 
 Shortcut = Literal["padding", "projection"]
@@ -20,9 +22,11 @@ WIDTHS = (16, 32, 64)
 
 
 class PaddedShortcut(nn.Module):
-    """A shortcut without parameters: every stride-th pixel, zero channels before and after the input's.
+    """A shortcut without parameters: every stride-th pixel, zero channels before and after the
+    input's.
 
-    `padding` is (channels before, channels after): an attribute, because pruning the sum rewrites it.
+    `padding` is (channels before, channels after): an attribute, because pruning the sum rewrites
+    it.
     """
 
     def __init__(self, stride: int, padding: tuple[int, int]) -> None:
@@ -30,7 +34,9 @@ class PaddedShortcut(nn.Module):
         self.stride = stride
         self.padding = padding
 
-    def forward(self, x: Tensor) -> Tensor:  # (batch, c, h, w) -> (batch, before + c + after, ceil(h / s), ceil(w / s))
+    def forward(
+        self, x: Tensor
+    ) -> Tensor:  # (batch, c, h, w) -> (batch, before + c + after, ceil(h / s), ceil(w / s))
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.padding))
 
     def extra_repr(self) -> str:
@@ -49,7 +55,9 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.downsample = _downsample(inputs, outputs, stride, shortcut)
 
-    def forward(self, x: Tensor) -> Tensor:  # (batch, inputs, h, w) -> (batch, outputs, h / stride, w / stride)
+    def forward(
+        self, x: Tensor
+    ) -> Tensor:  # (batch, inputs, h, w) -> (batch, outputs, h / stride, w / stride)
         inner = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(inner + self.downsample(x))
 
@@ -58,18 +66,24 @@ def _downsample(inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> n
     if stride == 1 and inputs == outputs:
         return nn.Identity()
     if shortcut == "projection":
-        return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
+        return nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+        )
     before = (outputs - inputs) // 2
     return PaddedShortcut(stride, (before, outputs - inputs - before))
 
 
 class ResNet(nn.Module):
-    """A CIFAR residual network of 6·n + 2 layers: `conv1`, `bn1`, `layer1` … `layer3` of n blocks, `fc`."""
+    """A CIFAR residual network of 6·n + 2 layers: `conv1`, `bn1`, `layer1` … `layer3` of n blocks,
+    `fc`.
+    """
 
     def __init__(self, input_shape: Shape, classes: int, depth: int, shortcut: Shortcut) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
-            raise SettingError(f"a CIFAR residual network has 6·n + 2 layers (8, 14, 20, …); got {depth}")
+            raise SettingError(
+                f"a CIFAR residual network has 6·n + 2 layers (8, 14, 20, …); got {depth}"
+            )
         self.input_shape = input_shape
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(input_shape[0], WIDTHS[0], 3, padding=1, bias=False)
@@ -80,20 +94,26 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(WIDTHS[2], classes)
         initialise(self)
 
-    def forward(self, images: Tensor) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
+    def forward(
+        self, images: Tensor
+    ) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
         x = F.relu(self.bn1(self.conv1(images)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))  # type: ignore[no-any-return]  # torch types it Any
 
 
-def _stage(inputs: int, outputs: int, stride: int, blocks: int, shortcut: Shortcut) -> nn.Sequential:
+def _stage(
+    inputs: int, outputs: int, stride: int, blocks: int, shortcut: Shortcut
+) -> nn.Sequential:
     rest = (ResidualBlock(outputs, outputs, 1, shortcut) for _ in range(blocks - 1))
     return nn.Sequential(ResidualBlock(inputs, outputs, stride, shortcut), *rest)
 
 
 @dataclasses.dataclass(frozen=True)
 class ResNetSettings(Architecture):
-    """`shortcut` where the shape changes: "padding" (RNI, arXiv 2204.06404) or "projection" (Neuron Merging)."""
+    """`shortcut` where the shape changes: "padding" (RNI, arXiv 2204.06404) or "projection" (Neuron
+    Merging).
+    """
 
     depth: ClassVar[int]  # each listed network is one depth
     shortcut: Shortcut = "padding"

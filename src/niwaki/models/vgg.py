@@ -1,7 +1,9 @@
 """VGG-16 with BatchNorm for 32 × 32 images, in the two forms that the papers prune.
 
-Both have thirteen 3 × 3 convolutions without bias, each followed by BatchNorm and ReLU, in five stages. They differ
-after the last stage: Neuron Merging pools by the maximum and has a hidden Linear; RNI averages and has none. `vgg-small`
+Both have thirteen 3 × 3 convolutions without bias, each followed by BatchNorm and ReLU, in five
+stages. They differ
+after the last stage: Neuron Merging pools by the maximum and has a hidden Linear; RNI averages and
+    has none. `vgg-small`
 is RNI's form with six convolutions in four stages, which trains in a minute on a CPU.
 """
 
@@ -12,19 +14,25 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from niwaki.errors import SettingError
+from niwaki.core.errors import SettingError
 from niwaki.models.architecture import Architecture, Shape, architectures, initialise
 
 Classifier = Literal["linear", "two-layer"]
-Stages = tuple[tuple[int, ...], ...]  # widths of the convolutions; every stage ends in a pool that halves height and width
+Stages = tuple[
+    tuple[int, ...], ...
+]  # widths of the convolutions; every stage ends in a pool that halves height and width
 STAGES: Stages = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 SMALL: Stages = ((16,), (32,), (64, 64), (128, 128))
 
 
 class Vgg16(nn.Module):
-    """Convolutions `features.conv1` … `features.conv13`, then `classifier.linear1` (and `.linear2`)."""
+    """Convolutions `features.conv1` … `features.conv13`, then `classifier.linear1` (and
+    `.linear2`).
+    """
 
-    def __init__(self, input_shape: Shape, classes: int, classifier: Classifier, stages: Stages = STAGES) -> None:
+    def __init__(
+        self, input_shape: Shape, classes: int, classifier: Classifier, stages: Stages = STAGES
+    ) -> None:
         super().__init__()
         self.input_shape = input_shape
         channels, height, width = input_shape
@@ -32,10 +40,14 @@ class Vgg16(nn.Module):
         self.features = _features(channels, stages, last_pool)
         shrink = 2 ** len(stages)
         flat = stages[-1][-1] * (height // shrink) * (width // shrink)
-        self.classifier = _linear(flat, classes) if classifier == "linear" else _two_layer(flat, classes)
+        self.classifier = (
+            _linear(flat, classes) if classifier == "linear" else _two_layer(flat, classes)
+        )
         initialise(self)
 
-    def forward(self, images: Tensor) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
+    def forward(
+        self, images: Tensor
+    ) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
         return self.classifier(self.features(images).flatten(1))  # type: ignore[no-any-return]  # torch types it Any
 
 
@@ -45,7 +57,9 @@ def _features(in_channels: int, stages: Stages, last_pool: nn.Module) -> nn.Sequ
     for stage, widths in enumerate(stages, start=1):
         for width in widths:
             number += 1
-            features.add_module(f"conv{number}", nn.Conv2d(previous, width, 3, padding=1, bias=False))
+            features.add_module(
+                f"conv{number}", nn.Conv2d(previous, width, 3, padding=1, bias=False)
+            )
             features.add_module(f"bn{number}", nn.BatchNorm2d(width))
             features.add_module(f"relu{number}", nn.ReLU())
             previous = width
@@ -71,7 +85,9 @@ def _two_layer(inputs: int, classes: int, hidden: int = 512) -> nn.Sequential:
 @architectures.register("vgg16")
 @dataclasses.dataclass(frozen=True)
 class Vgg16Settings(Architecture):
-    """VGG-16: `classifier` is "linear" (RNI, arXiv 2204.06404) or "two-layer" (Neuron Merging, arXiv 2010.13160)."""
+    """VGG-16: `classifier` is "linear" (RNI, arXiv 2204.06404) or "two-layer" (Neuron Merging,
+    arXiv 2010.13160).
+    """
 
     classifier: Classifier = "linear"
 
@@ -80,7 +96,9 @@ class Vgg16Settings(Architecture):
         if self.classifier not in ("linear", "two-layer"):
             raise SettingError(f"classifier is one of linear, two-layer; got {self.classifier!r}")
         if self.image_size < 2 ** len(STAGES):
-            raise SettingError(f"vgg16 halves the image five times: image_size must be at least {2 ** len(STAGES)}")
+            raise SettingError(
+                f"vgg16 halves the image five times: image_size must be at least {2 ** len(STAGES)}"
+            )
 
     def build(self) -> nn.Module:
         """Weights from He's initialisation."""
@@ -90,12 +108,17 @@ class Vgg16Settings(Architecture):
 @architectures.register("vgg-small")
 @dataclasses.dataclass(frozen=True)
 class VggSmallSettings(Architecture):
-    """Six convolutions (16, 32, 64, 64, 128, 128) and one Linear: VGG-16 in RNI's form, for trials on a CPU."""
+    """Six convolutions (16, 32, 64, 64, 128, 128) and one Linear: VGG-16 in RNI's form, for trials
+    on a CPU.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.image_size < 2 ** len(SMALL):
-            raise SettingError(f"vgg-small halves the image four times: image_size must be at least {2 ** len(SMALL)}")
+            raise SettingError(
+                "vgg-small halves the image four times: image_size must be at least "
+                f"{2 ** len(SMALL)}"
+            )
 
     def build(self) -> nn.Module:
         """Weights from He's initialisation."""

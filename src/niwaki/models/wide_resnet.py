@@ -1,4 +1,6 @@
-"""WideResNet-40-4 (Zagoruyko and Komodakis, arXiv 1605.07146): BatchNorm and ReLU come before each convolution."""
+"""WideResNet-40-4 (Zagoruyko and Komodakis, arXiv 1605.07146): BatchNorm and ReLU come before each
+convolution.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,16 @@ import dataclasses
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from niwaki.errors import SettingError
+from niwaki.core.errors import SettingError
 from niwaki.models.architecture import Architecture, Shape, architectures, initialise
 
 STEM = 16  # channels after the first convolution, and the unit that the widening factor multiplies
 
 
 class PreActivationBlock(nn.Module):
-    """BN-ReLU-conv-BN-ReLU-conv plus the shortcut: a 1 × 1 convolution of the rectified x where the shape changes."""
+    """BN-ReLU-conv-BN-ReLU-conv plus the shortcut: a 1 × 1 convolution of the rectified x where the
+    shape changes.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -23,9 +27,13 @@ class PreActivationBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         changes = stride != 1 or inputs != outputs
-        self.downsample = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False) if changes else None
+        self.downsample = (
+            nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False) if changes else None
+        )
 
-    def forward(self, x: Tensor) -> Tensor:  # (batch, inputs, h, w) -> (batch, outputs, h / stride, w / stride)
+    def forward(
+        self, x: Tensor
+    ) -> Tensor:  # (batch, inputs, h, w) -> (batch, outputs, h / stride, w / stride)
         rectified = F.relu(self.bn1(x))
         shortcut = x if self.downsample is None else self.downsample(rectified)
         inner: Tensor = self.conv2(F.relu(self.bn2(self.conv1(rectified))))
@@ -33,12 +41,16 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """A wide residual network of 6·n + 4 layers: `conv1`, `layer1` … `layer3` of n blocks, `bn`, `fc`."""
+    """A wide residual network of 6·n + 4 layers: `conv1`, `layer1` … `layer3` of n blocks, `bn`,
+    `fc`.
+    """
 
     def __init__(self, input_shape: Shape, classes: int, depth: int, widening: int) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
-            raise SettingError(f"a wide residual network has 6·n + 4 layers (10, 16, 22, …); got {depth}")
+            raise SettingError(
+                f"a wide residual network has 6·n + 4 layers (10, 16, 22, …); got {depth}"
+            )
         self.input_shape = input_shape
         blocks, widths = (depth - 4) // 6, [STEM * widening * factor for factor in (1, 2, 4)]
         self.conv1 = nn.Conv2d(input_shape[0], STEM, 3, padding=1, bias=False)
@@ -49,7 +61,9 @@ class WideResNet(nn.Module):
         self.fc = nn.Linear(widths[2], classes)
         initialise(self)
 
-    def forward(self, images: Tensor) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
+    def forward(
+        self, images: Tensor
+    ) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
         x = self.layer3(self.layer2(self.layer1(self.conv1(images))))
         x = F.adaptive_avg_pool2d(F.relu(self.bn(x)), 1)
         return self.fc(x.flatten(1))  # type: ignore[no-any-return]  # torch types it Any

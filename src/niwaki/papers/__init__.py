@@ -1,9 +1,19 @@
 """Papers: one recipe each, its tables as data beside it, published and measured side by side."""
 
 from niwaki.papers.cell import Cell, Outcome, cells_as_rows
-from niwaki.papers.mint import MintRecipe
-from niwaki.papers.neuron_merging import NeuronMerging
+from niwaki.papers.mint.recipe import MintRecipe
+from niwaki.papers.neuron_merging.recipe import NeuronMerging
 from niwaki.papers.recipe import RECIPES, Places, Recipe
-from niwaki.papers.rni import Rni
+from niwaki.papers.rni.recipe import Rni
 
-__all__ = ["RECIPES", "Cell", "MintRecipe", "NeuronMerging", "Outcome", "Places", "Recipe", "Rni", "cells_as_rows"]
+__all__ = [
+    "RECIPES",
+    "Cell",
+    "MintRecipe",
+    "NeuronMerging",
+    "Outcome",
+    "Places",
+    "Recipe",
+    "Rni",
+    "cells_as_rows",
+]

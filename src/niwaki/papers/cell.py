@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from niwaki.records import hardware, versions
+from niwaki.core.provenance import hardware, versions
 
 COLUMNS = ("criterion", "removed", "repair", "published", "measured", "difference")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Accuracy in percent, by experiment, criterion, share removed and compensation; `published` where the paper has it."""
+    """Accuracy in percent, by experiment, criterion, share removed and compensation; `published`
+    where the paper has it.
+    """
 
     experiment: str
     criterion: str
@@ -40,7 +42,9 @@ class Outcome:
 
 
 def as_record(paper: str, outcomes: Mapping[str, Outcome], limit: int | None) -> str:
-    """Experiments by name as JSON, with what they were measured on: one line a cell, and one a run."""
+    """Experiments by name as JSON, with what they were measured on: one line a cell, and one a
+    run.
+    """
     done = {name: outcome for name, outcome in outcomes.items() if outcome.missing is None}
     head = {
         "paper": paper,
@@ -49,7 +53,9 @@ def as_record(paper: str, outcomes: Mapping[str, Outcome], limit: int | None) ->
         "versions": versions(),
         "hardware": hardware(),
     }
-    tables: dict[str, list[Any]] = {"cells": [dataclasses.asdict(cell) for outcome in done.values() for cell in outcome.cells]}
+    tables: dict[str, list[Any]] = {
+        "cells": [dataclasses.asdict(cell) for outcome in done.values() for cell in outcome.cells]
+    }
     if runs := [run for outcome in done.values() for run in outcome.runs]:
         tables["runs"] = runs
     parts = [json.dumps(head, indent=2, ensure_ascii=False)[:-2]]

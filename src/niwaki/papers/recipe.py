@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from niwaki.errors import UnknownNameError
-from niwaki.methods import Registry
+from niwaki.core.errors import UnknownNameError
+from niwaki.core.registry import Registry
 from niwaki.papers.cell import Outcome
 
 if sys.version_info >= (3, 11):
@@ -33,7 +33,8 @@ class Places:
 
     Attributes:
         limit: at most so many test images, for a quick look; None takes all, as the paper does.
-        work: folder of what is trained on the way, so that a second call goes on where the first one stopped.
+        work: folder of what is trained on the way, so that a second call goes on where the first
+            one stopped.
     """
 
     data_root: Path | None = None
@@ -43,7 +44,9 @@ class Places:
     work: Path | None = None
 
     def checkpoint(self, name: str) -> Path:
-        """Where a checkpoint should lie: the folder given, or `checkpoints` beside the data root or here."""
+        """Where a checkpoint should lie: the folder given, or `checkpoints` beside the data root or
+        here.
+        """
         if self.checkpoints is not None:
             return self.checkpoints / name
         beside = self.data_root.resolve().parent / "checkpoints" if self.data_root else None

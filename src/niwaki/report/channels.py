@@ -1,19 +1,27 @@
-"""Drawings of a model's channel groups: a Graphviz file, and a page of its own with who reads whom as arcs."""
+"""Drawings of a model's channel groups: a Graphviz file, and a page of its own with who reads whom
+as arcs.
+"""
 
 from __future__ import annotations
 
 import math
 from html import escape
 
-from niwaki.graph.outline import GroupOutline, Outline, count
+from niwaki.graph import GroupOutline, Outline
+from niwaki.graph._outline import count
 
 ROW = 30  # pixels
 ARCS = 150
 
 
 def channels_dot(outline: Outline) -> str:
-    """The groups as a directed graph in the DOT language: an edge from every group to those computed from it."""
-    lines = [f"digraph {_quoted(outline.model)} {{", '  rankdir="LR"; node [shape=box, fontname="sans-serif"];']
+    """The groups as a directed graph in the DOT language: an edge from every group to those
+    computed from it.
+    """
+    lines = [
+        f"digraph {_quoted(outline.model)} {{",
+        '  rankdir="LR"; node [shape=box, fontname="sans-serif"];',
+    ]
     for group in outline.groups:
         label = f"{group.name}\n{group.width} units\n{count(group.params)} params, {count(group.macs)} MACs"
         lines.append(f"  {_quoted(group.name)} [label={_quoted(label)}];")
@@ -26,15 +34,19 @@ def _quoted(text: str) -> str:
 
 
 def channels_html(outline: Outline) -> str:
-    """A page that needs nothing else: a row a group, with arcs from the groups that it is computed from."""
+    """A page that needs nothing else: a row a group, with arcs from the groups that it is computed
+    from.
+    """
     rows = "\n".join(_row(group, outline) for group in outline.groups)
     frozen = "\n".join(
-        f"<tr><td>{escape(item.layer or 'the model')}</td><td class=n>{item.width}</td><td>{escape(item.reason)}</td></tr>"
+        f"<tr><td>{escape(item.layer or 'the model')}</td><td "
+        f"class=n>{item.width}</td><td>{escape(item.reason)}</td></tr>"
         for item in outline.frozen
     )
     unknown = ", ".join(f"{escape(name)} ({times}×)" for name, times in outline.unknown.items())
     fixed = (
-        f"<h2>What keeps its size</h2><div class=scroll><table><thead><tr><th>layer<th class=n>width<th>why</thead>"
+        "<h2>What keeps its size</h2><div class=scroll><table><thead><tr><th>layer<th "
+        "class=n>width<th>why</thead>"
         f"<tbody>{frozen}</tbody></table></div>"
         if frozen
         else ""
@@ -61,7 +73,9 @@ stream.</p>
 def _row(group: GroupOutline, outline: Outline) -> str:
     share = 100 * group.params / max(1, outline.params)
     others = f" +{len(group.producers) - 1}" if len(group.producers) > 1 else ""
-    readers = ", ".join(group.consumers[:3]) + (f" +{len(group.consumers) - 3}" if len(group.consumers) > 3 else "")
+    readers = ", ".join(group.consumers[:3]) + (
+        f" +{len(group.consumers) - 3}" if len(group.consumers) > 3 else ""
+    )
     told = escape("written by " + ", ".join(group.producers), quote=True)
     return (
         f'<tr><td title="{told}">{escape(group.name)}<small>{others}</small></td><td class=n>{group.width}</td>'
@@ -84,7 +98,9 @@ def _arcs(outline: Outline) -> str:
                 f'<path class={kind} d="M{ARCS - 4} {y0} C{ARCS - 4 - reach} {y0} {ARCS - 4 - reach} {y1} {ARCS - 4} {y1}">'
                 f"<title>{escape(group.name)} is computed from {escape(source)}</title></path>"
             )
-    dots = [f'<circle cx={ARCS - 4} cy="{ROW * (row + 0.5)}" r=3></circle>' for row in place.values()]
+    dots = [
+        f'<circle cx={ARCS - 4} cy="{ROW * (row + 0.5)}" r=3></circle>' for row in place.values()
+    ]
     return "\n".join(paths + dots)
 
 

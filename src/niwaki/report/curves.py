@@ -6,16 +6,21 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from niwaki.errors import MissingExtraError
-from niwaki.records import write_bytes_atomic
+from niwaki.core.errors import MissingExtraError
+from niwaki.core.records import write_bytes_atomic
 
 NAMED = 7  # of the groups that mind most
 
 
 def sensitivity_figure(
-    ratios: Sequence[float], curves: Mapping[str, Sequence[float]], path: str | Path, *, measure: str
+    ratios: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    path: str | Path,
+    *,
+    measure: str,
 ) -> None:
-    """Draw one line a group against the ratio (%), as a PNG; the few that mind most are named and coloured.
+    """Draw one line a group against the ratio (%), as a PNG; the few that mind most are named and
+    coloured.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -34,9 +39,17 @@ def sensitivity_figure(
     for name in order[NAMED:]:
         axes.plot(percent, [100 * value for value in curves[name]], color="#BBBBBB", linewidth=1)
     for name, colour, marker in zip(order, colours, "os^DvPX", strict=False):
-        axes.plot(percent, [100 * value for value in curves[name]], color=colour, marker=marker, label=name)
+        axes.plot(
+            percent,
+            [100 * value for value in curves[name]],
+            color=colour,
+            marker=marker,
+            label=name,
+        )
     axes.set_xlabel("units of the group removed (%)")
-    axes.set_ylabel("lost of what its consumers read (%)" if measure == "residual" else "accuracy (%)")
+    axes.set_ylabel(
+        "lost of what its consumers read (%)" if measure == "residual" else "accuracy (%)"
+    )
     axes.grid(color="#DDDDDD")
     axes.legend(fontsize=8)
     buffer = io.BytesIO()

@@ -1,4 +1,6 @@
-"""The dependency of every group of a child on every group of its parent as a heat map, with what was cut drawn on it."""
+"""The dependency of every group of a child on every group of its parent as a heat map, with what
+was cut drawn on it.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from niwaki.criteria import Dependency
-from niwaki.errors import MissingExtraError
-from niwaki.selection.blocks import LayerBlocks
+from niwaki.core.errors import MissingExtraError
+from niwaki.methods.mint._layer_dependencies import Dependency
+from niwaki.methods.mint.blocks import LayerBlocks
 
 WIDTH = 5.2  # inches
 MARK = 0.32  # half of a cut block's cross, in blocks
 NUMBERS = 12  # groups a side up to which every value is written out, and what is cut crossed out
 
 
-def draw_dependencies(found: Dependency, path: str | Path, blocks: LayerBlocks | None = None) -> Path:
+def draw_dependencies(
+    found: Dependency, path: str | Path, blocks: LayerBlocks | None = None
+) -> Path:
     """Draw one pair of layers to a file.
 
     Args:
@@ -34,15 +38,22 @@ def draw_dependencies(found: Dependency, path: str | Path, blocks: LayerBlocks |
         raise MissingExtraError("matplotlib", "plot") from error
     values = found.values
     children, parents = values.shape
-    figure = figures.Figure(figsize=(WIDTH, 1.3 + (WIDTH - 1.4) * min(max(children / parents, 0.35), 2)), layout="constrained")
+    figure = figures.Figure(
+        figsize=(WIDTH, 1.3 + (WIDTH - 1.4) * min(max(children / parents, 0.35), 2)),
+        layout="constrained",
+    )
     axes = figure.subplots()
-    image = axes.imshow(values.numpy(), cmap="YlGnBu", vmin=0, vmax=max(float(values.max()), 1e-9), aspect="auto")
+    image = axes.imshow(
+        values.numpy(), cmap="YlGnBu", vmin=0, vmax=max(float(values.max()), 1e-9), aspect="auto"
+    )
     bar = figure.colorbar(image, ax=axes)
     bar.set_label("I(child; parent | other parents)", fontsize=8)
     bar.ax.tick_params(labelsize=7, length=2)
     if max(children, parents) <= NUMBERS:
         _write_values(axes, found, float(values.max()))
-    title = found.pair.name if len(found.pair.name) <= 44 else f"{found.pair.child} and what it reads"
+    title = (
+        found.pair.name if len(found.pair.name) <= 44 else f"{found.pair.child} and what it reads"
+    )
     if blocks is not None:
         gone = torch.ones(children, parents, dtype=torch.bool)
         for row, column in blocks.kept:
@@ -63,7 +74,12 @@ def draw_dependencies(found: Dependency, path: str | Path, blocks: LayerBlocks |
 def _cross_out(axes: Any, gone: Tensor) -> str:
     for row, column in gone.nonzero().tolist():
         for sign in (-1, 1):
-            axes.plot([column - MARK, column + MARK], [row - sign * MARK, row + sign * MARK], color="#b3432b", lw=0.9)
+            axes.plot(
+                [column - MARK, column + MARK],
+                [row - sign * MARK, row + sign * MARK],
+                color="#b3432b",
+                lw=0.9,
+            )
     return "crossed out"
 
 
@@ -79,4 +95,12 @@ def _write_values(axes: Any, found: Dependency, highest: float) -> None:
     for row, line in enumerate(found.values.tolist()):
         for column, value in enumerate(line):
             color = "white" if value > 0.6 * highest else "#333333"
-            axes.text(column, row - 0.28, f"{value:.2f}".lstrip("0") or "0", ha="center", va="center", size=6, color=color)
+            axes.text(
+                column,
+                row - 0.28,
+                f"{value:.2f}".lstrip("0") or "0",
+                ha="center",
+                va="center",
+                size=6,
+                color=color,
+            )

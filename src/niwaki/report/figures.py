@@ -1,4 +1,6 @@
-"""Figures for papers and READMEs, readable in print and by the colour-blind: hue, marker and line style all differ."""
+"""Figures for papers and READMEs, readable in print and by the colour-blind: hue, marker and line
+style all differ.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from niwaki.errors import DataError, MissingExtraError, UnknownNameError
-from niwaki.records import write_bytes_atomic
+from niwaki.core.errors import DataError, MissingExtraError, UnknownNameError
+from niwaki.core.records import write_bytes_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +26,12 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY = "#595959"
 _LOG_FROM = 50  # sizes that differ by more than this factor are drawn on a logarithmic axis
 _SOLID: dict[str, Any] = {"linewidth": 2.0, "markersize": 7, "markeredgecolor": "white"}
-_DOTTED: dict[str, Any] = {"linewidth": 1.3, "markersize": 5, "markerfacecolor": "white", "linestyle": ":"}
+_DOTTED: dict[str, Any] = {
+    "linewidth": 1.3,
+    "markersize": 5,
+    "markerfacecolor": "white",
+    "linestyle": ":",
+}
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,13 @@ def accuracy_size_figure(
     unit: Unit = "share",
     title: str | None = None,
 ) -> None:
-    """Draw accuracy (%) against parameters kept as a PNG of 1200 × 750 pixels, one line a series in order of arrival.
+    """Draw accuracy (%) against parameters kept as a PNG of 1200 × 750 pixels, one line a series in
+    order of arrival.
 
-    Where a series was fine-tuned, its solid line is the accuracy after, and a thin dotted one that before. `baseline`
-    is the accuracy of the unpruned network, a share in [0, 1]. `unit` says what the points' sizes are: shares of the
-    original, or counts of parameters (on a logarithmic axis where they span more than a factor of 50).
+    Where a series was fine-tuned, its solid line is the accuracy after, and a thin dotted one that
+    before. `baseline` is the accuracy of the unpruned network, a share in [0, 1]. `unit` says what
+    the points' sizes are: shares of the original, or counts of parameters (on a logarithmic axis
+    where they span more than a factor of 50).
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -63,7 +72,8 @@ def accuracy_size_figure(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("matplotlib", "plot") from error
-    # No pyplot: it keeps a list of figures and a backend for the whole process, which are the user's.
+    # No pyplot: it keeps a list of figures and a backend for the whole process, which are the
+    # user's.
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -82,10 +92,17 @@ def _check(points: Sequence[FigurePoint], baseline: float | None, unit: str) -> 
         raise DataError("a figure needs at least one point")
     top = 1.0 if unit == "share" else math.inf
     for point in points:
-        if not (0 <= point.size <= top and math.isfinite(point.size)) or (unit == "params" and point.size == 0):
+        if not (0 <= point.size <= top and math.isfinite(point.size)) or (
+            unit == "params" and point.size == 0
+        ):
             hint = "; for counts of parameters pass unit='params'" if unit == "share" else ""
-            raise DataError(f"size {point.size} of {point.series!r} is not a {unit} that can be drawn{hint}")
-    for value in [baseline, *(value for point in points for value in (point.accuracy, point.tuned))]:
+            raise DataError(
+                f"size {point.size} of {point.series!r} is not a {unit} that can be drawn{hint}"
+            )
+    for value in [
+        baseline,
+        *(value for point in points for value in (point.accuracy, point.tuned)),
+    ]:
         if value is not None and not 0 <= value <= 1:
             raise DataError(f"accuracy is a share in [0, 1]; got {value}")
 
@@ -93,8 +110,13 @@ def _check(points: Sequence[FigurePoint], baseline: float | None, unit: str) -> 
 def _draw_series(axes: Axes, points: Sequence[FigurePoint]) -> None:
     names = list(dict.fromkeys(point.series for point in points))
     for index, name in enumerate(names):
-        style: dict[str, Any] = {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
-        mine = sorted((point for point in points if point.series == name), key=lambda point: point.size)
+        style: dict[str, Any] = {
+            "color": _COLOURS[index % len(_COLOURS)],
+            "marker": _MARKERS[index % len(_MARKERS)],
+        }
+        mine = sorted(
+            (point for point in points if point.series == name), key=lambda point: point.size
+        )
         tuned = [(point.size, 100 * point.tuned) for point in mine if point.tuned is not None]
         raw = [(point.size, 100 * point.accuracy) for point in mine]
         solid = tuned or raw
@@ -111,9 +133,16 @@ def _dress(axes: Axes, unit: Unit, baseline: float | None, title: str | None) ->
         axes.set_title(title, fontsize=13, loc="left", pad=12, fontweight="bold")
     if baseline is not None:
         axes.axhline(100 * baseline, color=_GREY, linestyle=(0, (6, 3)), linewidth=1.2, zorder=1)
-        # At the left, where networks are smallest and farthest below: on the right, lines run into the baseline.
-        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (6, 5), "textcoords": "offset points"}
-        axes.annotate(f"unpruned {100 * baseline:.1f}", (0, 100 * baseline), **place, color=_GREY, fontsize=10)
+        # At the left, where networks are smallest and farthest below: on the right, lines run into
+        # the baseline.
+        place: dict[str, Any] = {
+            "xycoords": ("axes fraction", "data"),
+            "xytext": (6, 5),
+            "textcoords": "offset points",
+        }
+        axes.annotate(
+            f"unpruned {100 * baseline:.1f}", (0, 100 * baseline), **place, color=_GREY, fontsize=10
+        )
     axes.grid(color="#E3E3E3", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -137,12 +166,18 @@ def _label_sizes(axes: Axes, unit: Unit) -> None:
 
 
 def _draw_legend(figure: Figure, axes: Axes, tuned: bool) -> None:
-    """Series by name below the plot, where they cover no data; within it, what solid and dotted mean."""
+    """Series by name below the plot, where they cover no data; within it, what solid and dotted
+    mean.
+    """
     from matplotlib.lines import Line2D
 
     handles, _ = axes.get_legend_handles_labels()
-    columns = min(len(handles), 3 if max(len(str(handle.get_label())) for handle in handles) > 18 else 4)
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=11)
+    columns = min(
+        len(handles), 3 if max(len(str(handle.get_label())) for handle in handles) > 18 else 4
+    )
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=11
+    )
     if tuned:
         grey: dict[str, Any] = {"color": _GREY, "marker": "o"}
         styles = [

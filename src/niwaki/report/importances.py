@@ -1,4 +1,6 @@
-"""Histograms of learned importances, before and after: whether training told the units that are needed from the rest."""
+"""Histograms of learned importances, before and after: whether training told the units that are
+needed from the rest.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from niwaki.errors import DataError, MissingExtraError
-from niwaki.records import write_bytes_atomic
+from niwaki.core.errors import DataError, MissingExtraError
+from niwaki.core.records import write_bytes_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,11 +19,15 @@ _ROOM = 1.5  # how much higher than the fifth highest bin a panel is
 _BEFORE, _AFTER, _GREY = "#B8B8B8", "#0072B2", "#595959"
 
 
-def importance_histograms(panels: Mapping[str, tuple[Sequence[int], Sequence[int]]], path: str | Path) -> None:
-    """Draw one panel a network as a PNG of 1200 × 450 pixels and more: how many units have which importance.
+def importance_histograms(
+    panels: Mapping[str, tuple[Sequence[int], Sequence[int]]], path: str | Path
+) -> None:
+    """Draw one panel a network as a PNG of 1200 × 450 pixels and more: how many units have which
+    importance.
 
     Args:
-        panels: title → counts in equal bins from 0 to 1 (the last holds all above), at the start of training and at its end.
+        panels: title → counts in equal bins from 0 to 1 (the last holds all above), at the start of
+            training and at its end.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -32,13 +38,18 @@ def importance_histograms(panels: Mapping[str, tuple[Sequence[int], Sequence[int
         raise DataError("a picture of importances needs at least one network")
     for title, (before, after) in panels.items():
         if len(before) != len(after) or not before:
-            raise DataError(f"{title}: {len(before)} and {len(after)} bins; both histograms need the same, and at least one")
+            raise DataError(
+                f"{title}: {len(before)} and {len(after)} bins; both histograms need the same, "
+                "and at least one"
+            )
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("matplotlib", "plot") from error
-    figure = Figure(figsize=(max(8, 4 * len(panels)), 3), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure(
+        figsize=(max(8, 4 * len(panels)), 3), dpi=150, layout="constrained", facecolor="white"
+    )
     FigureCanvasAgg(figure)
     row: Sequence[Axes] = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, counts) in zip(row, panels.items(), strict=True):
@@ -55,8 +66,17 @@ def _draw(axes: Axes, title: str, before: Sequence[int], after: Sequence[int]) -
     width = 1 / len(before)
     places = [(index + 0.5) * width for index in range(len(before))]
     axes.bar(places, before, width=width, color=_BEFORE, label="before training")
-    axes.step([0, *places, 1], [after[0], *after, after[-1]], where="mid", color=_AFTER, linewidth=1.8, label="after training")
-    axes.fill_between([0, *places, 1], [after[0], *after, after[-1]], step="mid", color=_AFTER, alpha=0.25)
+    axes.step(
+        [0, *places, 1],
+        [after[0], *after, after[-1]],
+        where="mid",
+        color=_AFTER,
+        linewidth=1.8,
+        label="after training",
+    )
+    axes.fill_between(
+        [0, *places, 1], [after[0], *after, after[-1]], step="mid", color=_AFTER, alpha=0.25
+    )
     axes.set_title(title, fontsize=12, loc="left", fontweight="bold")
     axes.set_xlabel("importance (the factor of the normalisation)", fontsize=10)
     axes.set_xlim(0, 1)
@@ -68,7 +88,9 @@ def _draw(axes: Axes, title: str, before: Sequence[int], after: Sequence[int]) -
 
 
 def _cut(axes: Axes, *histograms: list[tuple[float, int]]) -> None:
-    """Let a few bins that tower over all others run out at the top, with their counts: else nothing else can be seen."""
+    """Let a few bins that tower over all others run out at the top, with their counts: else nothing
+    else can be seen.
+    """
     heights = sorted((count for histogram in histograms for _, count in histogram), reverse=True)
     top = _ROOM * max(heights[min(4, len(heights) - 1)], 1)
     if heights[0] <= top:
@@ -80,5 +102,11 @@ def _cut(axes: Axes, *histograms: list[tuple[float, int]]) -> None:
                 side = "left" if place < 0.5 else "right"
                 shift = 8 if side == "left" else -8
                 axes.annotate(
-                    f"↑ {count}", (place, top), (shift, -10), textcoords="offset points", ha=side, color=colour, fontsize=10
+                    f"↑ {count}",
+                    (place, top),
+                    (shift, -10),
+                    textcoords="offset points",
+                    ha=side,
+                    color=colour,
+                    fontsize=10,
                 )

@@ -1,4 +1,6 @@
-"""One self-contained HTML page of all runs: no network, no library; readable on a phone, in the dark, on paper, by keyboard."""
+"""One self-contained HTML page of all runs: no network, no library; readable on a phone, in the
+dark, on paper, by keyboard.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from collections.abc import Sequence
 from html import escape
 from importlib import resources
 
-from niwaki.records import Measurement
-from niwaki.records.comparison import ROWS, change
+from niwaki.core.records import Measurement, change
+from niwaki.core.records.comparison import ROWS
 from niwaki.report.numbers import as_csv, as_json
 from niwaki.report.run_section import run_section
 from niwaki.report.runs import Run, pareto
@@ -41,11 +43,18 @@ def report_page(runs: Sequence[Run], left_out: Sequence[str] = ()) -> str:
     front = _front(runs)
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} pruned networks"
     files = resources.files("niwaki.report")
-    style, script = (files.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style, script = (
+        files.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    )
     opened, _ = _featured(runs)
-    sections = [run_section(run, number, number == opened + 1) for number, run in enumerate(runs, 1)]
+    sections = [
+        run_section(run, number, number == opened + 1) for number, run in enumerate(runs, 1)
+    ]
     parts = [
-        f"<header>{MARK}<div><h1>{escape(title)}</h1><p class=sub>{escape(_subtitle(runs))}</p></div></header>",
+        (
+            f"<header>{MARK}<div><h1>{escape(title)}</h1><p "
+            f"class=sub>{escape(_subtitle(runs))}</p></div></header>"
+        ),
         "<main>",
         _warnings(left_out),
         _tiles(runs),
@@ -64,7 +73,8 @@ def report_page(runs: Sequence[Run], left_out: Sequence[str] = ()) -> str:
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)} · niwaki</title>"
         '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">"
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+        'img-src data:">'
         f'<link rel=icon href="data:,"><style>\n{style}</style></head><body>\n{body}\n'
         f"<script>\n{script}</script></body></html>\n"
     )
@@ -90,7 +100,10 @@ def _front(runs: Sequence[Run]) -> set[int]:
     scored = [i for i, run in enumerate(runs) if run.record.after.accuracy is not None]
     pairs = [(runs[i].record.before, runs[i].record.after) for i in scored]
     sizes = pareto((after.params, after.accuracy or 0.0) for _, after in pairs)
-    times = pareto((after.latency_ms / (before.latency_ms or 1), after.accuracy or 0.0) for before, after in pairs)
+    times = pareto(
+        (after.latency_ms / (before.latency_ms or 1), after.accuracy or 0.0)
+        for before, after in pairs
+    )
     fronts = [sizes, times]
     return {scored[i] for front in fronts for i in front}
 
@@ -107,7 +120,9 @@ def _featured(runs: Sequence[Run]) -> tuple[int, str]:
         and run.record.after.accuracy >= run.record.before.accuracy - 0.01
     ]
     if close:
-        return min(close, key=lambda i: runs[i].record.after.params), "The smallest within a point of its original"
+        return min(
+            close, key=lambda i: runs[i].record.after.params
+        ), "The smallest within a point of its original"
     if all(run.record.after.accuracy is not None for run in runs):
         return max(
             range(len(runs)), key=lambda i: runs[i].record.after.accuracy or 0
@@ -124,38 +139,65 @@ def _tiles(runs: Sequence[Run]) -> str:
         before, after = value(record.before), value(record.after)
         if before is None or after is None:
             continue
-        worse = (key == "accuracy" and after < before - 0.01) or (key != "accuracy" and after > before)
+        worse = (key == "accuracy" and after < before - 0.01) or (
+            key != "accuracy" and after > before
+        )
         big = change(key, before, after).replace(" points", "").replace(" less", "")
-        label = "points of accuracy" if key == "accuracy" else f"fewer {name}" if key in ("params", "macs") else "less latency"
+        label = (
+            "points of accuracy"
+            if key == "accuracy"
+            else f"fewer {name}"
+            if key in ("params", "macs")
+            else "less latency"
+        )
         detail = f"{form.format(before)} → {form.format(after)}"
         emphasis = "<b class=worse>" if worse else "<b>"
-        tiles.append(f"<div class='card tile'>{emphasis}{big}</b><span>{label}</span><span>{detail}</span></div>")
+        tiles.append(
+            "<div class='card "
+            f"tile'>{emphasis}{big}</b><span>{label}</span><span>{detail}</span></div>"
+        )
     intro = f"<p class=note>{why}: <strong>{escape(runs[index].name)}</strong></p>" if why else ""
     return f"{intro}<div class=tiles>{''.join(tiles)}</div>"
 
 
 def _charts(runs: Sequence[Run]) -> str:
-    scored = [(number, run) for number, run in enumerate(runs, 1) if run.record.after.accuracy is not None]
+    scored = [
+        (number, run) for number, run in enumerate(runs, 1) if run.record.after.accuracy is not None
+    ]
     if not scored:
         return ""
-    size = [_dot(number, run.name, run.record.after, run.record.after.params) for number, run in scored]
-    # times of different runs were taken at different times: only the share of the original's, taken in turns, compares
+    size = [
+        _dot(number, run.name, run.record.after, run.record.after.params) for number, run in scored
+    ]
+    # times of different runs were taken at different times: only the share of the original's, taken
+    # in turns, compares
     time = [
-        _dot(number, run.name, run.record.after, 100 * run.record.after.latency_ms / run.record.before.latency_ms)
+        _dot(
+            number,
+            run.name,
+            run.record.after,
+            100 * run.record.after.latency_ms / run.record.before.latency_ms,
+        )
         for number, run in scored
         if run.record.before.latency_ms
     ]
-    originals = {(run.record.before.params, run.record.before.accuracy): run.record.before for _, run in scored}
+    originals = {
+        (run.record.before.params, run.record.before.accuracy): run.record.before
+        for _, run in scored
+    }
     for found in originals.values():
         if found.accuracy is not None:
             size.append(_dot(0, "the original", found, found.params))
             time.append(_dot(0, "the original", found, 100))
     charts = [
         scatter(size, "Accuracy against size", "parameters", _short),
-        scatter(time, "Accuracy against time", "% of the original's time", lambda value: f"{value:g}"),
+        scatter(
+            time, "Accuracy against time", "% of the original's time", lambda value: f"{value:g}"
+        ),
     ]
     legend = (
-        "<div class=legend><span><i class=original></i>unpruned</span><span><i class=best></i>no other is as good for as little"
+        "<div class=legend><span><i class=original></i>unpruned</span><span><i class=best></i>no "
+        "other is as good for as little"
         "</span><span><i></i>another is</span></div>"
     )
     return f"<h2>What accuracy costs</h2><div class=two>{''.join(charts)}</div>{legend}"
@@ -176,26 +218,41 @@ def _short(value: float) -> str:
 
 def _table(runs: Sequence[Run], front: set[int]) -> str:
     """A row a network, numbers short; the original comes first where all have the same."""
-    keys = [key for key, (_, value, _) in ROWS.items() if any(value(run.record.after) is not None for run in runs)]
+    keys = [
+        key
+        for key, (_, value, _) in ROWS.items()
+        if any(value(run.record.after) is not None for run in runs)
+    ]
     head = "".join(f"<th scope=col>{SHORT_NAMES[key]}</th>" for key in keys)
-    sizes = {(run.record.before.params, run.record.before.macs, run.record.before.accuracy) for run in runs}
+    sizes = {
+        (run.record.before.params, run.record.before.macs, run.record.before.accuracy)
+        for run in runs
+    }
     rows = []
     if len(sizes) == 1:
         cells = "".join(_cell(key, None, runs[0].record.before) for key in keys)
-        rows.append(f"<tr class=unpruned><td class='name left'><i class=original></i>the original</td>{cells}</tr>")
+        rows.append(
+            "<tr class=unpruned><td class='name left'><i class=original></i>the "
+            f"original</td>{cells}</tr>"
+        )
     for index, run in enumerate(runs):
         before = run.record.before
         if len(sizes) > 1:
             cells = "".join(_cell(key, None, before) for key in keys)
             rows.append(
-                f"<tr class=unpruned><td class='name left'><i class=original></i>original of {index + 1}</td>{cells}</tr>"
+                "<tr class=unpruned><td class='name left'><i class=original></i>original of "
+                f"{index + 1}</td>{cells}</tr>"
             )
         best = " best" if index in front else ""
         name = f"<td class='name left'><span class='badge{best}'>{index + 1}</span>{escape(run.name)}</td>"
-        rows.append(f"<tr>{name}{''.join(_cell(key, before, run.record.after) for key in keys)}</tr>")
+        rows.append(
+            f"<tr>{name}{''.join(_cell(key, before, run.record.after) for key in keys)}</tr>"
+        )
     return (
-        "<div class='card scroll' tabindex=0 role=region aria-label='before and after'><table class=runs><thead><tr>"
-        f"<th scope=col class=left>network</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        "<div class='card scroll' tabindex=0 role=region aria-label='before and after'><table "
+        "class=runs><thead><tr>"
+        "<th scope=col "
+        f"class=left>network</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -212,12 +269,18 @@ def _cell(key: str, before: Measurement | None, found: Measurement) -> str:
 
 def _footer(runs: Sequence[Run]) -> str:
     links = []
-    for name, kind, text in (("report.csv", "text/csv", as_csv(runs)), ("report.json", "application/json", as_json(runs))):
+    for name, kind, text in (
+        ("report.csv", "text/csv", as_csv(runs)),
+        ("report.json", "application/json", as_json(runs)),
+    ):
         data = base64.b64encode(text.encode()).decode()
         links.append(f'<a download="{name}" href="data:{kind};base64,{data}">{name}</a>')
     return (
-        f"<footer><p class=data>The numbers: {' · '.join(links)}</p><p>Latency is the median of one forward of the example "
-        "batch, before and after in turns; bytes are those of parameters and buffers. One MAC is one "
+        f"<footer><p class=data>The numbers: {' · '.join(links)}</p><p>Latency is the median of "
+        "one forward of the example "
+        "batch, before and after in turns; bytes are those of parameters and buffers. One MAC is "
+        "one "
         "multiply-add. Peak activations are the most bytes of tensors alive at "
-        "once in a forward, inputs included, parameters not. Made by niwaki; the page loads nothing from anywhere.</p></footer>"
+        "once in a forward, inputs included, parameters not. Made by niwaki; the page loads "
+        "nothing from anywhere.</p></footer>"
     )

@@ -1,4 +1,6 @@
-"""One run in full: what is left, channels group by group, residuals, scores, dependencies, settings and versions."""
+"""One run in full: what is left, channels group by group, residuals, scores, dependencies, settings
+and versions.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from niwaki.records import DependencyMap
-from niwaki.records.comparison import ROWS
+from niwaki.core.records import DependencyMap
+from niwaki.core.records.comparison import ROWS
 from niwaki.report.runs import Run
 
 LEFT_OF = ("params", "macs", "latency", "bytes", "peak")
@@ -18,7 +20,11 @@ CELL = 8  # units of a heat map's drawing
 def run_section(run: Run, number: int, opened: bool) -> str:
     """A part of the page that folds."""
     record = run.record
-    said = [str(record.settings[key]) for key in ("criterion", "budget", "compensation") if record.settings.get(key)]
+    said = [
+        str(record.settings[key])
+        for key in ("criterion", "budget", "compensation")
+        if record.settings.get(key)
+    ]
     parts = [
         _left(run),
         _groups(run),
@@ -31,7 +37,8 @@ def run_section(run: Run, number: int, opened: bool) -> str:
     inside = "".join(part for part in parts if part)
     return (
         f"<details class=card id=run-{number}{' open' if opened else ''}><summary>"
-        f"<span class=badge>{number}</span>{escape(run.name)}<span class=note>{escape(' · '.join(said))}</span></summary>"
+        f"<span class=badge>{number}</span>{escape(run.name)}<span "
+        f"class=note>{escape(' · '.join(said))}</span></summary>"
         f"<div class=inside>{inside}</div></details>"
     )
 
@@ -50,7 +57,8 @@ def _left(run: Run) -> str:
 def _bar(name: str, share: float, value: str, kind: str = "") -> str:
     width = 100 * min(max(share, 0.0), 1.0)
     return (
-        f"<span>{escape(name)}</span><div class='bar {kind}'><i style='width:{width:.1f}%'></i></div>"
+        f"<span>{escape(name)}</span><div class='bar {kind}'><i "
+        f"style='width:{width:.1f}%'></i></div>"
         f"<span class=value>{value}</span>"
     )
 
@@ -63,12 +71,15 @@ def _groups(run: Run) -> str:
     widest = max(first for _, first, _ in widths)
     rows = "".join(
         f"<div class='bars groups'><span>{escape(name)}</span><div class='bar sized'>"
-        f"<div style='width:{100 * first / widest:.1f}%'><i style='width:{100 * left / first:.1f}%'></i></div></div>"
+        f"<div style='width:{100 * first / widest:.1f}%'><i "
+        f"style='width:{100 * left / first:.1f}%'></i></div></div>"
         f"<span class=value>{left} of {first}</span></div>"
         for name, first, left in widths
     )
     again = f", after {len(run.steps)} prunings" if len(run.steps) > 1 else ""
-    return f"<section><h3>Channels kept, by group{again}</h3><div class=columns>{rows}</div></section>"
+    return (
+        f"<section><h3>Channels kept, by group{again}</h3><div class=columns>{rows}</div></section>"
+    )
 
 
 def _residuals(run: Run) -> str:
@@ -77,10 +88,12 @@ def _residuals(run: Run) -> str:
         return ""
     most = max(*found.values(), 1e-12)
     rows = "".join(
-        f"<div class='bars groups'>{_bar(name, value / most, f'{value:.2%}', 'loss')}</div>" for name, value in found.items()
+        f"<div class='bars groups'>{_bar(name, value / most, f'{value:.2%}', 'loss')}</div>"
+        for name, value in found.items()
     )
     return (
-        "<section><h3>What the repair could not restore</h3><p class=note>The share of what a group's readers see that is "
+        "<section><h3>What the repair could not restore</h3><p class=note>The share of what a "
+        "group's readers see that is "
         "lost, on the calibration inputs or under the moments that stand for them.</p>"
         f"<div class=columns>{rows}</div></section>"
     )
@@ -95,7 +108,9 @@ def _scores(run: Run) -> str:
     most = max(*(a + b for a, b in zip(kept, gone, strict=True)), 1)
     columns = []
     for index, (stays, goes) in enumerate(zip(kept, gone, strict=True)):
-        label = f"{edges[index]:.3g} to {edges[index + 1]:.3g}: {stays:.0f} kept, {goes:.0f} removed"
+        label = (
+            f"{edges[index]:.3g} to {edges[index + 1]:.3g}: {stays:.0f} kept, {goes:.0f} removed"
+        )
         bars = "".join(
             f"<i class={kind} style='height:{100 * count / most:.2f}%'></i>"
             for kind, count in (("gone", goes), ("kept", stays))
@@ -107,7 +122,8 @@ def _scores(run: Run) -> str:
         f"<section><h3>Importances</h3><p class=note>{total} ({criterion}).</p>"
         f"<div class=histogram role=img aria-label='{total}'>{''.join(columns)}</div>"
         f"<div class=ends><span>{edges[0]:.3g}</span><span>{edges[-1]:.3g}</span></div>"
-        "<div class=legend><span><i class=best></i>kept</span><span><i class=original></i>removed</span></div></section>"
+        "<div class=legend><span><i class=best></i>kept</span><span><i "
+        "class=original></i>removed</span></div></section>"
     )
 
 
@@ -116,8 +132,10 @@ def _maps(maps: Iterable[DependencyMap]) -> str:
     if not drawings:
         return ""
     return (
-        "<section><h3>Dependencies</h3><p class=note>How much each group of a layer depends on each group of the layer "
-        "before: the stronger the colour, the more; a cross is a block that was removed, a stroke one that was in part.</p>"
+        "<section><h3>Dependencies</h3><p class=note>How much each group of a layer depends on "
+        "each group of the layer "
+        "before: the stronger the colour, the more; a cross is a block that was removed, a stroke "
+        "one that was in part.</p>"
         f"<div class=maps>{drawings}</div></section>"
     )
 
@@ -130,7 +148,10 @@ def _map(found: DependencyMap) -> str:
         for j, value in enumerate(row):
             x, y = j * CELL, i * CELL
             strength = min(max(value / most, 0.0), 1.0)
-            cells.append(f"<rect x='{x}' y='{y}' width='{CELL}' height='{CELL}' fill-opacity='{strength:.2f}'/>")
+            cells.append(
+                f"<rect x='{x}' y='{y}' width='{CELL}' height='{CELL}' "
+                f"fill-opacity='{strength:.2f}'/>"
+            )
             gone = found.gone[i][j] if found.gone else 0
             if gone > 0:
                 crosses.append(f"M{x + CELL - 2} {y + 2}l-{CELL - 4} {CELL - 4}")
@@ -138,8 +159,10 @@ def _map(found: DependencyMap) -> str:
                 crosses.append(f"M{x + 2} {y + 2}l{CELL - 4} {CELL - 4}")
     name = f"{found.child} on {found.parent}"
     return (
-        f"<figure class=map><svg viewBox='0 0 {columns * CELL} {rows * CELL}' role=img aria-label='{escape(name)}'>"
-        f"{''.join(cells)}<path d='{''.join(crosses)}'/></svg><p class=note>{escape(name)}, at most {most:.3g}</p></figure>"
+        f"<figure class=map><svg viewBox='0 0 {columns * CELL} {rows * CELL}' role=img "
+        f"aria-label='{escape(name)}'>"
+        f"{''.join(cells)}<path d='{''.join(crosses)}'/></svg><p class=note>{escape(name)}, at "
+        f"most {most:.3g}</p></figure>"
     )
 
 
@@ -159,12 +182,17 @@ def _facts(run: Run) -> str:
             **{f"seconds: {key}": round(value, 2) for key, value in record.seconds.items()},
         },
     }
-    parts = [f"<div><h3>{name}</h3><dl>{_terms(table)}</dl></div>" for name, table in tables.items()]
+    parts = [
+        f"<div><h3>{name}</h3><dl>{_terms(table)}</dl></div>" for name, table in tables.items()
+    ]
     return f"<section class=two>{''.join(parts)}</section>"
 
 
 def _terms(table: dict[str, Any]) -> str:
-    return "".join(f"<dt>{escape(str(key))}</dt><dd>{escape(_said(value))}</dd>" for key, value in table.items())
+    return "".join(
+        f"<dt>{escape(str(key))}</dt><dd>{escape(_said(value))}</dd>"
+        for key, value in table.items()
+    )
 
 
 def _said(value: Any) -> str:
@@ -173,4 +201,8 @@ def _said(value: Any) -> str:
     if isinstance(value, (dict, list)):
         text = json.dumps(value, ensure_ascii=False)
         return text if len(text) < 400 else f"{text[:400]} …"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 9999 else str(value)
+    return (
+        f"{value:,}"
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 9999
+        else str(value)
+    )

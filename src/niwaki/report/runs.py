@@ -1,4 +1,6 @@
-"""What lies in the folders that a report is made of: records, plans, and dependency matrices where there are some."""
+"""What lies in the folders that a report is made of: records, plans, and dependency matrices where
+there are some.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from niwaki.errors import DataError, NiwakiError
-from niwaki.plan import Plan
-from niwaki.records import DEPENDENCIES, DependencyMap, Record, RecordError, read_dependencies
+from niwaki.core.errors import DataError, NiwakiError
+from niwaki.core.plan import Plan
+from niwaki.core.records import DEPENDENCIES, DependencyMap, Record, RecordError, read_dependencies
 
 RECORD, PLAN = "record.json", "plan.json"
 DEEPEST = 3  # folders within the one that is given
@@ -42,21 +44,27 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
     """The runs in some folders, and in those inside them; and what was left out, in words.
 
     Raises:
-        DataError: there is no record that can be read in any of them; the message says what was wrong with each.
+        DataError: there is no record that can be read in any of them; the message says what was
+            wrong with each.
     """
     runs: list[Run] = []
     left_out: list[str] = []
     for given in map(Path, folders):
         places = _places(given)
         if not places:
-            left_out.append(f"{given} has no {RECORD}" if given.is_dir() else f"{given} is no folder")
+            left_out.append(
+                f"{given} has no {RECORD}" if given.is_dir() else f"{given} is no folder"
+            )
         for place in places:
             try:
                 runs.append(_read(place, given))
             except NiwakiError as error:
                 left_out.append(str(error))
     if not runs:
-        raise DataError(f"there is nothing to report: {'; '.join(left_out)}; name folders that niwaki prune --out wrote")
+        raise DataError(
+            f"there is nothing to report: {'; '.join(left_out)}; name folders that niwaki prune "
+            "--out wrote"
+        )
     return _distinct(runs), left_out
 
 
@@ -65,7 +73,11 @@ def _places(folder: Path) -> list[Path]:
     if not found and folder.is_dir():
         for depth in range(1, DEEPEST + 1):
             found += [path.parent for path in folder.glob("/".join(["*"] * depth) + f"/{RECORD}")]
-    return sorted(place for place in found if not any(part.startswith(".") for part in place.relative_to(folder).parts))
+    return sorted(
+        place
+        for place in found
+        if not any(part.startswith(".") for part in place.relative_to(folder).parts)
+    )
 
 
 def _read(place: Path, given: Path) -> Run:
@@ -91,7 +103,9 @@ def _read(place: Path, given: Path) -> Run:
 
 def _steps(path: Path) -> tuple[Plan, ...]:
     data: Any = json.loads(path.read_text(encoding="utf-8"))
-    return tuple(Plan.from_json(json.dumps({"schema": 1, "groups": step})) for step in data["steps"])
+    return tuple(
+        Plan.from_json(json.dumps({"schema": 1, "groups": step})) for step in data["steps"]
+    )
 
 
 def _distinct(runs: list[Run]) -> list[Run]:
@@ -106,7 +120,9 @@ def _distinct(runs: list[Run]) -> list[Run]:
 
 
 def pareto(points: Iterable[tuple[float, float]]) -> list[int]:
-    """Which of some (cost, accuracy) pairs no other beats: none is as cheap and better, or cheaper and as good; by cost."""
+    """Which of some (cost, accuracy) pairs no other beats: none is as cheap and better, or cheaper
+    and as good; by cost.
+    """
     pairs = list(points)
     order = sorted(range(len(pairs)), key=lambda i: (pairs[i][0], -pairs[i][1]))
     front: list[int] = []

@@ -1,4 +1,6 @@
-"""Accuracy against what it costs, as inline SVG: one drawing for wide screens and one for phones, whose text is as large."""
+"""Accuracy against what it costs, as inline SVG: one drawing for wide screens and one for phones,
+whose text is as large.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,26 @@ class Dot:
 
 
 def scatter(dots: Sequence[Dot], title: str, unit: str, show: Callable[[float], str]) -> str:
-    """Accuracy in percent against a cost, with the Pareto front; dots can be reached by keyboard and say what they are."""
+    """Accuracy in percent against a cost, with the Pareto front; dots can be reached by keyboard
+    and say what they are.
+    """
     drawings = [_drawing(dots, kind, size, title, unit, show) for kind, size in SIZES.items()]
     return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{"".join(drawings)}</figure>'
 
 
-def _drawing(dots: Sequence[Dot], kind: str, size: tuple[int, int], title: str, unit: str, show: Callable[[float], str]) -> str:
+def _drawing(
+    dots: Sequence[Dot],
+    kind: str,
+    size: tuple[int, int],
+    title: str,
+    unit: str,
+    show: Callable[[float], str],
+) -> str:
     width, height = size
-    xs, ys = _ticks(0, max(dot.cost for dot in dots) * 1.04, 4 if kind == "narrow" else 6), _accuracy_ticks(dots)
+    xs, ys = (
+        _ticks(0, max(dot.cost for dot in dots) * 1.04, 4 if kind == "narrow" else 6),
+        _accuracy_ticks(dots),
+    )
     low_y, high_y = ys[0], ys[-1]
     high_x = max(xs[-1], max(dot.cost for dot in dots) * 1.04)
 
@@ -42,22 +56,34 @@ def _drawing(dots: Sequence[Dot], kind: str, size: tuple[int, int], title: str, 
     def y(value: float) -> float:
         return height - BOTTOM - (height - TOP - BOTTOM) * (value - low_y) / (high_y - low_y)
 
-    parts = [f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="group" aria-label="{escape(title)}">']
+    parts = [
+        f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="group" aria-label="{escape(title)}">'
+    ]
     for tick in ys:
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{width - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{width - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+        )
+        parts.append(
+            f'<text class="tick" x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        )
     for tick in xs:
         parts.append(
             f'<text class="tick" x="{x(tick):.1f}" y="{height - BOTTOM + 18}" text-anchor="middle">{escape(show(tick))}</text>'
         )
-    parts.append(f'<text class="axis" x="{width - RIGHT}" y="{height - 6}" text-anchor="end">{escape(unit)}</text>')
+    parts.append(
+        f'<text class="axis" x="{width - RIGHT}" y="{height - 6}" text-anchor="end">{escape(unit)}</text>'
+    )
     parts.append(f'<text class="axis" x="2" y="{TOP - 4}">%</text>')
     front = pareto((dot.cost, dot.accuracy) for dot in dots)
     line = " ".join(f"{x(dots[i].cost):.1f},{y(dots[i].accuracy):.1f}" for i in front)
     if len(front) > 1:
         parts.append(f'<polyline class="front" points="{line}"/>')
-    for index in sorted(range(len(dots)), key=lambda i: i in front):  # those on the front lie on top
-        parts.append(_mark(dots[index], x(dots[index].cost), y(dots[index].accuracy), index in front))
+    for index in sorted(
+        range(len(dots)), key=lambda i: i in front
+    ):  # those on the front lie on top
+        parts.append(
+            _mark(dots[index], x(dots[index].cost), y(dots[index].accuracy), index in front)
+        )
     return "".join([*parts, "</svg>"])
 
 
@@ -81,11 +107,16 @@ def _accuracy_ticks(dots: Sequence[Dot]) -> list[float]:
 
 
 def _ticks(low: float, high: float, wanted: int, *, inside: bool = True) -> list[float]:
-    """Round numbers from low to high, about so many; with `inside` none beyond high, else the ends lie around both."""
+    """Round numbers from low to high, about so many; with `inside` none beyond high, else the ends
+    lie around both.
+    """
     span = max(high - low, 1e-12)
     raw = span / wanted
     size = 10 ** math.floor(math.log10(raw))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= raw)
-    first, last = math.floor(low / step + 1e-9), (math.floor if inside else math.ceil)(high / step - (0 if inside else 1e-9))
+    first, last = (
+        math.floor(low / step + 1e-9),
+        (math.floor if inside else math.ceil)(high / step - (0 if inside else 1e-9)),
+    )
     ticks = [round(step * k, 10) for k in range(first, last + 1)]
     return [tick for tick in ticks if inside or tick <= 100 or tick - step < high] or [low, high]

@@ -1,34 +1,42 @@
-"""Surgery: model + plan + mixings → the smaller module, checked against the full-size one with the same units masked."""
+"""Surgery: graph + plan + mixings → the smaller module."""
 
-from niwaki.surgery.blame import Blame
-from niwaki.surgery.check import check
+from niwaki.surgery._rewrite import rewrite
+from niwaki.surgery._shrink import cut_tensors, shrink
+from niwaki.surgery.block_layers import (
+    BlockConv2d,
+    BlockLinear,
+    BlockSparse,
+    as_blocks,
+    as_dense,
+    can_be_blocks,
+    stored_bytes,
+    with_blocks,
+    without_blocks,
+)
 from niwaki.surgery.config import follow_config
-from niwaki.surgery.cost import MEASURED, MeasuredCost
-from niwaki.surgery.depth import Nothing, check_branches, graph_without_branches, without_branches
+from niwaki.surgery.idle import idle_units
 from niwaki.surgery.lineage import remember
+from niwaki.surgery.nothing import Nothing
 from niwaki.surgery.optimizer import hand_over
-from niwaki.surgery.reference import reference_outputs
-from niwaki.surgery.rewrite import rewrite
-from niwaki.surgery.shrink import cut_tensors, shrink
 from niwaki.surgery.sizes import size_guesses
-from niwaki.surgery.structure import check_structure
 
 __all__ = [
-    "MEASURED",
-    "Blame",
-    "MeasuredCost",
+    "BlockConv2d",
+    "BlockLinear",
+    "BlockSparse",
     "Nothing",
-    "check",
-    "check_branches",
-    "check_structure",
+    "as_blocks",
+    "as_dense",
+    "can_be_blocks",
     "cut_tensors",
     "follow_config",
-    "graph_without_branches",
     "hand_over",
-    "reference_outputs",
+    "idle_units",
     "remember",
     "rewrite",
     "shrink",
     "size_guesses",
-    "without_branches",
+    "stored_bytes",
+    "with_blocks",
+    "without_blocks",
 ]

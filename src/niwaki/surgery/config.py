@@ -1,10 +1,13 @@
-"""The configuration that a model is built from, made to state the sizes of the smaller one, where it can.
+"""The configuration that a model is built from, made to state the sizes of the smaller one, where
+it can.
 
-A model of many libraries is `Class(config)` and keeps the config (Hugging Face's do): what saves, loads and generates reads
-its sizes there. Which of its entries are the sizes that changed is tried out: an entry belongs to them if the class, built
-with the entry changed, comes nearer to the pruned model's shapes. The changes are kept only if all shapes are met, and if a
-model built from the new config, given the pruned weights, computes the same (a rotary frequency, or a scale, is no shape).
-Several layers of one width in the config that lost different numbers of units cannot be stated; then nothing changes.
+A model of many libraries is `Class(config)` and keeps the config (Hugging Face's do): what saves,
+loads and generates reads its sizes there. Which of its entries are the sizes that changed is tried
+out: an entry belongs to them if the class, built with the entry changed, comes nearer to the pruned
+    model's shapes. The changes are kept only if all shapes are met, and if a
+model built from the new config, given the pruned weights, computes the same (a rotary frequency, or
+a scale, is no shape). Several layers of one width in the config that lost different numbers of
+units cannot be stated; then nothing changes.
 """
 
 from __future__ import annotations
@@ -20,18 +23,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from niwaki.graph import Graph, call, copied, first_names, preserved_rng, record, tensors_in, undisturbed
-from niwaki.plan import Plan, Size
-from niwaki.surgery.check import difference, tolerance
+from niwaki.core.plan import Plan, Size
+from niwaki.graph import Graph
+from niwaki.running import call, copied, first_names, preserved_rng, record, tensors_in, undisturbed
+from niwaki.running.compare import difference, same_structure, tolerance
 from niwaki.surgery.sizes import follow_sizes
-from niwaki.surgery.structure import same_structure
 
 Shapes = Mapping[str, tuple[int, ...]]
 SECONDS = 10.0  # building stops after this; the config is then left alone
 
 
 def follow_config(pruned: nn.Module, graph: Graph, plan: Plan) -> tuple[Plan, str | None]:
-    """Make the config of a proved pruned model state its sizes, if a model built from it then computes the same.
+    """Make the config of a proved pruned model state its sizes, if a model built from it then
+    computes the same.
 
     Returns:
         the plan with the sizes set, and a sentence where the config cannot state them.
@@ -53,15 +57,18 @@ def follow_config(pruned: nn.Module, graph: Graph, plan: Plan) -> tuple[Plan, st
             follow_sizes(pruned, graph, stated)
             return stated, None
     return plan, (
-        f"the model's {attribute} cannot state these sizes and is left as it was: load the network with niwaki.load, not from "
+        f"the model's {attribute} cannot state these sizes and is left as it was: load the "
+        "network with niwaki.load, not from "
         f"its {attribute}"
     )
 
 
 def _rebuilds(model: nn.Module, graph: Graph, attribute: str) -> bool:
-    """Whether the class, built from the model's config and given its weights, computes what the model does.
+    """Whether the class, built from the model's config and given its weights, computes what the
+    model does.
 
-    On the meta device there are no weights: then the same operators must be called on the same shapes with the same numbers.
+    On the meta device there are no weights: then the same operators must be called on the same
+    shapes with the same numbers.
     """
     try:
         if any(tensor.is_meta for tensor in graph.state.values()):
@@ -73,7 +80,9 @@ def _rebuilds(model: nn.Module, graph: Graph, attribute: str) -> bool:
         reference = next(model.parameters())
         again.to(reference.device, reference.dtype).load_state_dict(model.state_dict())
         pairs = zip(_outputs(model, graph), _outputs(again.eval(), graph), strict=True)
-        return all(difference(wanted, found) <= tolerance(graph) for wanted, found in pairs)
+        return all(
+            difference(wanted, found) <= tolerance(graph.inference.tape) for wanted, found in pairs
+        )
     except Exception:
         return False
 
@@ -85,7 +94,9 @@ def _outputs(model: nn.Module, graph: Graph) -> list[Tensor]:
 
 
 def _builder(model: nn.Module) -> tuple[str, Shapes] | None:
-    """The attribute that holds what the model was built from, and the shapes that its class builds from it."""
+    """The attribute that holds what the model was built from, and the shapes that its class builds
+    from it.
+    """
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for attribute, value in vars(model).items():
         if not attribute.startswith("_") and _is_settings(value) and _built(model, value) == shapes:
@@ -108,19 +119,26 @@ def _built(model: nn.Module, config: Any) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
 
 
-def _solutions(model: nn.Module, attribute: str, was: Shapes, wanted: Shapes) -> Iterator[dict[str, Size]]:
+def _solutions(
+    model: nn.Module, attribute: str, was: Shapes, wanted: Shapes
+) -> Iterator[dict[str, Size]]:
     """Sets of entries, with new values, that make the class build the wanted shapes.
 
-    The same shapes may be had by other entries (half the heads, or heads of half the width): those follow, each with an
-    entry or two more than a set that came before, or without one of its entries.
+    The same shapes may be had by other entries (half the heads, or heads of half the width): those
+    follow, each with an entry or two more than a set that came before, or without one of its
+    entries.
     """
     config = getattr(model, attribute)
     renamed = _renamed(was, wanted)
-    options = [(path, size) for path, value in _entries(config) for size in _renewals(value, renamed)]
+    options = [
+        (path, size) for path, value in _entries(config) for size in _renewals(value, renamed)
+    ]
     end = time.perf_counter() + SECONDS
     pending: list[frozenset[str]] = [frozenset()]
     for banned in pending:
-        found = _nearest(model, config, [option for option in options if option[0] not in banned], wanted, end)
+        found = _nearest(
+            model, config, [option for option in options if option[0] not in banned], wanted, end
+        )
         if found:
             yield _under(attribute, found)
             for more in _idle(model, config, options, found, wanted, end):
@@ -131,9 +149,16 @@ def _solutions(model: nn.Module, attribute: str, was: Shapes, wanted: Shapes) ->
 
 
 def _idle(
-    model: nn.Module, config: Any, options: list[tuple[str, Size]], found: dict[str, Size], wanted: Shapes, end: float
+    model: nn.Module,
+    config: Any,
+    options: list[tuple[str, Size]],
+    found: dict[str, Size],
+    wanted: Shapes,
+    end: float,
 ) -> Iterator[dict[str, Size]]:
-    """One or two more entries that leave the shapes as they are: heads and groups of heads, where their width follows."""
+    """One or two more entries that leave the shapes as they are: heads and groups of heads, where
+    their width follows.
+    """
     rest = [option for option in options if option[0] not in found]
     for chosen in (*combinations(rest, 1), *combinations(rest, 2)):
         more = dict(chosen)
@@ -148,7 +173,9 @@ def _under(attribute: str, sizes: Mapping[str, Size]) -> dict[str, Size]:
 
 
 def _renamed(was: Shapes, wanted: Shapes) -> dict[int, set[int]]:
-    """Size → what it may have become: of an axis, or of a number of equal parts of it that keep their width (heads)."""
+    """Size → what it may have become: of an axis, or of a number of equal parts of it that keep
+    their width (heads).
+    """
     renamed: dict[int, set[int]] = defaultdict(set)
     for name, shape in wanted.items():
         for old, new in zip(was[name], shape, strict=True):
@@ -185,7 +212,9 @@ def _entries(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in vars(config).items():
         if name.startswith("_"):
             continue
-        if type(value) is int or (type(value) in (list, tuple) and value and all(type(item) is int for item in value)):
+        if type(value) is int or (
+            type(value) in (list, tuple) and value and all(type(item) is int for item in value)
+        ):
             yield f"{prefix}{name}", value
         elif _is_settings(value) and not prefix:
             yield from _entries(value, f"{name}.")
@@ -194,7 +223,9 @@ def _entries(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _renewals(value: Any, renamed: Mapping[int, set[int]]) -> Iterator[Size]:
     if type(value) is int:
         yield from sorted(renamed.get(value, ()), reverse=True)
-    elif all(len(renamed.get(item, ())) < 2 for item in value) and any(item in renamed for item in value):
+    elif all(len(renamed.get(item, ())) < 2 for item in value) and any(
+        item in renamed for item in value
+    ):
         yield tuple(next(iter(renamed.get(item, (item,)))) for item in value)
 
 
@@ -210,7 +241,9 @@ def _with(config: Any, changes: Mapping[str, Size]) -> Any:
 
 
 def _distance(found: Shapes, wanted: Shapes) -> int:
-    """How many tensors are missing, too many, or of another shape, and how many of their axes differ."""
+    """How many tensors are missing, too many, or of another shape, and how many of their axes
+    differ.
+    """
     total = 10**6 * len(found.keys() ^ wanted.keys())
     for name in found.keys() & wanted.keys():
         if len(found[name]) != len(wanted[name]):

@@ -10,24 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from niwaki.errors import SettingError, UnknownNameError
+from niwaki.core.errors import SettingError, UnknownNameError
 
 Border = Literal["reflect", "zero"]
 ASPECT = 4 / 3  # of a random crop's sides, at most, either way
-STEPS = 1 << 16  # places and sizes of random crops are drawn as whole numbers of such parts of the image
+STEPS = (
+    1 << 16
+)  # places and sizes of random crops are drawn as whole numbers of such parts of the image
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Shift by up to `pad` pixels each way, or cut out and enlarge a part, and mirror left to right every other time.
+    """Shift by up to `pad` pixels each way, or cut out and enlarge a part, and mirror left to right
+    every other time.
 
     Attributes:
         pad: pixels; 0 shifts nothing.
         border: what comes in at the edge: the image reflected, or black.
         flip: whether images are mirrored at all.
-        crop: below 1, a random part of the image with at least this share of its area, of another aspect by up to 4/3, is cut
-            out and resized to the whole (bilinear), before any shift; 0.08 is usual for ImageNet (Szegedy et al., Going Deeper
-            with Convolutions, 2015).
+        crop: below 1, a random part of the image with at least this share of its area, of another
+            aspect by up to 4/3, is cut out and resized to the whole (bilinear), before any shift;
+            0.08 is usual for ImageNet (Szegedy et al., Going Deeper with Convolutions, 2015).
     """
 
     pad: int = 4
@@ -39,14 +42,20 @@ class Augment:
         if self.border not in get_args(Border):
             raise UnknownNameError("border", self.border, get_args(Border))
         if not isinstance(self.pad, int) or self.pad < 0:
-            raise SettingError(f"pad must be a whole number of pixels of at least 0; got {self.pad!r}")
+            raise SettingError(
+                f"pad must be a whole number of pixels of at least 0; got {self.pad!r}"
+            )
         if not 0 < self.crop <= 1:
-            raise SettingError(f"crop must be a share of an image's area, above 0 and at most 1; got {self.crop!r}")
+            raise SettingError(
+                f"crop must be a share of an image's area, above 0 and at most 1; got {self.crop!r}"
+            )
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """What is to be done to each of so many images: (count, 3) int64, shift down, shift right, mirrored.
+        """What is to be done to each of so many images: (count, 3) int64, shift down, shift right,
+        mirrored.
 
-        With `crop` below 1 (count, 7): height, width, top and left of the part that is cut out follow, in 65536ths.
+        With `crop` below 1 (count, 7): height, width, top and left of the part that is cut out
+        follow, in 65536ths.
         """
         shifts = torch.randint(-self.pad, self.pad + 1, (count, 2), generator=generator)
         flips = torch.randint(0, 2 if self.flip else 1, (count, 1), generator=generator)
@@ -70,13 +79,22 @@ class Augment:
             images = _resized(images, drawn[:, 3:])
         height, width = images.shape[2:]
         if self.border == "reflect" and self.pad >= min(height, width):
-            raise SettingError(f"pad={self.pad} reflects more than an image of {height} × {width} has; use a smaller one")
-        rows = torch.arange(height, device=images.device) + drawn[:, :1]  # (b, height): the source of every row
+            raise SettingError(
+                f"pad={self.pad} reflects more than an image of {height} × {width} has; use a "
+                "smaller one"
+            )
+        rows = (
+            torch.arange(height, device=images.device) + drawn[:, :1]
+        )  # (b, height): the source of every row
         columns = torch.arange(width, device=images.device).expand(len(images), -1)
         columns = torch.where(drawn[:, 2:3].bool(), columns.flip(1), columns) + drawn[:, 1:2]
-        outside = (_outside(rows, height)[:, :, None] | _outside(columns, width)[:, None, :]).flatten(1)
+        outside = (
+            _outside(rows, height)[:, :, None] | _outside(columns, width)[:, None, :]
+        ).flatten(1)
         rows, columns = _inside(rows, height), _inside(columns, width)
-        source = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # (b, height · width): one gather, no padded copy
+        source = (rows[:, :, None] * width + columns[:, None, :]).flatten(
+            1
+        )  # (b, height · width): one gather, no padded copy
         moved = images.flatten(2).gather(2, source[:, None].expand(-1, images.shape[1], -1))
         if self.border == "zero":
             moved = moved.masked_fill(outside[:, None], 0)
@@ -84,14 +102,22 @@ class Augment:
 
 
 def _resized(images: Tensor, boxes: Tensor) -> Tensor:
-    """The part of each image that its box (height, width, top, left) holds, at the size of the whole."""
+    """The part of each image that its box (height, width, top, left) holds, at the size of the
+    whole.
+    """
     height, width, top, left = (boxes.float() / STEPS).unbind(1)
     # a grid's coordinates run from -1 to 1 over the image
     shift_x, shift_y, none = 2 * left + width - 1, 2 * top + height - 1, torch.zeros_like(top)
-    maps = torch.stack([torch.stack([width, none, shift_x], 1), torch.stack([none, height, shift_y], 1)], 1)
+    maps = torch.stack(
+        [torch.stack([width, none, shift_x], 1), torch.stack([none, height, shift_y], 1)], 1
+    )
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
     parts = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-    return parts.round().clamp(0, 255).to(images.dtype) if images.dtype == torch.uint8 else parts.to(images.dtype)
+    return (
+        parts.round().clamp(0, 255).to(images.dtype)
+        if images.dtype == torch.uint8
+        else parts.to(images.dtype)
+    )
 
 
 def _outside(places: Tensor, size: int) -> Tensor:

@@ -1,6 +1,8 @@
-"""Knowledge distillation: what the unpruned network answers, and what it computes on the way, as targets.
+"""Knowledge distillation: what the unpruned network answers, and what it computes on the way, as
+targets.
 
-Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015 (logits); Romero et al., FitNets, 2015 (features).
+Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015 (logits); Romero et al.,
+FitNets, 2015 (features).
 """
 
 from __future__ import annotations
@@ -15,18 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from niwaki.errors import SettingError
-from niwaki.graph.inputs import preserved_mode
-from niwaki.plan import Kept, Plan
+from niwaki.core.errors import SettingError
+from niwaki.core.plan import Kept, Plan
+from niwaki.running import preserved_mode
 
 
 @dataclass(frozen=True, eq=False)
 class Distillation:
     """Learn from a teacher beside the labels.
 
-    The loss becomes (1 - weight)·cross-entropy + weight·T²·KL(teacher ‖ student), both softened by the temperature T, plus
-    feature_weight times the mean over the plan's groups of ‖student - teacher‖² / ‖teacher‖² of what the group's layer
-    gives, over the units that were kept.
+    The loss becomes (1 - weight)·cross-entropy + weight·T²·KL(teacher ‖ student), both softened by
+    the temperature T, plus feature_weight times the mean over the plan's groups of ‖student -
+    teacher‖² / ‖teacher‖² of what the group's layer gives, over the units that were kept.
 
     Attributes:
         teacher: on the student's device; it is run in evaluation mode and never changed.
@@ -49,11 +51,19 @@ class Distillation:
             if not holds:
                 raise SettingError(f"{rule}; got {getattr(self, rule.split()[0])!r}")
         if self.feature_weight and not self.plan:
-            raise SettingError("feature_weight needs the plan that the student was cut by; pass plan=result.plan")
+            raise SettingError(
+                "feature_weight needs the plan that the student was cut by; pass plan=result.plan"
+            )
 
     def __str__(self) -> str:
-        teacher = f"{type(self.teacher).__name__} of {sum(p.numel() for p in self.teacher.parameters())} parameters"
-        return f"{teacher}, weight={self.weight:g}, T={self.temperature:g}, feature_weight={self.feature_weight:g}"
+        teacher = (
+            f"{type(self.teacher).__name__} of "
+            f"{sum(p.numel() for p in self.teacher.parameters())} parameters"
+        )
+        return (
+            f"{teacher}, weight={self.weight:g}, T={self.temperature:g}, "
+            f"feature_weight={self.feature_weight:g}"
+        )
 
     @contextmanager
     def watching(self, student: nn.Module) -> Iterator[Watch]:
@@ -62,13 +72,25 @@ class Distillation:
         Raises:
             SettingError: the plan names a layer that one of the two does not have.
         """
-        groups = {} if not (self.plan and self.feature_weight) else _layers(self.plan, student, self.teacher)
+        groups = (
+            {}
+            if not (self.plan and self.feature_weight)
+            else _layers(self.plan, student, self.teacher)
+        )
         watch = Watch(self, groups)
         handles: list[RemovableHandle] = []
         try:
             for name in groups:
-                handles.append(student.get_submodule(name).register_forward_hook(watch.keeper(watch.student, name)))
-                handles.append(self.teacher.get_submodule(name).register_forward_hook(watch.keeper(watch.wanted, name)))
+                handles.append(
+                    student.get_submodule(name).register_forward_hook(
+                        watch.keeper(watch.student, name)
+                    )
+                )
+                handles.append(
+                    self.teacher.get_submodule(name).register_forward_hook(
+                        watch.keeper(watch.wanted, name)
+                    )
+                )
             with preserved_mode(self.teacher, training=False):
                 yield watch
         finally:
@@ -85,7 +107,9 @@ class Watch:
     student: dict[str, Tensor] = field(default_factory=dict)
     wanted: dict[str, Tensor] = field(default_factory=dict)
 
-    def keeper(self, features: dict[str, Tensor], name: str) -> Callable[[nn.Module, object, Tensor], None]:
+    def keeper(
+        self, features: dict[str, Tensor], name: str
+    ) -> Callable[[nn.Module, object, Tensor], None]:
         """A hook that keeps what a layer gives."""
 
         def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
@@ -100,8 +124,14 @@ class Watch:
         with torch.no_grad():
             taught = logits_of(given.teacher(inputs))
         if taught.shape != logits.shape:
-            raise SettingError(f"the teacher gives {tuple(taught.shape)} and the student {tuple(logits.shape)}: other classes")
-        soft = F.log_softmax(logits.float() / given.temperature, 1), F.log_softmax(taught.float() / given.temperature, 1)
+            raise SettingError(
+                f"the teacher gives {tuple(taught.shape)} and the student {tuple(logits.shape)}: "
+                "other classes"
+            )
+        soft = (
+            F.log_softmax(logits.float() / given.temperature, 1),
+            F.log_softmax(taught.float() / given.temperature, 1),
+        )
         apart = F.kl_div(*soft, reduction="batchmean", log_target=True) * given.temperature**2
         total = (1 - given.weight) * cross_entropy + given.weight * apart
         if self.groups:
@@ -115,7 +145,10 @@ class Watch:
         for axis, (small, large) in enumerate(zip(mine.shape, theirs.shape, strict=True)):
             if small != large:
                 if (small, large) != (len(kept.units), kept.width):
-                    shapes = f"{tuple(mine.shape)} in the student and {tuple(theirs.shape)} in the teacher"
+                    shapes = (
+                        f"{tuple(mine.shape)} in the student and {tuple(theirs.shape)} in the "
+                        "teacher"
+                    )
                     raise SettingError(f"{name} gives {shapes}, which the plan does not explain")
                 theirs = theirs.index_select(axis, torch.tensor(kept.units, device=theirs.device))
         return (mine - theirs).square().sum() / theirs.square().sum().clamp_min(1e-12)
@@ -138,5 +171,8 @@ def logits_of(output: object) -> Tensor:
     """
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if not isinstance(logits, Tensor):
-        raise SettingError(f"the model must give a tensor of logits to be trained; it gives {type(output).__name__}")
+        raise SettingError(
+            "the model must give a tensor of logits to be trained; it gives "
+            f"{type(output).__name__}"
+        )
     return logits

@@ -1,8 +1,9 @@
-"""Training batches of a split: in a new order and newly augmented each epoch, and the same again for the same seed.
+"""Training batches of a split: in a new order and newly augmented each epoch, and the same again
+for the same seed.
 
-All chance of an epoch is drawn at its start from (seed, epoch), so that training can go on from any batch of any epoch
-without the ones before it. Held images are augmented in batches on their device, as uint8; images in files are read ahead
-by a DataLoader.
+All chance of an epoch is drawn at its start from (seed, epoch), so that training can go on from any
+batch of any epoch without the ones before it. Held images are augmented in batches on their device,
+as uint8; images in files are read ahead by a DataLoader.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from niwaki.core.errors import DataError, SettingError, UnknownNameError
 from niwaki.data import HeldSplit, Split, StreamedSplit
-from niwaki.errors import DataError, SettingError, UnknownNameError
 from niwaki.training.augment import Augment
 
 Missing = Literal["refuse", "skip"]
@@ -32,8 +33,8 @@ class FeedSettings:
         batch_size: images a step, of all processes together.
         augment: None leaves the images as they are.
         drop_last: leave out the last batch where it is smaller than the others.
-        missing: what to do about a file that cannot be read any more: "refuse" ends the training and names it, "skip"
-            goes on without it and counts it.
+        missing: what to do about a file that cannot be read any more: "refuse" ends the training
+            and names it, "skip" goes on without it and counts it.
         workers: processes that read image files ahead; 0 reads them in this one.
     """
 
@@ -47,13 +48,19 @@ class FeedSettings:
     def __post_init__(self) -> None:
         if self.missing not in get_args(Missing):
             raise UnknownNameError("missing", self.missing, get_args(Missing))
-        for name, value, least in (("batch_size", self.batch_size, 1), ("workers", self.workers, 0)):
+        for name, value, least in (
+            ("batch_size", self.batch_size, 1),
+            ("workers", self.workers, 0),
+        ):
             if not isinstance(value, int) or value < least:
-                raise SettingError(f"{name} must be a whole number of at least {least}; got {value!r}")
+                raise SettingError(
+                    f"{name} must be a whole number of at least {least}; got {value!r}"
+                )
 
 
 class Feed:
-    """Batches of a split for `niwaki.training.fit`: float32 and normalised (b, channels, height, width), labels (b,).
+    """Batches of a split for `niwaki.training.fit`: float32 and normalised (b, channels, height,
+    width), labels (b,).
 
     Attributes:
         skipped: path → how often it was left out because it could not be read.
@@ -73,17 +80,21 @@ class Feed:
         """All batches of an epoch."""
         return self.batches(epoch)
 
-    def batches(self, epoch: int, start: int = 0, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    def batches(
+        self, epoch: int, start: int = 0, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
         """The batches of an epoch from the `start`-th on.
 
         Args:
-            part: (process, processes): each process gets an equal part of every batch; the few images that are left over
-                in the last one go to none.
+            part: (process, processes): each process gets an equal part of every batch; the few
+                images that are left over in the last one go to none.
 
         Raises:
             DataError: a file cannot be read, and `missing` is "refuse".
         """
-        generator = torch.Generator().manual_seed((self.settings.seed * 0x9E3779B97F4A7C15 + epoch) % 2**63)
+        generator = torch.Generator().manual_seed(
+            (self.settings.seed * 0x9E3779B97F4A7C15 + epoch) % 2**63
+        )
         order = torch.randperm(len(self.split), generator=generator)
         augment = self.settings.augment or _NONE
         drawn = augment.draw(len(order), generator).to(self.split.labels.device)
@@ -94,7 +105,9 @@ class Feed:
             images = pixels if self.settings.augment is None else augment(pixels, drawn[taken])
             yield self.split.normalization(images), labels
 
-    def _read(self, order: Tensor, places: list[range]) -> Iterator[tuple[Tensor, Tensor, Tensor | slice]]:
+    def _read(
+        self, order: Tensor, places: list[range]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | slice]]:
         """Pixels and labels of each batch, and the places in the order that they came from."""
         if isinstance(self.split, StreamedSplit):
             yield from self._stream(self.split, order, places)
@@ -105,7 +118,9 @@ class Feed:
             indices = order[taken]
             yield self.split.pixels(indices), self.split.labels[indices], taken
 
-    def _stream(self, split: StreamedSplit, order: Tensor, places: list[range]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _stream(
+        self, split: StreamedSplit, order: Tensor, places: list[range]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         device = split.labels.device
         loader = DataLoader(
             _Files(split.to("cpu"), order.tolist()),
@@ -116,7 +131,9 @@ class Feed:
         for images, labels, taken, lost in loader:
             for path, problem in lost:
                 if self.settings.missing == "refuse":
-                    raise DataError(f"{problem}; put it back, or train with missing='skip' to go on without it")
+                    raise DataError(
+                        f"{problem}; put it back, or train with missing='skip' to go on without it"
+                    )
                 self.skipped[path] = self.skipped.get(path, 0) + 1
             if len(images):
                 yield images.to(device, non_blocking=True), labels.to(device), taken.to(device)
@@ -127,7 +144,12 @@ class Feed:
         if not self.skipped:
             return ()
         first = next(iter(self.skipped))
-        return (f"{len(self.skipped)} files could not be read and were left out, the first of them {first}",)
+        return (
+            (
+                f"{len(self.skipped)} files could not be read and were left out, the first of them "
+                f"{first}"
+            ),
+        )
 
     def describe(self) -> dict[str, Any]:
         """Everything that the batches depend on, as plain data."""
@@ -139,7 +161,12 @@ class Feed:
             "augment": str(given.augment),
             "data_seed": given.seed,
             "drop_last": given.drop_last,
-            "labels": int(self.split.labels.cpu().double().dot(torch.arange(len(self.split), dtype=torch.float64)).item()),
+            "labels": int(
+                self.split.labels.cpu()
+                .double()
+                .dot(torch.arange(len(self.split), dtype=torch.float64))
+                .item()
+            ),
         }
 
 
@@ -160,8 +187,8 @@ Lost = tuple[str, str]  # the path of a file, and what is wrong with it
 
 
 class _Files(Dataset[Any]):
-    """Places in an epoch's order → images. What cannot be read is an item too: an error would come back from another
-    process as the text of a traceback."""
+    """Places in an epoch's order → images. What cannot be read is an item too: an error would come
+    back from another process as the text of a traceback."""
 
     def __init__(self, split: StreamedSplit, order: list[int]) -> None:
         self.split = split

@@ -1,7 +1,9 @@
-"""A training run on disk: `last.safetensors`, from which it goes on exactly, `best.safetensors`, and `history.json`.
+"""A training run on disk: `last.safetensors`, from which it goes on exactly, `best.safetensors`,
+and `history.json`.
 
-`last.safetensors` is one file, so that a kill leaves the old state or the new one and never a mixture. It holds no pickle:
-tensors by name (model/…, best/…, ema/…, optimizer/…, rng/…), and all else as JSON in its header.
+`last.safetensors` is one file, so that a kill leaves the old state or the new one and never a
+mixture. It holds no pickle: tensors by name (model/…, best/…, ema/…, optimizer/…, rng/…), and all
+else as JSON in its header.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from niwaki.errors import CheckpointError, OutputError, SettingError
-from niwaki.records import versions, write_bytes_atomic, write_text_atomic
+from niwaki.core.errors import CheckpointError, OutputError, SettingError
+from niwaki.core.provenance import versions
+from niwaki.core.records import write_bytes_atomic, write_text_atomic
 
 SCHEMA = 1  # raised when what a checkpoint holds changes its meaning
 LAST, BEST, HISTORY = "last.safetensors", "best.safetensors", "history.json"
@@ -31,10 +34,13 @@ class RunFolder:
     """Where a run is kept.
 
     Attributes:
-        resume: go on with the run that is there, if one is; without it, a folder that holds a run is refused.
-        every: seconds between saves; 0 saves after every step. In several processes a run is saved after every epoch.
+        resume: go on with the run that is there, if one is; without it, a folder that holds a run
+            is refused.
+        every: seconds between saves; 0 saves after every step. In several processes a run is saved
+            after every epoch.
         trackers: names that accelerate knows: tensorboard, wandb, mlflow, …
-        describes: what else the run depends on (model, data, …), as plain data: a resume with other values is refused.
+        describes: what else the run depends on (model, data, …), as plain data: a resume with other
+            values is refused.
     """
 
     path: Path
@@ -58,7 +64,11 @@ class Saved:
 
     def part(self, name: str) -> Tensors:
         """The tensors below a name."""
-        return {key.removeprefix(f"{name}/"): value for key, value in self.tensors.items() if key.startswith(f"{name}/")}
+        return {
+            key.removeprefix(f"{name}/"): value
+            for key, value in self.tensors.items()
+            if key.startswith(f"{name}/")
+        }
 
 
 class Keeper:
@@ -82,13 +92,18 @@ class Keeper:
         if last.exists() and not self.folder.resume:
             raise OutputError(f"{path} holds a training run; resume it, or name another folder")
         if (path / "plan.json").exists():
-            raise OutputError(f"{path} holds a pruned network, whose files a training run would replace; name another folder")
+            raise OutputError(
+                f"{path} holds a pruned network, whose files a training run would replace; name "
+                "another folder"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
             for partial in path.glob(".*.partial"):  # of a save that was killed
                 partial.unlink(missing_ok=True)
         except OSError as error:
-            raise OutputError(f"{path} cannot be used for a training run: {error.strerror or error}") from error
+            raise OutputError(
+                f"{path} cannot be used for a training run: {error.strerror or error}"
+            ) from error
         if not last.exists():
             return None
         tensors, header = _read(last)
@@ -99,7 +114,8 @@ class Keeper:
         if header.get("schema") != SCHEMA:
             theirs, ours = header.get("versions", {}).get("niwaki", "unknown"), versions()["niwaki"]
             raise CheckpointError(
-                f"{last} was written by niwaki {theirs} in format {header.get('schema')}; niwaki {ours} reads format {SCHEMA}: "
+                f"{last} was written by niwaki {theirs} in format {header.get('schema')}; niwaki "
+                f"{ours} reads format {SCHEMA}: "
                 "go on with the version that began it, or start anew in another folder"
             )
         then, now = header.get("asked", {}), self.asked
@@ -110,7 +126,8 @@ class Keeper:
         ]
         if changed:
             raise SettingError(
-                f"{self.folder.path} was trained with other settings: {'; '.join(changed)}; use the old ones to resume it, "
+                f"{self.folder.path} was trained with other settings: {'; '.join(changed)}; use "
+                "the old ones to resume it, "
                 "or name another folder"
             )
 
@@ -125,9 +142,18 @@ class Keeper:
         Raises:
             OutputError: the disk is full or the folder gone; the old checkpoint is as it was.
         """
-        header = {"schema": SCHEMA, "versions": versions(), "asked": self.asked, "progress": dict(progress)}
-        # torch saves no two names for one memory; every name gets its own here, and ties come back when the model takes them
-        flat = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+        header = {
+            "schema": SCHEMA,
+            "versions": versions(),
+            "asked": self.asked,
+            "progress": dict(progress),
+        }
+        # torch saves no two names for one memory; every name gets its own here, and ties come back
+        # when the model takes them
+        flat = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
         write_bytes_atomic(self.folder.path / LAST, save(flat, {"niwaki": json.dumps(header)}))
         self._saved_at = time.monotonic()
 
@@ -135,7 +161,9 @@ class Keeper:
         """The weights to keep, as `niwaki.load_weights` reads them, and the run's history."""
         seen: dict[tuple[int, torch.Size], str] = {}
         once = {
-            name: t for name, t in weights.items() if seen.setdefault((t.data_ptr(), t.shape), name) == name or not t.numel()
+            name: t
+            for name, t in weights.items()
+            if seen.setdefault((t.data_ptr(), t.shape), name) == name or not t.numel()
         }
         flat = {name: tensor.detach().cpu().contiguous() for name, tensor in once.items()}
         write_bytes_atomic(self.folder.path / BEST, save(flat))
@@ -148,7 +176,9 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
             header = json.loads((file.metadata() or {})["niwaki"])
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118  # it is no dict
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged, or no checkpoint of a training run ({error})") from error
+        raise CheckpointError(
+            f"{path} is damaged, or no checkpoint of a training run ({error})"
+        ) from error
 
 
 def check_fits(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path) -> None:
@@ -166,4 +196,6 @@ def check_fits(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Pa
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(f"{where / LAST} is of another model: {'; '.join(problems[:3])}{more}")
+        raise CheckpointError(
+            f"{where / LAST} is of another model: {'; '.join(problems[:3])}{more}"
+        )

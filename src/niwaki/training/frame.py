@@ -11,21 +11,39 @@ from operator import length_hint
 
 from torch import Tensor, nn
 
-from niwaki.graph.inputs import preserved_rng
 from niwaki.measure import Evaluation
+from niwaki.running import preserved_rng
 from niwaki.training.accelerator import broadcast
 from niwaki.training.feed import Batch, Feed
 from niwaki.training.folder import Keeper, Saved
 from niwaki.training.history import Epoch, History
-from niwaki.training.loop import DivergedError, Progress, Run, TrainBatches, check_loss, check_weights, new_sums, train_epoch
-from niwaki.training.state import copied, generators, optimizer_state, restore_optimizer, set_generators, under
+from niwaki.training.loop import (
+    DivergedError,
+    Progress,
+    Run,
+    TrainBatches,
+    check_loss,
+    check_weights,
+    new_sums,
+    train_epoch,
+)
+from niwaki.training.state import (
+    copied,
+    generators,
+    optimizer_state,
+    restore_optimizer,
+    set_generators,
+    under,
+)
 
 Validate = Callable[[nn.Module], Evaluation]
 
 
 @dataclass
 class Frame:
-    """All epochs of a run; what is best so far is kept aside, so that there is always something sound to go back to."""
+    """All epochs of a run; what is best so far is kept aside, so that there is always something
+    sound to go back to.
+    """
 
     run: Run
     keeper: Keeper | None
@@ -82,7 +100,8 @@ class Frame:
         progress.waited += 1
         if patience is not None and progress.waited >= patience:
             progress.stopped = (
-                f"training stopped after epoch {epoch.number}: {progress.waited} epochs without a better validation; "
+                f"training stopped after epoch {epoch.number}: {progress.waited} epochs without a "
+                "better validation; "
                 f"kept the weights of epoch {progress.best_epoch}"
             )
 
@@ -104,10 +123,18 @@ class Frame:
         return result
 
     def _log(self, epoch: Epoch) -> None:
-        numbers = {"train/loss": epoch.loss, "train/accuracy": epoch.accuracy, "train/penalty": epoch.penalty, "lr": epoch.lr}
+        numbers = {
+            "train/loss": epoch.loss,
+            "train/accuracy": epoch.accuracy,
+            "train/penalty": epoch.penalty,
+            "lr": epoch.lr,
+        }
         numbers["images_per_second"] = epoch.samples / max(epoch.seconds, 1e-9)
         if epoch.validation is not None:
-            numbers |= {"validation/loss": epoch.validation.loss, "validation/accuracy": epoch.validation.accuracy}
+            numbers |= {
+                "validation/loss": epoch.validation.loss,
+                "validation/accuracy": epoch.validation.accuracy,
+            }
         self.run.accelerator.log(numbers, step=epoch.number)
 
     def _stepped(self) -> None:
@@ -130,14 +157,22 @@ class Frame:
             **rng,
             "sums": progress.sums,
         }
-        plain = {f.name: getattr(progress, f.name) for f in dataclasses.fields(progress) if f.name not in ("sums", "epochs")}
+        plain = {
+            f.name: getattr(progress, f.name)
+            for f in dataclasses.fields(progress)
+            if f.name not in ("sums", "epochs")
+        }
         plain["best_score"] = list(progress.best_score) if progress.best_epoch else None
-        self.keeper.save(tensors, {**plain, "epochs": [dataclasses.asdict(epoch) for epoch in progress.epochs]})
+        self.keeper.save(
+            tensors, {**plain, "epochs": [dataclasses.asdict(epoch) for epoch in progress.epochs]}
+        )
 
     def _restore(self, saved: Saved) -> None:
         run, progress = self.run, self.progress
         run.model.load_state_dict(saved.part("model"))
-        self.best = {name: value.to(self.best[name].device) for name, value in saved.part("best").items()}
+        self.best = {
+            name: value.to(self.best[name].device) for name, value in saved.part("best").items()
+        }
         if run.ema is not None:
             run.ema.load_state_dict(saved.part("ema"))
         restore_optimizer(run, saved.part("optimizer"))
@@ -160,7 +195,9 @@ class Frame:
             progress.steps = len(given)
             batches = given.batches(progress.epoch, progress.step, part)
         else:
-            if self.now:  # the function may draw the epoch's order from torch's generator: let it do so again
+            if (
+                self.now
+            ):  # the function may draw the epoch's order from torch's generator: let it do so again
                 set_generators(run, self.epoch_rng)
             all_batches = given(progress.epoch)
             progress.steps = length_hint(all_batches, progress.steps)
@@ -175,7 +212,9 @@ def _shared(batch: Batch, part: tuple[int, int]) -> Batch:
     """One process's part of a batch."""
     number, of = part
     size = len(batch[1]) // of
-    inputs, targets = (tensor if of == 1 else tensor[number * size : (number + 1) * size] for tensor in batch)
+    inputs, targets = (
+        tensor if of == 1 else tensor[number * size : (number + 1) * size] for tensor in batch
+    )
     return inputs, targets
 
 

@@ -12,7 +12,9 @@ from niwaki.measure import Evaluation
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training data; its numbers are means over the pass, taken while the weights moved."""
+    """One pass over the training data; its numbers are means over the pass, taken while the weights
+    moved.
+    """
 
     number: int  # from 1
     loss: float  # cross-entropy a sample with its label smoothing, nats, without the penalty
@@ -27,17 +29,25 @@ class Epoch:
     def from_dict(cls, data: Mapping[str, Any]) -> Epoch:
         """What `dataclasses.asdict` made of one."""
         validation = data.get("validation")
-        return cls(**{**data, "validation": None if validation is None else Evaluation(**validation)})
+        return cls(
+            **{**data, "validation": None if validation is None else Evaluation(**validation)}
+        )
 
 
 @dataclass(frozen=True)
 class History:
-    """A training run. The model holds the weights of `best_epoch`; 0 means those that it came with."""
+    """A training run. The model holds the weights of `best_epoch`; 0 means those that it came
+    with.
+    """
 
     epochs: tuple[Epoch, ...]
     best_epoch: int
-    stopped: str | None = None  # why the run ended early, as a sentence for the user; None: it did not
-    notes: tuple[str, ...] = ()  # what a reader must know: files that could not be read, and were left out
+    stopped: str | None = (
+        None  # why the run ended early, as a sentence for the user; None: it did not
+    )
+    notes: tuple[
+        str, ...
+    ] = ()  # what a reader must know: files that could not be read, and were left out
 
     @property
     def seconds(self) -> float:

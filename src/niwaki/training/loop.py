@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from niwaki.errors import DataError, SettingError
-from niwaki.graph.inputs import preserved_mode
+from niwaki.core.errors import DataError, SettingError
+from niwaki.running import preserved_mode
 from niwaki.training.bar import TrainingBar
 from niwaki.training.distillation import Watch, logits_of
 from niwaki.training.feed import Batch
@@ -43,7 +43,8 @@ class Run:
     """What stays the same over all epochs.
 
     Attributes:
-        model: the user's module; `forward` is what is called: the model itself, compiled, or shared by several processes.
+        model: the user's module; `forward` is what is called: the model itself, compiled, or shared
+            by several processes.
     """
 
     model: nn.Module
@@ -70,7 +71,8 @@ class Progress:
 
     Attributes:
         epoch, step: the epoch under way (from 1), and how many of its steps are done.
-        sums: of the epoch so far: loss times samples, what penalty and distillation added, correct answers, samples.
+        sums: of the epoch so far: loss times samples, what penalty and distillation added, correct
+            answers, samples.
         seconds: of the epoch so far.
         waited: epochs since the best one.
     """
@@ -104,7 +106,9 @@ def sums_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def train_epoch(run: Run, progress: Progress, batches: Iterator[Batch], stepped: Callable[[], None]) -> Epoch:
+def train_epoch(
+    run: Run, progress: Progress, batches: Iterator[Batch], stepped: Callable[[], None]
+) -> Epoch:
     """The rest of the epoch that is under way; `stepped` is called after every step.
 
     Raises:
@@ -113,12 +117,16 @@ def train_epoch(run: Run, progress: Progress, batches: Iterator[Batch], stepped:
         SettingError: one-cycle without a known length.
     """
     if not progress.steps and run.settings.schedule == "one-cycle":
-        raise SettingError("one-cycle needs the number of batches: give train_batches whose result has a length")
+        raise SettingError(
+            "one-cycle needs the number of batches: give train_batches whose result has a length"
+        )
     before, start, looked = progress.seconds, time.perf_counter(), 0.0
     with preserved_mode(run.model, training=True):
         for inputs, targets in batches:
             share = min(progress.step / progress.steps, 1.0) if progress.steps else 0.0
-            progress.lr = learning_rate(run.settings, (progress.epoch - 1 + share) / run.settings.epochs)
+            progress.lr = learning_rate(
+                run.settings, (progress.epoch - 1 + share) / run.settings.epochs
+            )
             progress.sums += _step(run, inputs.to(run.device), targets.to(run.device), progress.lr)
             progress.step += 1
             progress.seconds = before + time.perf_counter() - start
@@ -142,7 +150,9 @@ def _step(run: Run, inputs: Tensor, targets: Tensor, lr: float) -> Tensor:
     told = new_sums(run.device)
     parts = zip(inputs.tensor_split(pieces), targets.tensor_split(pieces), strict=True)
     for number, (part, wanted) in enumerate(parts, start=1):
-        told = told + _backward(run, part, wanted, len(wanted) / len(targets), last=number == pieces)
+        told = told + _backward(
+            run, part, wanted, len(wanted) / len(targets), last=number == pieces
+        )
     if run.settings.clip_norm is not None:
         run.accelerator.clip_grad_norm_(run.model.parameters(), run.settings.clip_norm)
     run.optimizer.step()
@@ -169,7 +179,12 @@ def _backward(run: Run, inputs: Tensor, targets: Tensor, share: float, *, last: 
         run.accelerator.backward(total)
     with torch.no_grad():
         correct = (logits.argmax(dim=1) == targets).sum()
-        numbers = (loss * len(targets), total - loss * share, correct, torch.full_like(correct, len(targets)))
+        numbers = (
+            loss * len(targets),
+            total - loss * share,
+            correct,
+            torch.full_like(correct, len(targets)),
+        )
         return torch.stack([number.to(sums_dtype(run.device)) for number in numbers])
 
 
@@ -179,7 +194,10 @@ def _tell(run: Run, progress: Progress) -> None:
     if run.accelerator.num_processes == 1:
         check_loss(progress)
     seen = samples * run.accelerator.num_processes
-    numbers = f"loss {loss / samples:.3f}  accuracy {correct / samples:.1%}  {seen / progress.seconds:,.0f} images/s"
+    numbers = (
+        f"loss {loss / samples:.3f}  accuracy {correct / samples:.1%}  "
+        f"{seen / progress.seconds:,.0f} images/s"
+    )
     share = min(progress.step / progress.steps, 1.0) if progress.steps else 0.0
     run.bar.update(progress.epoch, share, numbers)
 
@@ -210,7 +228,9 @@ def check_weights(model: nn.Module) -> None:
 
 
 def _check_everywhere(run: Run) -> None:
-    """What one process finds broken (its own BatchNorm statistics, say) stops all, or the others would wait for it."""
+    """What one process finds broken (its own BatchNorm statistics, say) stops all, or the others
+    would wait for it.
+    """
     if run.accelerator.num_processes == 1:
         check_weights(run.model)
         return
@@ -240,5 +260,11 @@ def _finished(run: Run, progress: Progress) -> Epoch:
     _check_everywhere(run)
     loss, extra, correct, _ = progress.sums.tolist()
     return Epoch(
-        progress.epoch, loss / samples, extra / progress.step, correct / samples, progress.lr, int(samples), progress.seconds
+        progress.epoch,
+        loss / samples,
+        extra / progress.step,
+        correct / samples,
+        progress.lr,
+        int(samples),
+        progress.seconds,
     )

@@ -1,4 +1,6 @@
-"""The learning rate over a run: every schedule is a function of the share of the run that lies behind."""
+"""The learning rate over a run: every schedule is a function of the share of the run that lies
+behind.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,18 @@ from collections.abc import Callable
 
 from niwaki.training.settings import TrainSettings
 
-WARM_UP, START = 0.3, 1 / 25  # of one-cycle: share of the run that climbs, and where it starts (Smith, arXiv 1708.07120)
+WARM_UP, START = (
+    0.3,
+    1 / 25,
+)  # of one-cycle: share of the run that climbs, and where it starts (Smith, arXiv 1708.07120)
 
 
 def learning_rate(settings: TrainSettings, done: float) -> float:
     """The learning rate once `done`, a share of the run in [0, 1], lies behind.
 
-    `constant`: lr. `cosine`: from lr down to 0. `multistep`: a tenth after 1/2 of the run and a hundredth after 3/4.
-    `one-cycle`: linearly from lr/25 up to lr in the first 30 %, then a cosine down to 0.
+    `constant`: lr. `cosine`: from lr down to 0. `multistep`: a tenth after 1/2 of the run and a
+    hundredth after 3/4. `one-cycle`: linearly from lr/25 up to lr in the first 30 %, then a cosine
+    down to 0.
     """
     return settings.lr * _FACTORS[settings.schedule](done)
 
@@ -29,7 +35,11 @@ def _multistep(done: float) -> float:
 
 
 def _one_cycle(done: float) -> float:
-    return START + (1 - START) * done / WARM_UP if done < WARM_UP else _cosine((done - WARM_UP) / (1 - WARM_UP))
+    return (
+        START + (1 - START) * done / WARM_UP
+        if done < WARM_UP
+        else _cosine((done - WARM_UP) / (1 - WARM_UP))
+    )
 
 
 _FACTORS: dict[str, Callable[[float], float]] = {

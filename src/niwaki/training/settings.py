@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from niwaki.errors import SettingError, UnknownNameError
+from niwaki.core.errors import SettingError, UnknownNameError
 
 Schedule = Literal["constant", "cosine", "multistep", "one-cycle"]
 Optimizer = Literal["sgd", "adamw"]
@@ -18,16 +18,22 @@ class TrainSettings:
     """Gradient descent on the cross-entropy.
 
     Attributes:
-        lr: the highest learning rate; `niwaki.training.learning_rate` says how each schedule moves it.
+        lr: the highest learning rate; `niwaki.training.learning_rate` says how each schedule moves
+            it.
         momentum, nesterov: of SGD; AdamW takes `momentum` as its first beta.
-        weight_decay: on every trainable parameter, biases and normalisation included, unless parameter groups say otherwise.
+        weight_decay: on every trainable parameter, biases and normalisation included, unless
+            parameter groups say otherwise.
         label_smoothing: share of the target that is spread evenly over all classes.
-        ema: decay a step of a running mean of the weights, which is then what is validated and kept; 0: none.
+        ema: decay a step of a running mean of the weights, which is then what is validated and
+            kept; 0: none.
         patience: stop once so many epochs in a row have not improved the validation; None: never.
-        accumulate: cut each batch into so many parts and step once: the same gradient in less memory.
-        clip_norm: gradients longer than this (Euclidean, over all parameters) are shortened to it; None: never.
+        accumulate: cut each batch into so many parts and step once: the same gradient in less
+            memory.
+        clip_norm: gradients longer than this (Euclidean, over all parameters) are shortened to it;
+            None: never.
         precision: of the forward pass; "bf16" and "fp16" keep float32 weights.
-        channels_last, compile: lay images and kernels out channels-last; run the model through `torch.compile`.
+        channels_last, compile: lay images and kernels out channels-last; run the model through
+            `torch.compile`.
         seed: of dropout and whatever else draws from torch's generator during the run.
     """
 
@@ -67,7 +73,8 @@ class TrainSettings:
             "ema must lie in [0, 1)": 0 <= self.ema < 1,
             "patience must be 1 or more, or None": self.patience is None or self.patience >= 1,
             "accumulate must be 1 or more": self.accumulate >= 1,
-            "clip_norm must be above 0, or None": self.clip_norm is None or 0 < self.clip_norm < math.inf,
+            "clip_norm must be above 0, or None": self.clip_norm is None
+            or 0 < self.clip_norm < math.inf,
         }
         for rule, holds in allowed.items():
             if not holds:

@@ -1,4 +1,6 @@
-"""What beside the weights a training run consists of: the optimiser's memory, and the states of torch's generators."""
+"""What beside the weights a training run consists of: the optimiser's memory, and the states of
+torch's generators.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def _gathered(run: Run, state: Tensor) -> Tensor:
 def set_generators(run: Run, states: Mapping[str, Tensor]) -> None:
     """Put this process's generators where they were."""
     number = run.accelerator.process_index
-    torch.set_rng_state(states["cpu"][number].clone())  # torch reads a view of a later row past its end
+    torch.set_rng_state(
+        states["cpu"][number].clone()
+    )  # torch reads a view of a later row past its end
     if run.device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"][number].clone(), run.device)
 
@@ -61,6 +65,11 @@ def restore_optimizer(run: Run, state: Mapping[str, Tensor]) -> None:
     for key, value in state.items():
         kind, _, name = key.partition("/")
         parameter = parameters[name]
-        # a step count stays on the CPU, what has the parameter's shape lies beside it, in its layout
-        placed = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape and value.ndim else value
+        # a step count stays on the CPU, what has the parameter's shape lies beside it, in its
+        # layout
+        placed = (
+            torch.empty_like(parameter).copy_(value)
+            if value.shape == parameter.shape and value.ndim
+            else value
+        )
         run.optimizer.state[parameter][kind] = placed.detach()

@@ -1,12 +1,14 @@
-"""Operators that work position by position: axes line up from the last one backwards, size one is broadcast."""
+"""Operators that work position by position: axes line up from the last one backwards, size one is
+broadcast.
+"""
 
 from __future__ import annotations
 
 from functools import partial
 
 from niwaki.graph.inference import Inference, Kind, Rule
-from niwaki.graph.tape import Op, Ref
 from niwaki.graph.terms import Term
+from niwaki.running import Op, Ref
 
 
 def broadcast(state: Inference, op: Op) -> None:
@@ -49,14 +51,20 @@ def subtract(state: Inference, op: Op) -> Kind:
 
 
 def multiply(state: Inference, op: Op) -> Kind:
-    """Product or quotient: by a number it is linear, by a parameter or an activation it is not one function a unit."""
+    """Product or quotient: by a number it is linear, by a parameter or an activation it is not one
+    function a unit.
+    """
     broadcast(state, op)
     if len(op.tensors) == 1:
         number = op.arg(1, "other")
         scales = isinstance(op.args[0], Ref) and isinstance(number, (int, float)) and number > 0
         return Kind.LINEAR if scales and "rounding_mode" not in op.kwargs else Kind.OTHER
     for ref in op.tensors:  # a hand-written normalisation, a layer scale
-        if not state.is_activation(ref) and sum(size > 1 for size in state.shape(ref)) == 1 and op.name.startswith("aten.mul"):
+        if (
+            not state.is_activation(ref)
+            and sum(size > 1 for size in state.shape(ref)) == 1
+            and op.name.startswith("aten.mul")
+        ):
             state.scaled_by(ref)
     return _pair(state, op, parameter=Kind.OTHER)
 
@@ -74,14 +82,23 @@ def join(state: Inference, op: Op) -> Kind:
     return Kind.JOIN
 
 
-_VIEWS = "alias clone contiguous detach dropout lift_fresh lift_fresh_copy _to_copy to native_dropout positive"
-_HOMOGENEOUS = "relu leaky_relu threshold_relu"
-_OTHER = """abs acos asin atan bitwise_not ceil celu clamp clamp_max clamp_min cos cosh digamma elu erf erfc exp exp2 expm1
-fill floor frac gelu hardshrink hardsigmoid hardswish hardtanh isfinite isinf isnan log log10 log1p log2 log_sigmoid_forward
-logical_not logit mish nan_to_num neg ones_like zeros_like full_like empty_like rand_like randn_like reciprocal relu6 round
-rsqrt rsub selu sgn sigmoid sign silu sin sinh softplus softshrink sqrt square tan tanh threshold trunc zero"""
-_JOINS = """_prelu_kernel addcdiv addcmul atan2 bitwise_and bitwise_or bitwise_xor copy eq fmod ge gt heaviside hypot le lerp
-logaddexp logical_and logical_or logical_xor lt masked_fill maximum minimum ne pow remainder where xlogy floor_divide"""
+_VIEWS = """
+alias clone contiguous detach dropout lift_fresh lift_fresh_copy _to_copy to native_dropout
+positive
+"""
+_HOMOGENEOUS = """relu leaky_relu threshold_relu"""
+_OTHER = """
+abs acos asin atan bitwise_not ceil celu clamp clamp_max clamp_min cos cosh digamma elu erf erfc
+exp exp2 expm1 fill floor frac gelu hardshrink hardsigmoid hardswish hardtanh isfinite isinf
+isnan log log10 log1p log2 log_sigmoid_forward logical_not logit mish nan_to_num neg ones_like
+zeros_like full_like empty_like rand_like randn_like reciprocal relu6 round rsqrt rsub selu sgn
+sigmoid sign silu sin sinh softplus softshrink sqrt square tan tanh threshold trunc zero
+"""
+_JOINS = """
+_prelu_kernel addcdiv addcmul atan2 bitwise_and bitwise_or bitwise_xor copy eq fmod ge gt
+heaviside hypot le lerp logaddexp logical_and logical_or logical_xor lt masked_fill maximum
+minimum ne pow remainder where xlogy floor_divide
+"""
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_VIEWS.split(), partial(pointwise, kind=Kind.VIEW)),

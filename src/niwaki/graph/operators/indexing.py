@@ -1,19 +1,22 @@
-"""Operators that pick or write positions by index or by value: what they look into keeps its size, all else goes on."""
+"""Operators that pick or write positions by index or by value: what they look into keeps its size,
+all else goes on.
+"""
 
 from __future__ import annotations
 
 import torch
 
 from niwaki.graph.inference import Inference, Kind, Rule
-from niwaki.graph.tape import Op, Ref
 from niwaki.graph.terms import Term
+from niwaki.running import Op, Ref
 
 
 def index(state: Inference, op: Op) -> Kind:
-    """x[indices, …]: indexed axes keep their size and make way for the indices' own; all others go on.
+    """x[indices, …]: indexed axes keep their size and make way for the indices' own; all others go
+    on.
 
-    The new axes stand where the first indexed one stood, or in front where the indexed ones are not neighbours. A mask of
-    truth values takes as many axes as it has, and makes one.
+    The new axes stand where the first indexed one stood, or in front where the indexed ones are not
+    neighbours. A mask of truth values takes as many axes as it has, and makes one.
     """
     axes = list(state.terms(op.args[0]))
     places: list[int] = []
@@ -39,8 +42,13 @@ def index(state: Inference, op: Op) -> Kind:
 
 
 def index_put(state: Inference, op: Op) -> Kind:
-    """x[indices] = values: indexed axes keep their size; the values' last axes are the axes that are not indexed."""
-    axes, indexed = state.terms(op.args[0]), [place for place, ref in enumerate(op.args[1]) if ref is not None]
+    """x[indices] = values: indexed axes keep their size; the values' last axes are the axes that
+    are not indexed.
+    """
+    axes, indexed = (
+        state.terms(op.args[0]),
+        [place for place, ref in enumerate(op.args[1]) if ref is not None],
+    )
     masks = any(state.tape.dtypes[ref.index] is torch.bool for ref in op.args[1] if ref is not None)
     for ref in op.args[1]:
         if ref is not None:
@@ -48,7 +56,9 @@ def index_put(state: Inference, op: Op) -> Kind:
     if masks:
         state.freeze(*axes, *state.terms(op.args[2]))
     else:
-        state.freeze(*(axes[place] for place in indexed), reason=f"looked up by index by {state.where}")
+        state.freeze(
+            *(axes[place] for place in indexed), reason=f"looked up by index by {state.where}"
+        )
         rest = [term for place, term in enumerate(axes) if place not in indexed]
         _line_up(state, rest, state.terms(op.args[2]))
     state.give(op.result, axes)
@@ -64,7 +74,9 @@ def _line_up(state: Inference, axes: list[Term], values: list[Term]) -> None:
 
 
 def gather(state: Inference, op: Op) -> Kind:
-    """gather(x, dim, indices): positions of one axis are picked apart for every position of the others."""
+    """gather(x, dim, indices): positions of one axis are picked apart for every position of the
+    others.
+    """
     axes, indices = state.terms(op.args[0]), state.terms(op.args[2])
     dim = op.args[1] % max(len(axes), 1)
     state.freeze(axes[dim], indices[dim], reason=f"looked up by index by {state.where}")
@@ -80,7 +92,9 @@ def gather(state: Inference, op: Op) -> Kind:
 
 
 def scatter(state: Inference, op: Op) -> Kind:
-    """scatter(x, dim, indices, source): the written axis keeps its size, and so does whatever the indices span."""
+    """scatter(x, dim, indices, source): the written axis keeps its size, and so does whatever the
+    indices span.
+    """
     axes = state.terms(op.args[0])
     for ref in op.tensors[1:]:
         state.freeze(*state.terms(ref))
@@ -94,10 +108,17 @@ def scatter(state: Inference, op: Op) -> Kind:
 
 
 def index_add(state: Inference, op: Op) -> Kind:
-    """index_add(x, dim, indices, source): rows of one axis are added to; all other axes are the same."""
+    """index_add(x, dim, indices, source): rows of one axis are added to; all other axes are the
+    same.
+    """
     axes, source = state.terms(op.args[0]), state.terms(op.args[3])
     dim = op.args[1] % max(len(axes), 1)
-    state.freeze(axes[dim], source[dim], *state.terms(op.args[2]), reason=f"written by index by {state.where}")
+    state.freeze(
+        axes[dim],
+        source[dim],
+        *state.terms(op.args[2]),
+        reason=f"written by index by {state.where}",
+    )
     for place, (term, other) in enumerate(zip(axes, source, strict=True)):
         if place != dim:
             state.unify(term, other)

@@ -1,10 +1,12 @@
-"""Normalisations: by stored statistics (one affine map a channel), or by statistics taken over an axis."""
+"""Normalisations: by stored statistics (one affine map a channel), or by statistics taken over an
+axis.
+"""
 
 from __future__ import annotations
 
 from niwaki.graph.inference import Inference, Kind, Norm, Rule
-from niwaki.graph.tape import Op, Ref
 from niwaki.graph.terms import Term
+from niwaki.running import Op, Ref
 
 
 def _finish(state: Inference, op: Op, axes: list[Term]) -> None:
@@ -23,11 +25,17 @@ def batch_norm(state: Inference, op: Op) -> Kind:
         if isinstance(ref, Ref):
             state.unify(axes[1], state.terms(ref)[0])
     state.scaled_by(op.args[1])
-    scale, shift, mean, var = (state.tape.parameters.get(ref) if isinstance(ref, Ref) else None for ref in affine)
+    scale, shift, mean, var = (
+        state.tape.parameters.get(ref) if isinstance(ref, Ref) else None for ref in affine
+    )
     _finish(state, op, axes)
-    named = sum(isinstance(ref, Ref) for ref in affine) == sum(name is not None for name in (scale, shift, mean, var))
+    named = sum(isinstance(ref, Ref) for ref in affine) == sum(
+        name is not None for name in (scale, shift, mean, var)
+    )
     training = "no_training" not in op.name and op.arg(5, "training", False)
-    if training:  # standardised weights, or a layer without stored statistics: these are taken over all other axes
+    # standardised weights, or a layer without stored statistics: these are taken over all other
+    # axes
+    if training:
         state.reduces(0, [axis for axis in range(len(axes)) if axis != 1])
     if training or not named or mean is None or var is None:
         return Kind.OTHER
@@ -70,15 +78,21 @@ def group_norm(state: Inference, op: Op) -> Kind:
 
 
 def weight_norm(state: Inference, op: Op) -> Kind:
-    """(v, g, dim): g·v/‖v‖, the norm taken over all axes but `dim`; one channel less there would be another norm."""
+    """(v, g, dim): g·v/‖v‖, the norm taken over all axes but `dim`; one channel less there would be
+    another norm.
+    """
     axes, dim = state.terms(op.args[0]), op.arg(2, "dim", 0) % len(state.shape(op.args[0]))
     state.unify(axes[dim], state.terms(op.args[1])[dim])
-    state.freeze(*axes[:dim], *axes[dim + 1 :], reason=f"the norm is taken over it by {state.where}")
+    state.freeze(
+        *axes[:dim], *axes[dim + 1 :], reason=f"the norm is taken over it by {state.where}"
+    )
     _finish(state, op, axes)
     return Kind.OTHER
 
 
-_BATCH_NORMS = "native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm"
+_BATCH_NORMS = (
+    "native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm"
+)
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_BATCH_NORMS.split(), batch_norm),

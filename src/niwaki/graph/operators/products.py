@@ -1,14 +1,18 @@
-"""Operators that contract axes: matrix products, convolutions, attention, and the look-up of an embedding."""
+"""Operators that contract axes: matrix products, convolutions, attention, and the look-up of an
+embedding.
+"""
 
 from __future__ import annotations
 
 from niwaki.graph.inference import Inference, Kind, Rule
-from niwaki.graph.tape import Op, Ref
 from niwaki.graph.terms import Term, product
+from niwaki.running import Op, Ref
 
 
 def _contract(state: Inference, left: tuple[int, int], right: tuple[int, int]) -> None:
-    """Sum over an axis of two operands, each given as (argument, axis); the activation is the one that is read."""
+    """Sum over an axis of two operands, each given as (argument, axis); the activation is the one
+    that is read.
+    """
     op = state.op
     (a, a_axis), (b, b_axis) = left, right
     term = state.terms(op.args[a])[a_axis]
@@ -81,7 +85,9 @@ def linear(state: Inference, op: Op) -> Kind:
 
 
 def convolution(state: Inference, op: Op) -> Kind:
-    """Convolution of any rank, transposed or not: channels = groups ⊗ channels a group, on both sides."""
+    """Convolution of any rank, transposed or not: channels = groups ⊗ channels a group, on both
+    sides.
+    """
     x_ref, weight_ref, bias = op.args[:3]
     transposed, groups = op.arg(6, "transposed", False), op.arg(8, "groups", 1)
     x, weight = state.terms(x_ref), state.terms(weight_ref)
@@ -129,7 +135,9 @@ def attention(state: Inference, op: Op) -> Kind | None:
     for heads, shared in zip(q[:-2], k[:-2], strict=True):
         if heads.size == shared.size:
             state.unify(heads, shared)
-        elif shared.size > 1 and heads.size % shared.size == 0:  # grouped-query attention: several heads share one
+        elif (
+            shared.size > 1 and heads.size % shared.size == 0
+        ):  # grouped-query attention: several heads share one
             state.unify(state.split(heads, [shared.size, heads.size // shared.size])[0], shared)
         elif shared.size != 1:
             return None
@@ -137,14 +145,21 @@ def attention(state: Inference, op: Op) -> Kind | None:
     state.freeze(k[-2], q[-2])
     state.unify(q[-1], k[-1])
     if op.kwargs.get("scale") is None:
-        # the operator divides by the square root of this width, so that a narrower one is another function
+        # the operator divides by the square root of this width, so that a narrower one is another
+        # function
         state.freeze(q[-1], reason=f"sets the scale of {state.where}")
     state.reads_channels(0, len(q) - 1, q[-1])
     state.multiplies(*q, k[-2])
     state.multiplies(*q[:-1], k[-2], v[-1])
-    mask = op.arg(3, "attn_bias") if isinstance(op.arg(3, "attn_bias"), Ref) else op.kwargs.get("attn_mask")
+    mask = (
+        op.arg(3, "attn_bias")
+        if isinstance(op.arg(3, "attn_bias"), Ref)
+        else op.kwargs.get("attn_mask")
+    )
     if mask is not None:  # broadcast over batch and heads
-        for term, other in zip(reversed([*q[:-1], k[-2]]), reversed(state.terms(mask)), strict=False):
+        for term, other in zip(
+            reversed([*q[:-1], k[-2]]), reversed(state.terms(mask)), strict=False
+        ):
             if term.size == other.size:
                 state.unify(term, other)
     state.give(op.result, [*q[:-1], v[-1]])

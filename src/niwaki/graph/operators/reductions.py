@@ -1,4 +1,6 @@
-"""Operators that reduce or mix positions along some axes: sums, means, softmax, pooling, resampling."""
+"""Operators that reduce or mix positions along some axes: sums, means, softmax, pooling,
+resampling.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ from functools import partial
 
 from niwaki.graph.inference import Inference, Kind, Rule
 from niwaki.graph.operators.elementwise import join
-from niwaki.graph.tape import Op, Ref
 from niwaki.graph.terms import Term
+from niwaki.running import Op, Ref
 
 
 def _dims(op: Op, rank: int, position: int = 1) -> list[int]:
@@ -24,7 +26,13 @@ def _reduced(state: Inference, op: Op, axes: list[Term], dims: list[int]) -> Non
             continue
         shape = state.shape(out)
         if len(shape) == len(axes):
-            state.give(out, [axes[i] if i not in dims else state.fresh((shape[i],))[0] for i in range(len(axes))])
+            state.give(
+                out,
+                [
+                    axes[i] if i not in dims else state.fresh((shape[i],))[0]
+                    for i in range(len(axes))
+                ],
+            )
         else:
             state.give(out, [axes[i] for i in range(len(axes)) if i not in dims])
 
@@ -53,7 +61,9 @@ def reduction(state: Inference, op: Op, *, kind: Kind) -> Kind:
 
 
 def norm(state: Inference, op: Op) -> Kind:
-    """linalg_vector_norm(x, ord, dim): what is left out adds nothing, but it is taken over the kept ones all the same."""
+    """linalg_vector_norm(x, ord, dim): what is left out adds nothing, but it is taken over the kept
+    ones all the same.
+    """
     axes = state.terms(op.args[0])
     dims = _dims(op, len(axes), position=2)
     state.reduces(0, dims)
@@ -78,27 +88,42 @@ def triangle(state: Inference, op: Op) -> Kind:
 
 
 def along(state: Inference, op: Op, *, kind: Kind, position: int = 1) -> Kind:
-    """Softmax, sorting, cumulative sums, flips: positions along the axis are told apart or compared."""
+    """Softmax, sorting, cumulative sums, flips: positions along the axis are told apart or
+    compared.
+    """
     axes = state.terms(op.args[0])
     dims = op.arg(position, "dim", -1)
-    state.freeze(*(axes[dim] for dim in ([dims] if isinstance(dims, int) else dims)), reason=f"compared along by {state.where}")
+    state.freeze(
+        *(axes[dim] for dim in ([dims] if isinstance(dims, int) else dims)),
+        reason=f"compared along by {state.where}",
+    )
     for out in op.outputs:
         if out is not None:
             shape = state.shape(out)
-            state.give(out, [t if t.size == n else state.fresh((n,), "selected")[0] for t, n in zip(axes, shape, strict=True)])
+            state.give(
+                out,
+                [
+                    t if t.size == n else state.fresh((n,), "selected")[0]
+                    for t, n in zip(axes, shape, strict=True)
+                ],
+            )
     return kind
 
 
 def roll(state: Inference, op: Op) -> Kind:
     """roll(x, shifts, dims); without dims the tensor is rolled as one row."""
     axes = state.terms(op.args[0])
-    state.freeze(*(axes[dim] for dim in _dims(op, len(axes), position=2)), reason=f"shifted by {state.where}")
+    state.freeze(
+        *(axes[dim] for dim in _dims(op, len(axes), position=2)), reason=f"shifted by {state.where}"
+    )
     state.give(op.result, axes)
     return Kind.VIEW
 
 
 def spatial(state: Inference, op: Op, *, rank: int, kind: Kind) -> Kind:
-    """Pooling, resampling, padding of borders: the last `rank` axes are space, all before are carried."""
+    """Pooling, resampling, padding of borders: the last `rank` axes are space, all before are
+    carried.
+    """
     axes = state.terms(op.args[0])
     state.freeze(*axes[-rank:], reason="spatial")
     for out in op.outputs:
@@ -107,7 +132,15 @@ def spatial(state: Inference, op: Op, *, rank: int, kind: Kind) -> Kind:
     return kind
 
 
-_POSITIONS = ("aten.argmax", "aten.argmin", "aten.prod", "aten.any", "aten.all", "aten.max", "aten.min")
+_POSITIONS = (
+    "aten.argmax",
+    "aten.argmin",
+    "aten.prod",
+    "aten.any",
+    "aten.all",
+    "aten.max",
+    "aten.min",
+)
 
 _MAX = partial(reduction, kind=Kind.HOMOGENEOUS)
 _MEAN = partial(reduction, kind=Kind.LINEAR)
@@ -120,12 +153,19 @@ def _spatial_rules() -> dict[str, Rule]:
     for rank in (1, 2, 3):
         linear = partial(spatial, rank=rank, kind=Kind.LINEAR)
         maximum = partial(spatial, rank=rank, kind=Kind.HOMOGENEOUS)
-        rules[f"avg_pool{rank}d"] = rules[f"_adaptive_avg_pool{rank}d"] = rules[f"adaptive_avg_pool{rank}d"] = linear
+        rules[f"avg_pool{rank}d"] = rules[f"_adaptive_avg_pool{rank}d"] = rules[
+            f"adaptive_avg_pool{rank}d"
+        ] = linear
         rules[f"max_pool{rank}d_with_indices"] = rules[f"adaptive_max_pool{rank}d"] = maximum
         rules[f"max_pool{rank}d"] = maximum
         rules[f"reflection_pad{rank}d"] = rules[f"replication_pad{rank}d"] = linear
         rules[f"upsample_nearest{rank}d"] = rules[f"_upsample_nearest_exact{rank}d"] = linear
-    for name in ("upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"):
+    for name in (
+        "upsample_bilinear2d",
+        "upsample_bicubic2d",
+        "_upsample_bilinear2d_aa",
+        "_upsample_bicubic2d_aa",
+    ):
         rules[name] = partial(spatial, rank=2, kind=Kind.LINEAR)
     rules["upsample_linear1d"] = partial(spatial, rank=1, kind=Kind.LINEAR)
     rules["upsample_trilinear3d"] = partial(spatial, rank=3, kind=Kind.LINEAR)
@@ -136,9 +176,24 @@ RULES: dict[str, Rule] = {
     "sum": total,
     "mean": _MEAN,
     **dict.fromkeys(("amax", "max", "amin", "min", "argmax", "argmin"), _MAX),
-    **dict.fromkeys(("var", "std", "var_mean", "std_mean", "prod", "any", "all", "logsumexp", "aminmax"), _REDUCE),
+    **dict.fromkeys(
+        ("var", "std", "var_mean", "std_mean", "prod", "any", "all", "logsumexp", "aminmax"),
+        _REDUCE,
+    ),
     "linalg_vector_norm": norm,
-    **dict.fromkeys(("_softmax", "_safe_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "flip"), _ALONG),
+    **dict.fromkeys(
+        (
+            "_softmax",
+            "_safe_softmax",
+            "_log_softmax",
+            "cumsum",
+            "cumprod",
+            "logcumsumexp",
+            "sort",
+            "flip",
+        ),
+        _ALONG,
+    ),
     "topk": partial(along, kind=Kind.OTHER, position=2),
     **dict.fromkeys(("histc", "bincount"), counted),
     **dict.fromkeys(("tril", "triu"), triangle),

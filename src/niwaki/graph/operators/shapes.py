@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from niwaki.graph.inference import Inference, Kind, Rule
-from niwaki.graph.tape import Op
 from niwaki.graph.terms import Term, Var, concat, cut, leaves, product
+from niwaki.running import Op
 
 
 def _is_frozen(term: Term) -> bool:
@@ -79,13 +79,17 @@ def squeeze(state: Inference, op: Op) -> Kind:
 
 
 def expand(state: Inference, op: Op) -> Kind:
-    """Axes of size one are repeated: all positions of the new axis are equal, so that it may have any size."""
+    """Axes of size one are repeated: all positions of the new axis are equal, so that it may have
+    any size.
+    """
     shape, axes = state.shape(op.result), state.terms(op.args[0])
     terms: list[Term] = []
     before: list[Term | None] = [*[None] * (len(shape) - len(axes)), *axes]
     for new, old in zip(state.fresh(shape), before, strict=True):
         if old is not None and old.size == new.size:
-            terms.append(old)  # no number of the caller's: it comes from matmul, or is read from a tensor
+            terms.append(
+                old
+            )  # no number of the caller's: it comes from matmul, or is read from a tensor
         else:
             state.number("size", new)
             terms.append(new)
@@ -138,7 +142,11 @@ def cut_slice(state: Inference, op: Op) -> Kind:
             axes[dim] = Var(out, f"sliced by {state.where}")
         else:
             start = max(start + size, 0) if start < 0 else min(start, size)
-            parts = cut(axes[dim], [n for n in (start, out, size - start - out) if n], f"sliced by {state.where}")
+            parts = cut(
+                axes[dim],
+                [n for n in (start, out, size - start - out) if n],
+                f"sliced by {state.where}",
+            )
             axes[dim] = parts[1 if start else 0]
             state.number("slice", axes[dim])
     state.give(op.result, axes)
@@ -146,7 +154,9 @@ def cut_slice(state: Inference, op: Op) -> Kind:
 
 
 def split(state: Inference, op: Op) -> Kind:
-    """Consecutive parts. Equal ones are tied unit by unit, so that code that halves an axis gets equal halves again."""
+    """Consecutive parts. Equal ones are tied unit by unit, so that code that halves an axis gets
+    equal halves again.
+    """
     axes = list(state.terms(op.args[0]))
     dim = op.arg(2, "dim", 0) % len(axes)
     outs = [out for out in op.outputs if out is not None]
@@ -254,7 +264,9 @@ def unfold_columns(state: Inference, op: Op) -> Kind | None:
 
 
 def windows(state: Inference, op: Op) -> Kind:
-    """unfold(x, dim, size, step): one axis becomes windows along it and, last, the positions within a window."""
+    """unfold(x, dim, size, step): one axis becomes windows along it and, last, the positions within
+    a window.
+    """
     axes = list(state.terms(op.args[0]))
     dim = op.args[1] % len(axes)
     state.freeze(axes[dim], reason=f"taken in windows by {state.where}")
@@ -269,7 +281,9 @@ def pixel_shuffle(state: Inference, op: Op) -> Kind:
     axes, factor = state.terms(op.args[0]), op.args[1]
     channels, block = state.split(axes[-3], [axes[-3].size // factor**2, factor**2])
     state.freeze(block, *axes[-2:], reason="spatial")
-    state.give(op.result, [*axes[:-3], channels, *state.fresh(state.shape(op.result)[-2:], "spatial")])
+    state.give(
+        op.result, [*axes[:-3], channels, *state.fresh(state.shape(op.result)[-2:], "spatial")]
+    )
     return Kind.VIEW
 
 
@@ -278,12 +292,16 @@ def pixel_unshuffle(state: Inference, op: Op) -> Kind:
     axes, factor = state.terms(op.args[0]), op.args[1]
     state.freeze(*axes[-2:], reason="spatial")
     channels = product(axes[-3], Var(factor**2, "spatial"))
-    state.give(op.result, [*axes[:-3], channels, *state.fresh(state.shape(op.result)[-2:], "spatial")])
+    state.give(
+        op.result, [*axes[:-3], channels, *state.fresh(state.shape(op.result)[-2:], "spatial")]
+    )
     return Kind.VIEW
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten"), view),
+    **dict.fromkeys(
+        ("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten"), view
+    ),
     "permute": permute,
     **dict.fromkeys(("transpose", "t", "swapaxes"), transpose),
     **dict.fromkeys(("squeeze", "unsqueeze"), squeeze),
@@ -292,12 +310,19 @@ RULES: dict[str, Rule] = {
     "select": select,
     "unbind": unbind,
     "slice": cut_slice,
-    **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk"), split),
+    **dict.fromkeys(
+        ("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk"), split
+    ),
     "cat": cat,
     "stack": stack,
     "constant_pad_nd": constant_pad,
-    **dict.fromkeys(("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"), factory),
-    **dict.fromkeys(("arange", "rand", "randn", "linspace", "eye", "scalar_tensor", "randint"), counted),
+    **dict.fromkeys(
+        ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"),
+        factory,
+    ),
+    **dict.fromkeys(
+        ("arange", "rand", "randn", "linspace", "eye", "scalar_tensor", "randint"), counted
+    ),
     "as_strided": restride,
     "im2col": unfold_columns,
     "unfold": windows,

@@ -1,4 +1,6 @@
-"""Ganesh, Corso, Yasaei Sekeh: MINT, Deep Network Compression via Mutual Information-based Neuron Trimming, ICPR 2020."""
+"""Ganesh, Corso, Yasaei Sekeh: MINT, Deep Network Compression via Mutual Information-based Neuron
+Trimming, ICPR 2020.
+"""
 
 from niwaki.papers.mint.recipe import MintRecipe
 

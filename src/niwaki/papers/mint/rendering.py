@@ -1,4 +1,6 @@
-"""The committed records as Markdown: published and measured side by side, in docs/mint.md and the recipe's README."""
+"""The committed records as Markdown: published and measured side by side, in docs/mint.md and the
+recipe's README.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,27 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
-HEAD = "| {title} | published: gone, accuracy | measured: gone, accuracy | on a subset: gone, accuracy |\n|---|---|---|---|"
+HEAD = (
+    "| {title} | published: gone, accuracy | measured: gone, accuracy "
+    "| on a subset: gone, accuracy |\n|---|---|---|---|"
+)
 
 
 def committed() -> list[dict[str, Any]]:
     """The records that come with niwaki, by name."""
     folder = resources.files("niwaki.papers.mint").joinpath("records")
-    files = sorted((path for path in folder.iterdir() if path.name.endswith(".json")), key=lambda path: path.name)
+    files = sorted(
+        (path for path in folder.iterdir() if path.name.endswith(".json")),
+        key=lambda path: path.name,
+    )
     return [json.loads(path.read_text(encoding="utf-8")) for path in files]
 
 
-def markdown(records: Iterable[Mapping[str, Any]], experiment: str, table: Mapping[str, Any]) -> str:
-    """One experiment: a line a row of the paper's table, medians over the seeds; cells without a record stay empty.
+def markdown(
+    records: Iterable[Mapping[str, Any]], experiment: str, table: Mapping[str, Any]
+) -> str:
+    """One experiment: a line a row of the paper's table, medians over the seeds; cells without a
+    record stay empty.
 
     Args:
         table: the experiment's entry in tables.toml.
@@ -38,7 +49,11 @@ def markdown(records: Iterable[Mapping[str, Any]], experiment: str, table: Mappi
     for row in table["rows"]:
         here = [runs.get((row["name"], side), []) for side in (False, True)]
         published = f"{100 * row.get('published_gone', row['params']):.2f}, {row['published']:.2f}"
-        lines.append(_line(row["name"], published, *(_medians(found, ("gone", "accuracy")) for found in here)))
+        lines.append(
+            _line(
+                row["name"], published, *(_medians(found, ("gone", "accuracy")) for found in here)
+            )
+        )
         if "published_kb" in row:
             stored = (_medians(found, ("stored_kb",)) for found in here)
             lines.append(_line(f"{row['name']}: kB", f"{row['published_kb']:g}", *stored))
@@ -53,7 +68,19 @@ def _medians(runs: list[dict[str, Any]], keys: tuple[str, ...]) -> str:
     """Medians of some numbers; with the accuracies of all seeds where there are several."""
     if not runs:
         return ""
-    forms = {"gone": (100, ".2f"), "accuracy": (1, ".2f"), "original": (1, ".2f"), "stored_kb": (1, ".1f")}
-    parts = [format(forms[key][0] * statistics.median(run[key] for run in runs), forms[key][1]) for key in keys]
-    seeds = f" ({' '.join(format(run['accuracy'], '.2f') for run in runs)})" if len(runs) > 1 and "accuracy" in keys else ""
+    forms = {
+        "gone": (100, ".2f"),
+        "accuracy": (1, ".2f"),
+        "original": (1, ".2f"),
+        "stored_kb": (1, ".1f"),
+    }
+    parts = [
+        format(forms[key][0] * statistics.median(run[key] for run in runs), forms[key][1])
+        for key in keys
+    ]
+    seeds = (
+        f" ({' '.join(format(run['accuracy'], '.2f') for run in runs)})"
+        if len(runs) > 1 and "accuracy" in keys
+        else ""
+    )
     return ", ".join(parts) + seeds

@@ -1,7 +1,8 @@
 """One cell of a table with one seed: a trained network, trimmed and trained again.
 
-The epoch is picked on a validation split of the training images, never on the test images. What was trained, the layers that
-were scored and the numbers of the cell are kept, so that a second call goes on from them.
+The epoch is picked on a validation split of the training images, never on the test images. What was
+trained, the layers that were scored and the numbers of the cell are kept, so that a second call
+goes on from them.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from niwaki import models
-from niwaki.checkpoint import load_weights
-from niwaki.criteria import Estimation
-from niwaki.criteria.activations import Sampling
-from niwaki.criteria.spread import Workers
+from niwaki.core.records import write_text_atomic
 from niwaki.data import Dataset
-from niwaki.evidence import Calibration
+from niwaki.io.weights import load_weights
 from niwaki.measure import Evaluation, evaluate
+from niwaki.methods.base.evidence import Calibration
+from niwaki.methods.mint._layer_dependencies import Estimation
+from niwaki.methods.mint.activations import Sampling
+from niwaki.methods.mint.blocks import CutOff
+from niwaki.methods.mint.spread import Workers
 from niwaki.papers.recipe import Places
-from niwaki.records import write_text_atomic
-from niwaki.selection.blocks import CutOff
+from niwaki.pruning.trimming import Trimmed, trim
 from niwaki.training import Augment, Distillation, Feed, FeedSettings, TrainSettings, fit
 from niwaki.training.settings import Schedule
-from niwaki.trim import Trimmed, trim
 
 Hold = Callable[[nn.Module], None]
 
@@ -40,10 +41,12 @@ class Training:
     """How a network is trained, or what is left of it again.
 
     Attributes:
-        distil: share of the loss that is to answer as the untrimmed network does, softened by the temperature.
+        distil: share of the loss that is to answer as the untrimmed network does, softened by the
+            temperature.
         dropout: of the network's own dropout layers; None: as it has them.
         input_dropout: of the pixels.
-        shift: pixels that grey images are shifted by at most; colour images are cropped and mirrored as usual.
+        shift: pixels that grey images are shifted by at most; colour images are cropped and
+            mirrored as usual.
     """
 
     epochs: int
@@ -109,9 +112,14 @@ class Run:
     def outcome(self) -> dict[str, Any]:
         """The numbers of this cell: from its file, or made now."""
         words = [self.experiment, self.row["name"], self.row["params"], self.cost]
-        name = "".join(c if c.isalnum() else "-" for c in f"{self.experiment}-{self.row['name']}-seed{self.seed}")
+        name = "".join(
+            c if c.isalnum() else "-"
+            for c in f"{self.experiment}-{self.row['name']}-seed{self.seed}"
+        )
         path = self.work / "cells" / f"{name}.json"
-        asked = json.loads(json.dumps([dataclasses.asdict(word) if word is self.cost else word for word in words]))
+        asked = json.loads(
+            json.dumps([dataclasses.asdict(word) if word is self.cost else word for word in words])
+        )
         if path.is_file():
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if found.pop("asked", None) == asked:
@@ -129,14 +137,21 @@ class Run:
             validated.append(self._fitted(masked, self.cost.tuning, hold, model))
 
         estimation = Estimation(
-            self.row["groups"], sampling=Sampling(self.row["per_class"]), workers=self.workers, folder=self.work / "layers"
+            self.row["groups"],
+            sampling=Sampling(self.row["per_class"]),
+            workers=self.workers,
+            folder=self.work / "layers",
         )
         train = self.dataset.split("train").to(self.places.device)
         test = self.dataset.split("test").to(self.places.device)
         result = trim(
             model,
             models.example_inputs(model),
-            cut_off=CutOff(params=self.row["params"], upper_limit=self.table["upper_limit"], fed=self.table.get("fed", False)),
+            cut_off=CutOff(
+                params=self.row["params"],
+                upper_limit=self.table["upper_limit"],
+                fed=self.table.get("fed", False),
+            ),
             calibration=Calibration.labelled(lambda: train.batches(1000)),
             estimation=estimation,
             only=self.table["only"],
@@ -149,8 +164,12 @@ class Run:
     def _original(self) -> nn.Module:
         """The trained network: from a checkpoint, from an earlier call, or trained now."""
         torch.manual_seed(self.seed)
-        model = models.build(self.table["model"], classes=self.dataset.classes).to(self.places.device)
-        given = self.places.checkpoint(self.table["checkpoint"]) if "checkpoint" in self.table else None
+        model = models.build(self.table["model"], classes=self.dataset.classes).to(
+            self.places.device
+        )
+        given = (
+            self.places.checkpoint(self.table["checkpoint"]) if "checkpoint" in self.table else None
+        )
         if given is not None and (given.is_file() or not self.cost.own):
             load_weights(model, given)
             return model.eval()
@@ -166,7 +185,13 @@ class Run:
         save_file({name: tensor.cpu() for name, tensor in model.state_dict().items()}, str(path))
         return model.eval()
 
-    def _fitted(self, model: nn.Module, how: Training, hold: Hold | None = None, teacher: nn.Module | None = None) -> float:
+    def _fitted(
+        self,
+        model: nn.Module,
+        how: Training,
+        hold: Hold | None = None,
+        teacher: nn.Module | None = None,
+    ) -> float:
         """Train in place; validation accuracy of the epoch that is kept."""
         device, limit = self.places.device, self.cost.images
         train, held_out = self.dataset.split("train"), self.dataset.split("validation").to(device)
@@ -174,7 +199,9 @@ class Run:
             order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))
             train = train.take(order[:limit])
         colour = self.dataset.input_shape[0] == 3
-        moved = Augment() if colour else Augment(how.shift, "zero", flip=False) if how.shift else None
+        moved = (
+            Augment() if colour else Augment(how.shift, "zero", flip=False) if how.shift else None
+        )
 
         def validate(network: nn.Module) -> Evaluation:
             return evaluate(network, held_out.batches(1000, limit=self.cost.test_images))
@@ -193,12 +220,18 @@ class Run:
                 settings=how.settings(self.seed),
                 validate=validate,
                 after_step=hold,
-                distillation=Distillation(teacher, how.distil, how.temperature) if teacher is not None and how.distil else None,
+                distillation=Distillation(teacher, how.distil, how.temperature)
+                if teacher is not None and how.distil
+                else None,
             )
         finally:
             dropping.remove()
         best = history.best  # none, where no epoch was better than what it came with
-        return best.validation.accuracy if best is not None and best.validation is not None else validate(model).accuracy
+        return (
+            best.validation.accuracy
+            if best is not None and best.validation is not None
+            else validate(model).accuracy
+        )
 
 
 def _numbers(result: Trimmed, validated: float) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Prune and merge the authors' own networks, and hold the accuracy against the paper's tables (tables.toml)."""
+"""Prune and merge the authors' own networks, and hold the accuracy against the paper's tables
+(tables.toml).
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,18 @@ import torch
 from torch import nn
 
 from niwaki import data, models
-from niwaki.checkpoint import load_weights
-from niwaki.compensation import compensate
-from niwaki.criteria import score
+from niwaki.core.errors import CheckpointError, DataError
 from niwaki.data import Split
-from niwaki.errors import CheckpointError, DataError
 from niwaki.graph import trace
+from niwaki.io.weights import load_weights
 from niwaki.measure import evaluate
+from niwaki.methods.base.compensation import compensate
+from niwaki.methods.base.criterion import score
 from niwaki.papers.cell import Cell, Outcome
 from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
-from niwaki.selection import Selection, select
-from niwaki.surgery import check, shrink
+from niwaki.proof._check import check
+from niwaki.pruning.allocation import Selection, select
+from niwaki.surgery import shrink
 
 BATCH = 200
 
@@ -40,17 +43,26 @@ class NeuronMerging(Recipe):
             model, split = _load(table, places)
         except (CheckpointError, DataError) as error:
             return Outcome(table["setting"], missing=str(error))
-        baseline = Cell(experiment, "–", 0.0, "original", table["baseline"], _accuracy(model, split, places))
+        baseline = Cell(
+            experiment, "–", 0.0, "original", table["baseline"], _accuracy(model, split, places)
+        )
         cells = [baseline]
         say(f"{experiment}: original {baseline.measured:.2f} (published {baseline.published:.2f})")
         for cell in _cells(experiment, table, model, split, places):
             cells.append(cell)
-            say(f"{experiment}: {cell.criterion} {cell.ratio:.0%} {cell.compensation} {cell.measured:.2f}")
+            say(
+                f"{experiment}: {cell.criterion} {cell.ratio:.0%} {cell.compensation} "
+                f"{cell.measured:.2f}"
+            )
         return Outcome(table["setting"], tuple(cells))
 
 
 def _tables() -> dict[str, Any]:
-    text = resources.files("niwaki.papers.neuron_merging").joinpath("tables.toml").read_text(encoding="utf-8")
+    text = (
+        resources.files("niwaki.papers.neuron_merging")
+        .joinpath("tables.toml")
+        .read_text(encoding="utf-8")
+    )
     return read_toml(text)
 
 
@@ -63,7 +75,9 @@ def _load(table: dict[str, Any], places: Places) -> tuple[nn.Module, Split]:
     return model.eval(), dataset.split("test").to(places.device)
 
 
-def _cells(experiment: str, table: dict[str, Any], model: nn.Module, split: Split, places: Places) -> Iterator[Cell]:
+def _cells(
+    experiment: str, table: dict[str, Any], model: nn.Module, split: Split, places: Places
+) -> Iterator[Cell]:
     graph = trace(model, models.example_inputs(model))
     selection = Selection(only=tuple(table["only"]), rounding=table["rounding"])
     for criterion in table["criteria"]:
@@ -76,7 +90,9 @@ def _cells(experiment: str, table: dict[str, Any], model: nn.Module, split: Spli
                 check(graph, plan, mixings, pruned)
                 row = table.get("published", {}).get(criterion, {}).get(name)
                 published = row[column] if row else None
-                yield Cell(experiment, criterion, ratio, name, published, _accuracy(pruned, split, places))
+                yield Cell(
+                    experiment, criterion, ratio, name, published, _accuracy(pruned, split, places)
+                )
 
 
 def _accuracy(model: nn.Module, split: Split, places: Places) -> float:

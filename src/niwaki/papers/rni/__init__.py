@@ -5,4 +5,13 @@ from niwaki.papers.rni.notebook import prune_finetune, train
 from niwaki.papers.rni.recipe import Rni
 from niwaki.papers.rni.runs import CellRun, committed
 
-__all__ = ["CellRun", "Method", "Rni", "Setting", "committed", "importances", "prune_finetune", "train"]
+__all__ = [
+    "CellRun",
+    "Method",
+    "Rni",
+    "Setting",
+    "committed",
+    "importances",
+    "prune_finetune",
+    "train",
+]

@@ -1,7 +1,8 @@
 """The paper's two steps, train and prune-then-fine-tune, for any listed network and data set.
 
-Where this departs from the published code: the epoch that is kept is chosen on a validation split (a tenth of the training
-images), never on test data; and the penalty lies over the filters that are to be pruned, and no others.
+Where this departs from the published code: the epoch that is kept is chosen on a validation split
+(a tenth of the training images), never on test data; and the penalty lies over the filters that are
+to be pruned, and no others.
 """
 
 from __future__ import annotations
@@ -14,19 +15,28 @@ import torch
 from torch import Tensor, nn
 
 from niwaki import models
-from niwaki.criteria import score
+from niwaki.core.errors import SettingError, UnknownNameError
 from niwaki.data import Dataset
-from niwaki.errors import SettingError, UnknownNameError
-from niwaki.graph import Graph, preserved_rng, trace
+from niwaki.graph import Graph, trace
 from niwaki.measure import evaluate
-from niwaki.prune import Result, prune
-from niwaki.selection import Selection, select
-from niwaki.sparsity import L1, RNI, PenaltyOver, parameter_groups, with_sigmoid_batchnorm
+from niwaki.methods.base.criterion import score
+from niwaki.methods.base.penalty import PenaltyOver
+from niwaki.methods.rni.convert import with_sigmoid_batchnorm
+from niwaki.methods.rni.parameters import parameter_groups
+from niwaki.methods.rni.penalty import RNI
+from niwaki.methods.slimming import Slimming
+from niwaki.pruning._prune import Result, prune
+from niwaki.pruning.allocation import Selection, select
+from niwaki.running import preserved_rng
 from niwaki.training import Augment, Feed, FeedSettings, History, RunFolder, TrainSettings, fit
 
 Method = Literal["rni", "l1", "ucs"]
 MIN_UNITS = 3  # filters that stay in a layer at least
-WEIGHT_DECAY, SCALE_FACTOR, START = 1e-4, 10.0, 0.5  # of weights; of γ's learning rate; of a plain BatchNorm's scale
+WEIGHT_DECAY, SCALE_FACTOR, START = (
+    1e-4,
+    10.0,
+    0.5,
+)  # of weights; of γ's learning rate; of a plain BatchNorm's scale
 EVALUATION_BATCH = 500
 
 
@@ -36,7 +46,8 @@ class Setting:
 
     Attributes:
         precision, compile: see `niwaki.training.TrainSettings`.
-        limit: train on so many images only, the first of a fixed shuffle, and validate on half as many; None: all.
+        limit: train on so many images only, the first of a fixed shuffle, and validate on half as
+            many; None: all.
     """
 
     arch: str = "vgg16"
@@ -58,7 +69,9 @@ class Setting:
 
 
 def prunable(graph: Graph) -> tuple[str, ...]:
-    """The groups that are pruned: of a residual network the first convolutions of its blocks, else all with a scale."""
+    """The groups that are pruned: of a residual network the first convolutions of its blocks, else
+    all with a scale.
+    """
     if isinstance(graph.model, models.ResNet):
         return ("layer*.conv1",)
     return tuple(group.name for group in graph.groups if group.scales)
@@ -78,12 +91,16 @@ def fresh(setting: Setting, dataset: Dataset) -> nn.Module:
     channels, size, _ = dataset.input_shape
     with preserved_rng():
         torch.manual_seed(setting.seed)
-        model = models.build(setting.arch, classes=dataset.classes, in_channels=channels, image_size=size)
+        model = models.build(
+            setting.arch, classes=dataset.classes, in_channels=channels, image_size=size
+        )
         return _prepared(model, setting)
 
 
 def pruned(model: nn.Module, setting: Setting, dataset: Dataset, share: float) -> Result:
-    """The network without its least important filters: one threshold for the network, for UCS one a layer."""
+    """The network without its least important filters: one threshold for the network, for UCS one a
+    layer.
+    """
     inputs = models.example_inputs(model)
     return prune(
         model,
@@ -100,7 +117,12 @@ def pruned(model: nn.Module, setting: Setting, dataset: Dataset, share: float) -
 
 
 def tuned(
-    model: nn.Module, setting: Setting, dataset: Dataset, folder: RunFolder | None = None, *, progress: bool = True
+    model: nn.Module,
+    setting: Setting,
+    dataset: Dataset,
+    folder: RunFolder | None = None,
+    *,
+    progress: bool = True,
 ) -> History:
     """Train a pruned network as before, in place, without the penalty."""
     history = _fitted(model, setting, dataset, None, folder, progress)
@@ -118,13 +140,19 @@ def penalty(model: nn.Module, setting: Setting) -> PenaltyOver | None:
     """What the method adds to the loss; UCS adds nothing."""
     if setting.method == "ucs":
         return None
-    method = RNI(setting.reg_weight, setting.b) if setting.method == "rni" else L1(setting.reg_weight)
+    method = (
+        RNI(setting.reg_weight, setting.b)
+        if setting.method == "rni"
+        else Slimming(setting.reg_weight)
+    )
     graph = trace(model, models.example_inputs(model))
     return method.over(graph, only=prunable(graph))
 
 
 def importances(model: nn.Module) -> Tensor:
-    """The factors of all filters that are pruned, (filters,), on the CPU: sigmoid(γ), or |γ| of a plain BatchNorm."""
+    """The factors of all filters that are pruned, (filters,), on the CPU: sigmoid(γ), or |γ| of a
+    plain BatchNorm.
+    """
     graph = trace(model, models.example_inputs(model))
     scores = score(graph, "bn-scale")
     plan = select(graph, scores, 0.0, Selection(only=prunable(graph)))
@@ -141,7 +169,9 @@ def _prepared(model: nn.Module, setting: Setting) -> nn.Module:
 
 
 def _augment(dataset: Dataset) -> Augment:
-    """Four pixels of 32, as usual for CIFAR, and mirrored; grey images are digits, which are not mirrored."""
+    """Four pixels of 32, as usual for CIFAR, and mirrored; grey images are digits, which are not
+    mirrored.
+    """
     channels, size, _ = dataset.input_shape
     return Augment(pad=size // 8, border="zero", flip=channels == 3)
 
@@ -157,15 +187,22 @@ def _fitted(
     train, validation = (dataset.split(name) for name in ("train", "validation"))
     if setting.limit is not None:
         if not 0 < setting.limit <= len(train):
-            raise SettingError(f"limit must lie between 1 and the {len(train)} training images; got {setting.limit}")
+            raise SettingError(
+                f"limit must lie between 1 and the {len(train)} training images; got "
+                f"{setting.limit}"
+            )
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
         train = train.take(order[: setting.limit])
-        few = torch.randperm(len(validation), generator=torch.Generator().manual_seed(0))[: max(1, setting.limit // 2)]
+        few = torch.randperm(len(validation), generator=torch.Generator().manual_seed(0))[
+            : max(1, setting.limit // 2)
+        ]
         validation = validation.take(few)
     validation = validation.to(setting.device)
     feed = Feed(
         train.to(setting.device),
-        FeedSettings(setting.batch_size, _augment(dataset), seed=setting.seed, drop_last=setting.compile),
+        FeedSettings(
+            setting.batch_size, _augment(dataset), seed=setting.seed, drop_last=setting.compile
+        ),
     )
     settings = TrainSettings(
         epochs=setting.epochs,
@@ -178,7 +215,9 @@ def _fitted(
         compile=setting.compile,
     )
     if folder is not None:
-        folder = dataclasses.replace(folder, describes={**folder.describes, "arch": setting.arch, "method": setting.method})
+        folder = dataclasses.replace(
+            folder, describes={**folder.describes, "arch": setting.arch, "method": setting.method}
+        )
     return fit(
         model,
         feed,

@@ -1,4 +1,6 @@
-"""The published interface: two functions that a notebook calls, with their arguments and defaults."""
+"""The published interface: two functions that a notebook calls, with their arguments and
+defaults.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ import torch
 from torch import nn
 
 from niwaki import data
+from niwaki.core.errors import BudgetError, SettingError
 from niwaki.data import Dataset
-from niwaki.errors import BudgetError, SettingError
 from niwaki.papers.rni.experiment import Method, Setting, pruned, trained, tuned
 from niwaki.training import History, RunFolder
 
@@ -48,7 +50,9 @@ def train(
     Returns:
         the network with the weights of the best validation epoch, and the training history.
     """
-    setting = Setting(arch, method, reg_weight, b, epochs, lr, batch_size, seed, _usable(device), **options)
+    setting = Setting(
+        arch, method, reg_weight, b, epochs, lr, batch_size, seed, _usable(device), **options
+    )
     return trained(setting, _loaded(dataset, data_root), _kept(folder), progress=progress)
 
 
@@ -68,18 +72,25 @@ def prune_finetune(
     progress: bool = True,
     **options: Any,
 ) -> tuple[nn.Module, History]:
-    """Prune a share of a network's filters in one shot, and train it again without the penalty; the model is not touched.
+    """Prune a share of a network's filters in one shot, and train it again without the penalty; the
+    model is not touched.
 
     Args:
-        method: "ucs" takes the same share of every layer, "rni" and "l1" lay one threshold over the network.
+        method: "ucs" takes the same share of every layer, "rni" and "l1" lay one threshold over the
+            network.
         prune_pc: share of the filters to remove, in [0, 1); at least three stay in a layer.
 
     Returns:
-        the smaller network with the weights of the best validation epoch, and the history of the fine-tuning.
+        the smaller network with the weights of the best validation epoch, and the history of the
+        fine-tuning.
     """
     if not 0 <= prune_pc < 1:
-        raise BudgetError(f"prune_pc is a share in [0, 1), where 0.5 removes half of the filters; got {prune_pc}")
-    setting = Setting("", method, 0.0, 0.0, epochs, lr, batch_size, seed, _usable(device), **options)
+        raise BudgetError(
+            f"prune_pc is a share in [0, 1), where 0.5 removes half of the filters; got {prune_pc}"
+        )
+    setting = Setting(
+        "", method, 0.0, 0.0, epochs, lr, batch_size, seed, _usable(device), **options
+    )
     loaded = _loaded(dataset, data_root)
     smaller = pruned(model.to(setting.device), setting, loaded, prune_pc).model
     return smaller, tuned(smaller, setting, loaded, _kept(folder), progress=progress)
@@ -100,6 +111,7 @@ def _usable(device: str) -> str:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise SettingError(
-            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); pass device='cpu'"
+            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); pass "
+            "device='cpu'"
         ) from error
     return device

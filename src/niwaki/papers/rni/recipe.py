@@ -1,6 +1,8 @@
-"""Every cell of the paper's tables, trained here and held against what is published (tables.toml), one by one.
+"""Every cell of the paper's tables, trained here and held against what is published (tables.toml),
+one by one.
 
-A cell that has a record is not run again, and a run that was cut off goes on where it stopped: both lie in the work folder.
+A cell that has a record is not run again, and a run that was cut off goes on where it stopped: both
+lie in the work folder.
 """
 
 from __future__ import annotations
@@ -16,12 +18,21 @@ import torch
 from torch import nn
 
 from niwaki import data, models
+from niwaki.core.errors import DataError, UnknownNameError
 from niwaki.data import Dataset
-from niwaki.errors import DataError, UnknownNameError
-from niwaki.measure import count_macs, count_params
+from niwaki.measure import count_params
+from niwaki.measure.macs import count_macs
 from niwaki.papers.cell import Cell, Outcome
 from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
-from niwaki.papers.rni.experiment import Setting, fresh, importances, pruned, test_accuracy, trained, tuned
+from niwaki.papers.rni.experiment import (
+    Setting,
+    fresh,
+    importances,
+    pruned,
+    test_accuracy,
+    trained,
+    tuned,
+)
 from niwaki.papers.rni.runs import CellRun, read
 from niwaki.training import History, RunFolder
 
@@ -32,10 +43,12 @@ WORK = Path("niwaki-rni")  # where there is no other word
 @RECIPES.register("rni")
 @dataclass(frozen=True)
 class Rni(Recipe):
-    """VGG-16 and ResNet-56 on CIFAR-10 and CIFAR-100, trained by RNI, L1 and UCS, pruned by half and by nine tenths.
+    """VGG-16 and ResNet-56 on CIFAR-10 and CIFAR-100, trained by RNI, L1 and UCS, pruned by half
+    and by nine tenths.
 
     Attributes:
-        budget: "full" is the paper's 160 epochs twice, "quick" a fraction of the epochs and images, which the setting says.
+        budget: "full" is the paper's 160 epochs twice, "quick" a fraction of the epochs and images,
+            which the setting says.
         method: only this one; None: all.
     """
 
@@ -55,7 +68,8 @@ class Rni(Recipe):
         cost = table["budgets"][self.budget]
         images = f"{cost['limit']:,} training images" if "limit" in cost else "all training images"
         setting = (
-            f"{table['data']}, {self.budget} budget: {cost['epochs']} + {cost['tuning']} epochs, {images}, seed {self.seed}"
+            f"{table['data']}, {self.budget} budget: {cost['epochs']} + {cost['tuning']} epochs, "
+            f"{images}, seed {self.seed}"
         )
         try:
             dataset = data.load(table["data"], places.data_root)
@@ -72,7 +86,9 @@ class Rni(Recipe):
                     say(f"{experiment}: {method}, {run.removed:.0%} removed: {run.test:.2f}")
         return Outcome(setting, tuple(cells))
 
-    def _cells(self, experiment: str, method: str, dataset: Dataset, places: Places) -> Iterator[CellRun]:
+    def _cells(
+        self, experiment: str, method: str, dataset: Dataset, places: Places
+    ) -> Iterator[CellRun]:
         """One method's cells, in the order of the shares removed."""
         table = tables()[experiment]
         given, cost = table["methods"][method], table["budgets"][self.budget]
@@ -87,7 +103,12 @@ class Rni(Recipe):
             precision="bf16" if places.device.startswith("cuda") else "no",
             limit=cost.get("limit"),
         )
-        work = _Work((places.work or WORK) / f"{experiment}-{method}-{self.budget}-seed{self.seed}", self, experiment, setting)
+        work = _Work(
+            (places.work or WORK) / f"{experiment}-{method}-{self.budget}-seed{self.seed}",
+            self,
+            experiment,
+            setting,
+        )
         for share in table["removed"]:
             again = dataclasses.replace(setting, epochs=cost["tuning"])
             yield work.trained(dataset) if share == 0 else work.tuned(dataset, again, share)
@@ -111,7 +132,9 @@ class _Work:
         model, history = self._network(dataset)
         run = self._record(model, history, dataset, 0.0, self.setting)
         started = _counts(fresh(self.setting, dataset))
-        return self._written(dataclasses.replace(run, importances=_counts(model), importances_before=started))
+        return self._written(
+            dataclasses.replace(run, importances=_counts(model), importances_before=started)
+        )
 
     def tuned(self, dataset: Dataset, setting: Setting, share: float) -> CellRun:
         """The network, pruned and trained again."""
@@ -125,7 +148,9 @@ class _Work:
         history = tuned(result.model, setting, dataset, self._kept(f"tuned-{round(100 * share)}"))
         run = self._record(result.model, history, dataset, share, setting)
         kept = {name: len(entry.units) for name, entry in result.plan.items()}
-        run = dataclasses.replace(run, untuned=round(100 * untuned, 4), kept=kept, importances=_counts(result.model))
+        run = dataclasses.replace(
+            run, untuned=round(100 * untuned, 4), kept=kept, importances=_counts(result.model)
+        )
         return self._written(run)
 
     def _network(self, dataset: Dataset) -> tuple[nn.Module, History]:
@@ -135,7 +160,8 @@ class _Work:
         return RunFolder(self.folder / name, resume=True)
 
     def _found(self, share: float) -> CellRun | None:
-        name = f"{self.experiment}-{self.setting.method}-{round(100 * share)}-{self.recipe.budget}-seed{self.setting.seed}"
+        method, seed = self.setting.method, self.setting.seed
+        name = f"{self.experiment}-{method}-{round(100 * share)}-{self.recipe.budget}-seed{seed}"
         path = self.folder.parent / "records" / f"{name}.json"
         return read(path) if path.is_file() else None
 
@@ -143,7 +169,9 @@ class _Work:
         run.write(self.folder.parent / "records")
         return run
 
-    def _record(self, model: nn.Module, history: History, dataset: Dataset, share: float, setting: Setting) -> CellRun:
+    def _record(
+        self, model: nn.Module, history: History, dataset: Dataset, share: float, setting: Setting
+    ) -> CellRun:
         best = history.best
         validation = best.validation.accuracy if best and best.validation else 0.0
         return CellRun(
@@ -157,7 +185,10 @@ class _Work:
             params=count_params(model),
             macs=count_macs(model, models.example_inputs(model, batch=1)),
             settings=dataclasses.asdict(setting),
-            curve=[[e.loss, e.accuracy, e.validation.accuracy if e.validation else -1.0] for e in history.epochs],
+            curve=[
+                [e.loss, e.accuracy, e.validation.accuracy if e.validation else -1.0]
+                for e in history.epochs
+            ],
             seconds=round(history.seconds, 1),
             notes=[*history.notes, *([history.stopped] if history.stopped else [])],
         )
@@ -165,10 +196,14 @@ class _Work:
 
 def _counts(model: nn.Module) -> list[int]:
     """How many filters have which importance."""
-    counts: list[int] = torch.histc(importances(model).clamp(0, 1), bins=50, min=0, max=1).int().tolist()
+    counts: list[int] = (
+        torch.histc(importances(model).clamp(0, 1), bins=50, min=0, max=1).int().tolist()
+    )
     return counts
 
 
 def tables() -> dict[str, Any]:
     """The experiments by name."""
-    return read_toml(resources.files("niwaki.papers.rni").joinpath("tables.toml").read_text(encoding="utf-8"))
+    return read_toml(
+        resources.files("niwaki.papers.rni").joinpath("tables.toml").read_text(encoding="utf-8")
+    )

@@ -1,4 +1,6 @@
-"""Records of runs that were made: one JSON file a cell, all that a table shows and all that is needed to make it again."""
+"""Records of runs that were made: one JSON file a cell, all that a table shows and all that is
+needed to make it again.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from niwaki.records import hardware, versions, write_text_atomic
+from niwaki.core.provenance import hardware, versions
+from niwaki.core.records import write_text_atomic
 
 SCHEMA = 1
 
@@ -26,7 +29,8 @@ class CellRun:
         untuned: accuracy in percent on the test set, as pruned, before fine-tuning.
         kept: layer → filters that stayed.
         curve: epoch by epoch: training loss, training accuracy and validation accuracy (shares).
-        importances: counts of filters by importance, 50 equal bins from 0 to 1 (the last holds all above).
+        importances: counts of filters by importance, 50 equal bins from 0 to 1 (the last holds all
+            above).
         importances_before: the same at the start of training; empty for pruned networks.
     """
 
@@ -54,13 +58,17 @@ class CellRun:
     @property
     def name(self) -> str:
         """The file's name without its suffix."""
-        return f"{self.experiment}-{self.method}-{round(100 * self.removed)}-{self.budget}-seed{self.seed}"
+        what = f"{self.experiment}-{self.method}-{round(100 * self.removed)}"
+        return f"{what}-{self.budget}-seed{self.seed}"
 
     def write(self, folder: Path) -> Path:
         """Into a folder, whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.json"
-        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in dataclasses.asdict(self).items()]
+        lines = [
+            f"  {json.dumps(key)}: {json.dumps(value)}"
+            for key, value in dataclasses.asdict(self).items()
+        ]
         write_text_atomic(path, "{\n" + ",\n".join(lines) + "\n}\n")
         return path
 
@@ -73,12 +81,18 @@ def read(path: Any) -> CellRun:
 def committed() -> list[CellRun]:
     """The records that come with niwaki, by name."""
     folder = resources.files("niwaki.papers.rni").joinpath("records")
-    files = sorted((path for path in folder.iterdir() if path.name.endswith(".json")), key=lambda path: path.name)
+    files = sorted(
+        (path for path in folder.iterdir() if path.name.endswith(".json")),
+        key=lambda path: path.name,
+    )
     return [read(path) for path in files]
 
 
-def markdown(runs: Iterable[CellRun], experiment: str, table: Mapping[str, Any], budget: str = "full") -> str:
-    """A Markdown table of one experiment: published and measured accuracy by method, cells without a record empty.
+def markdown(
+    runs: Iterable[CellRun], experiment: str, table: Mapping[str, Any], budget: str = "full"
+) -> str:
+    """A Markdown table of one experiment: published and measured accuracy by method, cells without
+    a record empty.
 
     Args:
         table: the experiment's entry in tables.toml.
@@ -92,7 +106,11 @@ def markdown(runs: Iterable[CellRun], experiment: str, table: Mapping[str, Any],
     lines = ["| accuracy % | " + " | ".join(titles) + " |", "|---|" + "---|" * len(shares)]
     for method, given in table["methods"].items():
         if "published" in given:
-            lines.append(f"| {method}, published | " + " | ".join(f"{number:.2f}" for number in given["published"]) + " |")
+            lines.append(
+                f"| {method}, published | "
+                + " | ".join(f"{number:.2f}" for number in given["published"])
+                + " |"
+            )
         cells = [_measured(found.get((method, share), [])) for share in shares]
         lines.append(f"| {method}, measured | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -103,4 +121,8 @@ def _measured(runs: list[CellRun]) -> str:
         return ""
     values = [run.test for run in runs]
     mean = f"{sum(values) / len(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f}, {len(values)} seeds)"
+    return (
+        mean
+        if len(values) == 1
+        else f"{mean} ({min(values):.2f} to {max(values):.2f}, {len(values)} seeds)"
+    )

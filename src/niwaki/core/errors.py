@@ -1,0 +1,91 @@
+"""Every error that niwaki raises on purpose. Each message names the thing, what is wrong with it,
+and the fix.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NiwakiError(Exception):
+    """The base of all errors that niwaki raises on purpose; the command line prints them without a
+    traceback.
+    """
+
+
+class UnknownNameError(NiwakiError, ValueError):
+    """A criterion, compensation, model, data set or setting that does not exist."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = (
+            f"did you mean {' or '.join(map(repr, near))}?"
+            if near
+            else f"known: {', '.join(names) or 'none'}"
+        )
+        super().__init__(f"unknown {kind} {name!r}; {hint}")
+
+
+class SettingError(NiwakiError, ValueError):
+    """A setting whose value is of the wrong type or out of its range."""
+
+
+class BudgetError(NiwakiError, ValueError):
+    """A budget that is not a share in [0, 1), or that no allowed plan can meet."""
+
+
+class TraceError(NiwakiError, RuntimeError):
+    """The model could not be run on the example inputs, or cannot be read at all.
+
+    Attributes:
+        layer: the innermost module that raised, where one did; "" is the model itself.
+        position: how many operators had run by then.
+    """
+
+    def __init__(self, message: str, layer: str | None = None, position: int | None = None) -> None:
+        super().__init__(message)
+        self.layer = layer
+        self.position = position
+
+
+class SurgeryError(NiwakiError, RuntimeError):
+    """The pruned module does not compute what the masked original computes; nothing is handed back.
+
+    Attributes:
+        layer: the first layer that fails or differs, where one could be named; "" is the model
+            itself.
+        position: the operator on the original's tape where it does.
+    """
+
+    def __init__(self, message: str, layer: str | None = None, position: int | None = None) -> None:
+        super().__init__(message)
+        self.layer = layer
+        self.position = position
+
+
+class CheckpointError(NiwakiError, ValueError):
+    """A weights file that is missing, damaged, unsafe, or of another model."""
+
+
+class ExportError(NiwakiError, RuntimeError):
+    """A network that cannot be exported, or a file that does not compute what it does."""
+
+
+class DataError(NiwakiError, ValueError):
+    """A data set whose files are missing or damaged."""
+
+
+class OutputError(NiwakiError, OSError):
+    """An output folder that exists already or cannot be written."""
+
+
+class MissingExtraError(NiwakiError, ImportError):
+    """A library that only one of niwaki's extras installs."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"this needs {package}, which is not installed; install it with: pip install "
+            f"'niwaki[{extra}]'"
+        )

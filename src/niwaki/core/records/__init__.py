@@ -1,0 +1,41 @@
+"""What one run of niwaki leaves behind: its record, and output that is either complete or
+absent.
+"""
+
+from niwaki.core.provenance import hardware, versions
+from niwaki.core.records.comparison import as_markdown, as_table, as_text, change, rows
+from niwaki.core.records.dependency_maps import (
+    DEPENDENCIES,
+    DependencyMap,
+    DependencyMaps,
+    read_dependencies,
+)
+from niwaki.core.records.files import (
+    check_output,
+    staged_folder,
+    write_bytes_atomic,
+    write_text_atomic,
+)
+from niwaki.core.records.record import SCHEMA, Measurement, Record, RecordError
+
+__all__ = [
+    "DEPENDENCIES",
+    "SCHEMA",
+    "DependencyMap",
+    "DependencyMaps",
+    "Measurement",
+    "Record",
+    "RecordError",
+    "as_markdown",
+    "as_table",
+    "as_text",
+    "change",
+    "check_output",
+    "hardware",
+    "read_dependencies",
+    "rows",
+    "staged_folder",
+    "versions",
+    "write_bytes_atomic",
+    "write_text_atomic",
+]

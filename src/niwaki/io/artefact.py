@@ -1,0 +1,376 @@
+"""A pruned network on disk: one folder of JSON and safetensors, read without running code from it.
+No pickle.
+
+    plan.json               how the original becomes the pruned network (see blueprint)
+    model.safetensors       its weights: a plain state dict; buffers.safetensors has those that a
+    state dict leaves out blocks.json             of a trimmed network: which blocks of a weight its
+    entries are dependencies.json       of a network that MINT looked at: what depends on what, and
+    what was cut of it, to be looked at record.json             what was measured, with settings,
+    versions and hardware manifest.json           the hashes of these
+    README.md               a model card; load_without_niwaki.py loads the folder where niwaki is
+    not installed
+
+`load` builds the original from its factory and gives every tensor and size attribute its pruned
+value; nothing is traced.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.fx
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
+
+from niwaki import models
+from niwaki.core.errors import CheckpointError, NiwakiError
+from niwaki.core.records import DEPENDENCIES, Record, staged_folder
+from niwaki.io import standalone
+from niwaki.io.blocks import BLOCKS, kept_weights, opened, put_back, take_out
+from niwaki.io.blueprint import Blueprint
+from niwaki.io.card import model_card
+from niwaki.io.construct import build_original
+from niwaki.io.manifest import (
+    BUFFERS,
+    CARD,
+    PLAN,
+    RECORD,
+    STANDALONE,
+    WEIGHTS,
+    check_manifest,
+    read_text,
+    write_manifest,
+)
+from niwaki.running import (
+    call,
+    made_up,
+    named_state,
+    preserved_mode,
+    preserved_rng,
+    preserved_state,
+)
+
+
+class Pruned(Protocol):
+    """What can be saved: a pruned model and its record; and its `dependencies` (DependencyMaps),
+    where it has any.
+    """
+
+    @property
+    def model(self) -> nn.Module:
+        """The smaller module."""
+
+    @property
+    def record(self) -> Record:
+        """Its record."""
+
+
+def save(
+    result: Pruned,
+    folder: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a pruned network to a folder that appears complete or not at all.
+
+    Where the original's factory is known, the folder is loaded again before it appears, and must
+    give the same output to the last bit.
+
+    Args:
+        model: what builds the original: a listed name (`"resnet56"`), `"timm:resnet18"`,
+            `"transformers:config.json"`, or `"package.module:factory"`. Not needed for a network
+            that `niwaki.models.build` made, nor for most of timm and transformers, which say it
+            themselves. Without any the folder can only be loaded with the original in hand.
+        arguments: of the factory, as JSON holds them, where they do not fit into `model`.
+        input_shape: the shape of one input without the batch axis, for the record.
+        overwrite: replace an existing folder.
+
+    Raises:
+        OutputError: the folder exists and `overwrite` is not set, or it cannot be written.
+        CheckpointError: the model is not one that niwaki pruned, it holds NaN, or `model` does not
+            build its original.
+    """
+    if isinstance(result.model, fx.GraphModule):
+        raise CheckpointError(
+            f"{type(result.model).__name__} is a graph of operators, which no factory builds; "
+            "write it with "
+            "niwaki.export_program(model, inputs, 'model.pt2')"
+        )
+    ordinary, blocks = take_out(result.model)
+    _refuse_broken(
+        ordinary, dict(ordinary.named_parameters()), f"this {type(result.model).__name__}"
+    )
+    blueprint = Blueprint.of(ordinary, model, arguments)
+    settings = {
+        **result.record.settings,
+        "model": blueprint.factory,
+        "factory": dict(blueprint.arguments),
+    }
+    if input_shape is not None:
+        settings["input_shape"] = list(input_shape)
+    record = dataclasses.replace(result.record, settings=settings)
+    with staged_folder(Path(folder), overwrite=overwrite) as stage:
+        _write_weights(ordinary, kept_weights(result.model), stage)
+        if blocks is not None:
+            (stage / BLOCKS).write_text(blocks, encoding="utf-8")
+        if blueprint.factory is not None:
+            blueprint = _proved(result.model, blueprint, stage, told=model is not None)
+        (stage / PLAN).write_text(blueprint.to_json(), encoding="utf-8")
+        (stage / RECORD).write_text(record.to_json(), encoding="utf-8")
+        found = getattr(result, "dependencies", None)
+        if found is not None:
+            (stage / DEPENDENCIES).write_text(found.to_json(), encoding="utf-8")
+        write_manifest(stage)
+        shutil.copyfile(standalone.__file__, stage / STANDALONE)
+        card = model_card(Path(folder).name, record, blueprint, blocks is not None)
+        (stage / CARD).write_text(card, encoding="utf-8")
+    return Path(folder)
+
+
+def load(
+    folder: str | os.PathLike[str], model: nn.Module | Callable[[], nn.Module] | str | None = None
+) -> nn.Module:
+    """The pruned network of a folder that `save` wrote, on the CPU, in evaluation mode.
+
+    Nothing runs but the factory that the folder names, and that only if it is listed, of timm,
+    torchvision or transformers, or an importable class or function that declares to make an
+    `nn.Module`.
+
+    Args:
+        model: the original, a function that builds it, or an import string of one that you trust,
+            with any weights; without it the factory that the folder names.
+
+    Raises:
+        CheckpointError: a file is missing, changed or of a newer niwaki, does not fit the original,
+            or names a factory that is not run unasked.
+    """
+    folder = Path(folder)
+    files = check_manifest(folder)
+    blueprint = read_blueprint(folder)
+    return _assembled(blueprint, [folder / name for name in files], model, folder)
+
+
+def read_blueprint(folder: Path) -> Blueprint:
+    """The plan.json of a saved network.
+
+    Raises:
+        CheckpointError: missing, damaged, or of a newer niwaki.
+    """
+    try:
+        return Blueprint.from_json(read_text(folder / PLAN))
+    except NiwakiError as error:
+        raise CheckpointError(f"{folder / PLAN}: {error}") from error
+
+
+def read_record(folder: str | os.PathLike[str]) -> Record:
+    """The record.json of a saved network.
+
+    Raises:
+        CheckpointError: missing.
+        RecordError: damaged.
+    """
+    path = Path(folder) / RECORD
+    return Record.from_json(read_text(path), str(path))
+
+
+def _assembled(
+    blueprint: Blueprint,
+    files: Sequence[Path],
+    given: nn.Module | Callable[[], nn.Module] | str | None,
+    folder: Path,
+) -> nn.Module:
+    tensors = {
+        name: tensor
+        for file in files
+        if file.name in (WEIGHTS, BUFFERS)
+        for name, tensor in _tensors(file).items()
+    }
+    blocks = next((read_text(file) for file in files if file.name == BLOCKS), None)
+    if blocks is not None:
+        tensors = opened(blocks, tensors, str(folder / BLOCKS))
+    sizes = {name: math.prod(pair[0] or ()) for name, pair in blueprint.tensors.items()}
+    sizes |= {name: tensor.numel() for name, tensor in tensors.items() if name not in sizes}
+    with preserved_rng():
+        original = _original(blueprint, given, sizes, folder)
+    _refuse_broken(original, tensors, folder)
+    try:
+        standalone.rebuild(original, blueprint.as_data(), tensors)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{folder} cannot be loaded into {type(original).__name__}: {error}"
+        ) from error
+    original.eval()  # caches of the full size go with the mode, in modules that keep some
+    _remember(original, blueprint)
+    return original if blocks is None else put_back(original, blocks, str(folder / BLOCKS))
+
+
+def _original(
+    blueprint: Blueprint, given: Any, sizes: Mapping[str, int], folder: Path
+) -> nn.Module:
+    if isinstance(given, nn.Module):
+        return copy.deepcopy(given)
+    if isinstance(given, str):
+        return models.build(given, **_split(blueprint.arguments))
+    if given is not None:
+        built = given()
+        if not isinstance(built, nn.Module):
+            raise CheckpointError(
+                f"model= must give a torch.nn.Module; it gave a {type(built).__name__}"
+            )
+        return built
+    if blueprint.factory is None:
+        raise CheckpointError(
+            f"{folder} does not name the factory of its model; pass the original: load(folder, "
+            "model=…)"
+        )
+    try:
+        return build_original(blueprint.factory, blueprint.arguments, sizes, folder)
+    except NiwakiError as error:
+        raise CheckpointError(
+            f"{folder} names the factory {blueprint.factory!r}, but {error}"
+        ) from error
+
+
+def _split(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    known = {
+        key: arguments[key] for key in ("classes", "in_channels", "image_size") if key in arguments
+    }
+    return {
+        **known,
+        "arguments": {key: value for key, value in arguments.items() if key not in known},
+    }
+
+
+def _remember(model: nn.Module, blueprint: Blueprint) -> None:
+    """Let the loaded network know where it comes from, so that it can be pruned and saved again."""
+    before = {name: list(tensor.shape) for name, tensor in named_state(model).items()}
+    before |= {name: old for name, (old, _) in blueprint.tensors.items() if old is not None}
+    added = {name for name, (old, _) in blueprint.tensors.items() if old is None}
+    noted = {
+        "factory": blueprint.factory,
+        "arguments": dict(blueprint.arguments),
+        "inputs": blueprint.inputs,
+        "steps": [
+            {name: [kept.width, list(kept.units)] for name, kept in plan.items()}
+            for plan in blueprint.steps
+        ],
+        "shapes": {name: shape for name, shape in before.items() if name not in added},
+        "attributes": {
+            path: {name: old for name, (old, _) in table.items()}
+            for path, table in blueprint.attributes.items()
+        },
+    }
+    setattr(model, models.PROVENANCE, noted)
+
+
+def _write_weights(model: nn.Module, kept: Mapping[str, Tensor], stage: Path) -> None:
+    tensors = {**named_state(model), **kept}
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    saved = model.state_dict().keys()
+    save_file(
+        {name: tensor for name, tensor in state.items() if name in saved}, str(stage / WEIGHTS)
+    )
+    rest = {name: tensor for name, tensor in state.items() if name not in saved}
+    if rest:
+        save_file(rest, str(stage / BUFFERS))
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({error}); copy or download it again"
+        ) from error
+
+
+def _refuse_broken(original: nn.Module, tensors: Mapping[str, Tensor], where: object) -> None:
+    learned = dict(original.named_parameters(remove_duplicate=False))
+    bad = [
+        name
+        for name, t in tensors.items()
+        if name in learned and t.is_floating_point() and not bool(t.isfinite().all())
+    ]
+    if bad:
+        raise CheckpointError(
+            f"{where} holds NaN or infinite weights in {', '.join(bad[:5])}; its training diverged"
+        )
+
+
+def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, told: bool) -> Blueprint:
+    """The blueprint, once its factory and the weights written gave the model again.
+
+    A factory that the caller did not name, but the network remembered, may have been overtaken (a
+    new head): then it is left out, with a warning.
+    """
+    try:
+        files = [stage / name for name in (WEIGHTS, BUFFERS, BLOCKS) if (stage / name).exists()]
+        again = _assembled(blueprint, files, blueprint.factory, stage)
+        difference = _difference(model, again, blueprint)
+    except NiwakiError as error:
+        difference = str(error).replace(str(stage), "it")
+    if difference is None:
+        return blueprint
+    wrong = (
+        f"{blueprint.factory!r} with {str(dict(blueprint.arguments))[:200]} does not build the "
+        f"original: {difference}"
+    )
+    if told:
+        raise CheckpointError(wrong)
+    warnings.warn(
+        f"{wrong}. The folder names no factory; save(…, model=…) can say the right one",
+        stacklevel=4,
+    )
+    return dataclasses.replace(blueprint, factory=None, arguments={})
+
+
+def _difference(model: nn.Module, again: nn.Module, blueprint: Blueprint) -> str | None:
+    """How two networks that should be one differ; None where they do not."""
+    if type(model) is not type(again):
+        return f"it makes a {type(again).__name__}, this is a {type(model).__name__}"
+    mine, other = named_state(model), named_state(again)
+    for name in mine.keys() | other.keys():
+        if (
+            name not in mine
+            or name not in other
+            or not _same(mine[name].detach().cpu(), other[name])
+        ):
+            return f"{name} differs"
+    if any(tensor.device.type != "cpu" for tensor in mine.values()):
+        return None
+    outputs = []
+    for network in (model, again):
+        with (
+            preserved_mode(network, training=False),
+            preserved_state(network),
+            preserved_rng(),
+            torch.no_grad(),
+        ):
+            torch.manual_seed(0)
+            try:
+                outputs.append(tree_leaves(call(network, made_up(blueprint.inputs))))
+            except Exception:  # noise is not always an input that a network takes
+                return None
+    pairs = zip(*outputs, strict=True)
+    same = all(not isinstance(a, Tensor) or _same(a, b) for a, b in pairs)
+    return None if same else "its weights are the same, its output is not: a setting differs"
+
+
+def _same(a: Tensor, b: Any) -> bool:
+    if not isinstance(b, Tensor) or a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return bool(torch.equal(a.nan_to_num(), b.nan_to_num()))

@@ -1,0 +1,148 @@
+"""One file for another runtime, and the proof that it computes what the network does."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from niwaki.core.errors import ExportError
+from niwaki.running import (
+    Inputs,
+    as_arguments,
+    batch_size,
+    batched,
+    call,
+    copied,
+    described,
+    made_up,
+    preserved_mode,
+    preserved_rng,
+)
+
+TOLERANCE = 1e-4  # of the largest output, or of 1 where outputs are small
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was run and compared.
+
+    Attributes:
+        difference: the largest difference of an output to the network's, as a share of the largest
+            output (at least 1).
+        batches: the batch sizes that it was compared on; one alone means that the file is fixed to
+            it.
+    """
+
+    path: Path
+    bytes: int
+    difference: float
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network as exporters want it: a copy on the CPU in evaluation mode, with inputs of at least
+    two samples.
+    """
+
+    model: nn.Module
+    inputs: Inputs
+
+    @classmethod
+    def of(cls, model: nn.Module, inputs: Inputs) -> Subject:
+        """A copy of a model, with copies of its inputs."""
+        on_cpu: Inputs = tree_map(
+            lambda leaf: leaf.cpu() if isinstance(leaf, Tensor) else leaf, copied(inputs)
+        )
+        try:
+            twin = copy.deepcopy(model).cpu().eval()
+        except Exception as error:
+            raise ExportError(
+                f"{type(model).__name__} cannot be copied for the export: {error}"
+            ) from error
+        # exporters take a size of one for a constant
+        return cls(twin.requires_grad_(False), batched(on_cpu, max(2, batch_size(on_cpu))))
+
+    @property
+    def dynamic(self) -> Any:
+        """For each input tensor whether its first axis is the batch, in torch.export's words."""
+        size = batch_size(self.inputs)
+
+        def mark(leaf: Any) -> Any:
+            batch = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == size
+            return {0: torch.export.Dim.DYNAMIC} if batch else None
+
+        return tree_map(
+            mark, self.inputs if not isinstance(self.inputs, Tensor) else (self.inputs,)
+        )
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments of an attempt, in tensors of its own: torch leaves its
+        marks on them.
+        """
+        return as_arguments(copied(self.inputs))
+
+    def trials(self, fixed: bool) -> Iterator[tuple[int, Inputs, list[Tensor]]]:
+        """Batch size, inputs and the network's outputs: the example, other numbers, and another
+        batch size.
+        """
+        size = batch_size(self.inputs)
+        other = made_up(described(self.inputs), seed=1)
+        for inputs in (self.inputs, other, *(() if fixed else (batched(other, size + 3),))):
+            yield batch_size(inputs), inputs, tensors(self.run(inputs))
+
+    def run(self, inputs: Inputs) -> Any:
+        """The network's output."""
+        with torch.no_grad(), preserved_mode(self.model, training=False), preserved_rng():
+            torch.manual_seed(0)
+            return call(self.model, copied(inputs))
+
+
+def tensors(output: Any) -> list[Tensor]:
+    """The tensors of an output, in the order in which exporters list them."""
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def difference(wanted: Sequence[Tensor], got: Sequence[Tensor]) -> float:
+    """The largest difference of two lists of outputs, as a share of the largest wanted one;
+    infinite where shapes differ.
+    """
+    if len(wanted) != len(got) or any(a.shape != b.shape for a, b in zip(wanted, got, strict=True)):
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(wanted, got, strict=True):
+        a, b = a.double().nan_to_num(), b.double().nan_to_num()
+        if a.numel():
+            worst = max(worst, ((a - b).abs().max() / a.abs().max().clamp(min=1)).item())
+    return worst
+
+
+def refuse_difference(path: Path, found: float, tolerance: float) -> None:
+    """Raise where a file does not compute what the network does.
+
+    Raises:
+        ExportError: with how far it is off.
+    """
+    if not found <= tolerance:
+        raise ExportError(
+            f"{path.name} does not compute what the network does: its output differs by "
+            f"{found:.1e} of the largest, more than "
+            f"{tolerance:.0e}; nothing is written"
+        )
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the warnings that exporters give about themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

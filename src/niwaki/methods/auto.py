@@ -1,0 +1,30 @@
+"""The best compensation that can be had with what there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from niwaki.core.plan import Plan
+from niwaki.methods.base.compensation import COMPENSATIONS, Compensated, Compensation
+from niwaki.methods.base.evidence import Evidence
+from niwaki.methods.data_free.repair import DerivedMoments
+from niwaki.methods.reconstruction.repair import Reconstruct
+
+
+@COMPENSATIONS.register("auto")
+@dataclass(frozen=True)
+class Auto(Compensation):
+    """`reconstruct` where there are calibration inputs, `moments` where there are none."""
+
+    def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
+        if evidence.calibration is None:
+            made, why = (
+                DerivedMoments().apply(evidence, plan),
+                "moments, as there are no calibration inputs",
+            )
+        else:
+            made, why = (
+                Reconstruct().apply(evidence, plan),
+                "reconstruct, as there are calibration inputs",
+            )
+        return replace(made, remarks=(f"compensation: {why}", *made.remarks))

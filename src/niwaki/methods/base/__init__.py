@@ -1,0 +1,36 @@
+"""What a criterion, a compensation, a recovery and a penalty are, and the evidence that they may
+look at.
+"""
+
+from niwaki.methods.base.compensation import (
+    COMPENSATIONS,
+    Compensated,
+    Compensation,
+    Groupwise,
+    compensate,
+)
+from niwaki.methods.base.criterion import CRITERIA, Criterion, refine, score, scored
+from niwaki.methods.base.evidence import Calibration, Evidence
+from niwaki.methods.base.penalty import PENALTIES, Penalty, PenaltyOver
+from niwaki.methods.base.recovery import RECOVERIES, Recovery, recover
+
+__all__ = [
+    "COMPENSATIONS",
+    "CRITERIA",
+    "PENALTIES",
+    "RECOVERIES",
+    "Calibration",
+    "Compensated",
+    "Compensation",
+    "Criterion",
+    "Evidence",
+    "Groupwise",
+    "Penalty",
+    "PenaltyOver",
+    "Recovery",
+    "compensate",
+    "recover",
+    "refine",
+    "score",
+    "scored",
+]

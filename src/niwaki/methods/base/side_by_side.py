@@ -1,0 +1,82 @@
+"""The original and the pruned network, run in step on all calibration inputs, so that each layer
+can be mended in its turn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from niwaki.core.plan import Plan
+from niwaki.graph.places import Places
+from niwaki.methods.base.evidence import Evidence
+from niwaki.running import Op, Playback, Tape, batch_size, named_state, restated, tensors_in
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class SideBySide:
+    """Two stopped runs a batch, which hold the activations of the layer that they stand at.
+
+    Attributes:
+        state: the pruned network's tensors by name; what is written into them counts for all
+            operators to come.
+        inputs: how many inputs.
+    """
+
+    def __init__(self, evidence: Evidence, plan: Plan, model: nn.Module, who: str) -> None:
+        self.graph, self.plan, self.model = evidence.graph, plan, model
+        self.state = named_state(model)
+        self.inputs = 0
+        self._runs: list[tuple[Playback, Playback]] = []
+        self._places: list[Places] = []
+        tapes: dict[Any, tuple[Tape, Tape]] = {}
+        for inputs, _ in evidence.batches(who):
+            shapes = tuple(tuple(tensor.shape) for tensor in tensors_in(inputs))
+            if shapes not in tapes:
+                known = self.graph.inference.tape
+                tapes[shapes] = (
+                    restated(self.graph.model, known, inputs),
+                    restated(model, known, inputs),
+                )
+            original, pruned = tapes[shapes]
+            self._runs.append(
+                (Playback(original, self.graph.state, inputs), Playback(pruned, self.state, inputs))
+            )
+            self._places.append(Places.of(inputs, None))
+            self.inputs += batch_size(inputs)
+
+    @property
+    def batches(self) -> int:
+        """How many batches they come in."""
+        return len(self._runs)
+
+    def original(self, position: int) -> list[Arguments]:
+        """What an operator of the original is given, batch by batch."""
+        for run, _ in self._runs:
+            run.until(position, _plain)
+        return [run.arguments() for run, _ in self._runs]
+
+    def pruned(self, position: int) -> list[Arguments]:
+        """What the same operator of the pruned network is given."""
+        for _, run in self._runs:
+            run.until(position, _plain)
+        return [run.arguments() for _, run in self._runs]
+
+    def places(self, most: int) -> list[Places]:
+        """Which places of a map are looked at, batch by batch."""
+        return [dataclasses.replace(places, most=most) for places in self._places]
+
+    def left(self, name: str, axis: int) -> Tensor:
+        """Which indices of an axis of the original's tensor the pruned network still has: int64
+        (left,).
+        """
+        indices = self.graph.kept_indices(self.plan.kept).get(name, {})
+        return indices.get(axis, torch.arange(self.graph.state[name].shape[axis], device="cpu"))
+
+
+def _plain(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return op.func(*args, **kwargs)

@@ -1,0 +1,127 @@
+"""Clusters of units that are computed alike: of every cluster one unit stays.
+
+The clusters are nested, so that no budget need be known: two clusters at a time become one, always
+those whose union adds the least to Σ |unit - mean of its cluster|², units as
+niwaki.methods.folding.likeness describes them. Of the two units that stood for them the one that
+can better stand for the union goes on, and the other goes; its score is what the union added, as a
+share of the spread of all units. So the best k units stand for k clusters. Who stands better, r:
+where multiples of a unit can be read in its place, Σ |unit - its best multiple of r|² is less; else
+Σ |unit - r|². Together with the compensation `fold` this is folding.
+
+Source: Wang et al., Forget the Data and Fine-Tuning! Just Fold the Network to Compress, ICLR 2025,
+who cluster by k-means, with a number of clusters that is known; Ward, Hierarchical Grouping to
+Optimize an Objective Function, JASA 1963, which lessens the same sum; by chains of nearest
+neighbours: Murtagh, A Survey of Recent Advances in Hierarchical Clustering Algorithms, 1983.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from niwaki.graph import Group
+from niwaki.methods.base.criterion import CRITERIA, Criterion
+from niwaki.methods.base.evidence import Evidence
+from niwaki.methods.folding.likeness import likeness
+
+Table = npt.NDArray[np.float64]
+Union = tuple[float, int, int]  # what it adds, and a member of each of the two clusters
+
+
+@CRITERIA.register("fold")
+@dataclass(frozen=True)
+class FoldClusters(Criterion):
+    """The share of the spread of a group's units that is lost when one stands for another, after
+    all that went before.
+    """
+
+    comparable: ClassVar[bool] = True
+
+    def score(self, group: Group, evidence: Evidence) -> Tensor:
+        return torch.from_numpy(
+            stood_for(likeness(group, evidence.state).numpy(), multiples=group.multiplies)
+        )
+
+
+def stood_for(gram: Table, *, multiples: bool) -> Table:
+    """Scores (width,) from the Gram matrix of the units: those of the best k stand for the k
+    clusters.
+    """
+    width = len(gram)
+    # what unit r foretells of a cluster is a sum over its members, so those of a union add up
+    told = np.square(np.maximum(gram, 0)) if multiples else 2 * gram
+    own = np.maximum(gram.diagonal(), 1e-300)
+    spread = max(np.trace(gram) - gram.sum() / width, 1e-300)
+    clusters = {
+        unit: (unit, told[unit].copy(), 1) for unit in range(width)
+    }  # root → who stands for it, Σ told, members
+    root = list(range(width))
+    scores, most = np.zeros(width), 0.0
+    for step, (added, one, other) in enumerate(sorted(unions(gram), key=lambda union: union[0])):
+        a, b = _root(root, one), _root(root, other)
+        (first, sums, many), (second, more, few) = clusters.pop(a), clusters.pop(b)
+        sums, many = sums + more, many + few
+        gains = [
+            sums[unit] / own[unit] if multiples else sums[unit] - many * own[unit]
+            for unit in (first, second)
+        ]
+        stays, goes = (
+            (first, second) if (-gains[0], first) <= (-gains[1], second) else (second, first)
+        )
+        most = max(most, added / spread)
+        scores[goes] = (
+            most * (1 + 1e-9 * step) + 1e-15 * step
+        )  # of equal ones, the later stays longer
+        root[a] = b
+        clusters[b] = (stays, sums, many)
+    (last, _, _) = next(iter(clusters.values()))
+    scores[last] = max(2 * most, 1e-15 * width)
+    return scores
+
+
+def _root(root: list[int], unit: int) -> int:
+    while root[unit] != unit:
+        root[unit] = root[root[unit]]
+        unit = root[unit]
+    return unit
+
+
+def unions(gram: Table) -> list[Union]:
+    """All unions of Ward's clustering, in no order."""
+    width = len(gram)
+    sizes = np.ones(width)
+    squares = gram.diagonal()
+    cost = (
+        np.maximum(squares[:, None] + squares - 2 * gram, 0) / 2
+    )  # what the union of two units adds
+    np.fill_diagonal(cost, np.inf)
+    chain: list[int] = []
+    there = np.ones(width, dtype=bool)
+    found: list[Union] = []
+    while len(found) < width - 1:
+        if not chain:
+            chain = [int(there.argmax())]
+        row = cost[chain[-1]]
+        nearest = int(row.argmin())
+        if len(chain) == 1 or row[nearest] < row[chain[-2]]:
+            chain.append(nearest)
+            continue
+        one, other = chain.pop(), chain.pop()  # nearest to each other
+        added = float(cost[one, other])
+        found.append((added, one, other))
+        total = sizes[one] + sizes[other] + sizes
+        # Lance and Williams' formula; a cluster that is gone is infinitely far
+        new = (
+            (sizes[one] + sizes) * cost[one] + (sizes[other] + sizes) * cost[other] - sizes * added
+        ) / total
+        sizes[other] += sizes[one]
+        there[one] = False
+        new[[one, other]] = np.inf
+        cost[other], cost[:, other] = new, new
+        cost[one], cost[:, one] = np.inf, np.inf
+    return found

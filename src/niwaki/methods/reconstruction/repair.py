@@ -1,0 +1,239 @@
+"""Reconstruction: all units as the least squares of the kept ones, from unlabelled inputs.
+
+Neuron Merging gives a dropped unit's role to one kept unit; this is its natural end, all kept units
+at once, and a constant. The inputs are gone through once, all layers in step: before a layer that
+reads pruned units, the original and the network as it is so far have both run up to there on all
+inputs; what the original's units are there is fitted with the kept units as they are now, so that
+every layer also makes up for what is left of the errors before it. A weight that reads several
+times is fitted where it reads first.
+
+Source: the least squares itself is that of He, Zhang, Sun, Channel Pruning for Accelerating Very
+Deep Neural Networks, ICCV 2017, eq. 4, taken over units in the place of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from niwaki.core.errors import SettingError
+from niwaki.core.mixing import Mixing
+from niwaki.core.plan import Plan
+from niwaki.graph import Folded, Graph
+from niwaki.graph.offsets import offsets
+from niwaki.graph.places import Places
+from niwaki.methods.base.compensation import COMPENSATIONS, Compensated, Compensation
+from niwaki.methods.base.evidence import Evidence
+from niwaki.methods.moments._gather import gather
+from niwaki.methods.moments.accumulate import Moments
+from niwaki.methods.moments.units import Reader, consumer_gram, readers
+from niwaki.methods.reconstruction.least_squares import Joint, as_one, residual, signal, solve
+from niwaki.running import (
+    Op,
+    Playback,
+    Tape,
+    batch_size,
+    live_bytes,
+    preserved_rng,
+    restated,
+    tensors_in,
+)
+
+RIDGE = 0.03
+FEW = 6.0  # one row a kept unit makes the ridge so many times larger, many rows leave it as it is
+
+
+@COMPENSATIONS.register("reconstruct")
+@dataclass(frozen=True)
+class Reconstruct(Compensation):
+    """Least squares on calibration inputs.
+
+    Attributes:
+        ridge: λ as a share of the mean variance of the kept units. Smaller ones fit no better on
+            inputs that were not seen, and give weights so large that fine-tuning after it does
+            harm.
+        places: how many places of a map are looked at in every input; neighbours tell nearly the
+            same.
+        order: "sequential" as above; "parallel" fits every layer to the original's own units, at
+            the cost of one pass.
+        memory: GiB that the activations of a sequential run may take; beyond it the order is
+            "parallel".
+    """
+
+    ridge: float = RIDGE
+    places: int = 32
+    order: Literal["sequential", "parallel"] = "sequential"
+    memory: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ridge < float("inf"):
+            raise SettingError(f"reconstruct:ridge must be 0 or more; got {self.ridge}")
+        if self.places < 1:
+            raise SettingError(f"reconstruct:places must be at least 1; got {self.places}")
+
+    def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
+        fit = _Fit(evidence.graph, plan, self.ridge, self.places)
+        if self.order == "parallel":
+            fit.parallel(evidence)
+        else:
+            fit.sequential(evidence, self.memory * 2**30)
+        return fit.result()
+
+
+class _Fit:
+    """The mixings of one plan, found one after the other."""
+
+    def __init__(self, graph: Graph, plan: Plan, ridge: float, places: int) -> None:
+        self._graph, self._plan, self._ridge, self._places = graph, plan, ridge, places
+        self._obstacles = {name: graph[name].fold_obstacle for name in plan.kept}
+        self._shiftable = {name: offsets(graph, name)[1] for name in plan.kept}
+        self._readers = readers(
+            graph, [name for name, obstacle in self._obstacles.items() if obstacle is None]
+        )
+        self._found: dict[str, dict[str, Mixing]] = {}
+        self._left: dict[str, list[tuple[float, float]]] = {}
+        self._inputs = 0
+        self._remarks: dict[str, str] = {}
+
+    def parallel(self, evidence: Evidence) -> None:
+        """Every mixing from the moments of the original alone: one run."""
+        self._inputs = sum(batch_size(inputs) for inputs, _ in evidence.batches("reconstruct"))
+        for name, weights in gather(
+            evidence, {reader.group for reader in self._all()}, "reconstruct", self._places
+        ).items():
+            for weight, moments in weights.items():
+                joint = Joint.of_original(moments.mean, moments.covariance, self._plan.kept[name])
+                self._solve(name, weight, joint, moments.effective)
+
+    def sequential(self, evidence: Evidence, limit: float) -> None:
+        """Every mixing from the original and from the network as it is by then, run side by
+        side.
+        """
+        masked = Folded(self._graph, self._plan, {})
+        with preserved_rng():
+            runs = self._started(evidence, limit)
+            if runs is None:
+                self.parallel(evidence)
+                said = (
+                    "layer by layer would take more memory than memory= allows, so all layers "
+                    "were fitted to the original"
+                )
+                self._remarks = {
+                    name: f"; {said}{remark}"
+                    for name, remark in {**dict.fromkeys(self._found, ""), **self._remarks}.items()
+                }
+                return
+            for position, here in self._readers.items():
+                new = [
+                    reader
+                    for reader in here
+                    if reader.weight not in self._found.get(reader.group, {})
+                ]
+                moments = {
+                    reader: Moments(reader.width + len(self._plan.kept[reader.group]))
+                    for reader in new
+                }
+                for original, smaller, places in runs:
+                    original.until(position, _plain)
+                    smaller.until(position, masked.run)
+                    for reader in new:
+                        slot = reader.read.slot
+                        rows = self._rows(
+                            reader,
+                            original.arguments()[0][slot],
+                            smaller.arguments()[0][slot],
+                            places,
+                        )
+                        moments[reader].add(
+                            rows, f"what {self._layer(position)} reads", len(places.starts)
+                        )
+                for reader in new:
+                    counted = moments[reader]
+                    joint = Joint.of_rows(counted.mean, counted.covariance, reader.width)
+                    self._solve(reader.group, reader.weight, joint, counted.effective)
+                    masked.mixings[reader.group] = as_one(self._found[reader.group])
+
+    def _started(
+        self, evidence: Evidence, limit: float
+    ) -> list[tuple[Playback, Playback, Places]] | None:
+        """Two runs a batch, none of which has begun, and the places to look at; None where they
+        would take too much memory.
+        """
+        tapes: dict[Any, Tape] = {}
+        runs, taken = [], 0
+        for inputs, _ in evidence.batches("reconstruct"):
+            shapes = tuple(tuple(tensor.shape) for tensor in tensors_in(inputs))
+            if shapes not in tapes:
+                tapes[shapes] = restated(self._graph.model, self._graph.inference.tape, inputs)
+            taken += 2 * live_bytes(tapes[shapes])
+            if taken > limit:
+                return None
+            original, smaller = (
+                Playback(tapes[shapes], self._graph.state, inputs) for _ in range(2)
+            )
+            runs.append((original, smaller, Places.of(inputs, self._places)))
+            self._inputs += batch_size(inputs)
+        return runs
+
+    def _rows(self, reader: Reader, original: Tensor, smaller: Tensor, places: Places) -> Tensor:
+        """[r | z] of niwaki.methods.reconstruction.least_squares, a row a place."""
+        kept = torch.as_tensor(self._plan.kept[reader.group], device="cpu")
+        left, z = reader.rows(original, None, places).clone(), reader.rows(smaller, kept, places)
+        left[:, kept.to(left.device)] -= z
+        return torch.cat([left, z], 1)
+
+    def _solve(self, name: str, weight: str, joint: Joint, rows: float) -> None:
+        """Find the mixing that one weight reads through, from moments that are worth so many
+        rows.
+        """
+        units = self._plan.kept[name]
+        few = rows <= len(units)
+        ridge = max(self._ridge, RIDGE if few else 0.0) * (1 + FEW * len(units) / max(rows, 1))
+        if few:  # the fit would go through every row
+            self._remarks[name] = (
+                f"; ridge raised to {ridge:.2g}: {len(units)} kept units, and inputs worth "
+                f"{rows:.0f} rows"
+            )
+        mixing = solve(joint, units, ridge, shift=self._shiftable[name] is None)
+        self._found.setdefault(name, {})[weight] = mixing
+        gram = consumer_gram(self._graph, name, weight)
+        self._left.setdefault(name, []).append(
+            (residual(joint, mixing, units, gram), signal(joint, units, gram))
+        )
+
+    def _all(self) -> Iterator[Reader]:
+        return (reader for here in self._readers.values() for reader in here)
+
+    def _layer(self, position: int) -> str:
+        return self._graph.inference.tape.ops[position].layer or "the model"
+
+    def result(self) -> Compensated:
+        """All mixings, with a sentence and the share of the signal that is lost for every pruned
+        group.
+        """
+        mixings, notes, residuals = {}, {}, {}
+        for name, obstacle in self._obstacles.items():
+            if obstacle is not None or name not in self._found:
+                notes[name] = (
+                    f"not reconstructed: {obstacle or 'no calibration input reached its consumers'}"
+                )
+                continue
+            mixings[name] = as_one(self._found[name])
+            lost, signal = (sum(part) for part in zip(*self._left[name], strict=True))
+            residuals[name] = lost / signal if signal > 0 else 0.0
+            notes[name] = (
+                f"reconstructed from {self._inputs} inputs, {residuals[name]:.2%} of what its "
+                "consumers read is lost"
+            )
+            notes[name] += self._remarks.get(name, "")
+            if self._shiftable[name] is not None:
+                notes[name] += f"; without a constant: {self._shiftable[name]}"
+        return Compensated(mixings, notes, residuals)
+
+
+def _plain(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return op.func(*args, **kwargs)

@@ -1,0 +1,10 @@
+"""The proof: what a pruned model must compute, whether it does, and which groups are to blame where
+it does not.
+"""
+
+from niwaki.proof._check import check
+from niwaki.proof.blame import Blame
+from niwaki.proof.reference import reference_outputs
+from niwaki.proof.structure import check_structure
+
+__all__ = ["Blame", "check", "check_structure", "reference_outputs"]

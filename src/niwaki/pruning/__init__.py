@@ -1,0 +1,25 @@
+"""From a trained network to a smaller one that is proved: what goes, how it is repaired, and the
+search for a plan that holds.
+"""
+
+from niwaki.pruning._prune import Result, preview, prune
+from niwaki.pruning._sensitivity import Sensitivity, sensitivity
+from niwaki.pruning.allocation import Selection, select
+from niwaki.pruning.depth import Shallower, drop_branches
+from niwaki.pruning.table import Preview
+from niwaki.pruning.trimming import Trimmed, trim
+
+__all__ = [
+    "Preview",
+    "Result",
+    "Selection",
+    "Sensitivity",
+    "Shallower",
+    "Trimmed",
+    "drop_branches",
+    "preview",
+    "prune",
+    "select",
+    "sensitivity",
+    "trim",
+]

@@ -1,0 +1,109 @@
+"""How much each group minds losing units: what its consumers lose, or the accuracy, against the
+ratio of that group alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from niwaki.core.errors import SettingError
+from niwaki.graph import Graph
+from niwaki.measure import evaluate
+from niwaki.methods.base.compensation import Compensation, compensate
+from niwaki.methods.base.criterion import CRITERIA, Criterion, scored
+from niwaki.methods.base.evidence import Calibration, Evidence
+from niwaki.proof._check import check
+from niwaki.pruning.allocation import Selection, select
+from niwaki.surgery import shrink
+
+Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Group → one number a ratio; of a group that could not be repaired or cut there is none.
+
+    Attributes:
+        measure: "residual", the share of what the group's consumers read that is lost; or
+            "accuracy", a share in [0, 1].
+        curves: by group, in the order of `ratios`.
+        left_out: group → why it has no curve.
+    """
+
+    measure: str
+    ratios: tuple[float, ...]
+    curves: dict[str, tuple[float, ...]]
+    left_out: dict[str, str]
+
+    def to_json(self) -> str:
+        """As text."""
+        entries = {
+            "measure": self.measure,
+            "ratios": self.ratios,
+            "groups": self.curves,
+            "left_out": self.left_out,
+        }
+        return json.dumps(entries, indent=1) + "\n"
+
+
+def sensitivity(
+    graph: Graph,
+    *,
+    criterion: Criterion | str = "l2",
+    compensation: Compensation | str = "auto",
+    ratios: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+    calibration: Calibration | None = None,
+    data: Batches | None = None,
+) -> Sensitivity:
+    """Prune one group at a time.
+
+    Args:
+        compensation: one that knows its residual (`"moments"`, `"reconstruct"`, `"auto"`), unless
+            there is data.
+        data: (inputs, class numbers) afresh, for accuracies of checked networks in the place of
+            residuals.
+
+    Raises:
+        SettingError: a ratio out of [0, 1), or a compensation that knows no residual.
+    """
+    if not ratios or any(not 0 <= ratio < 1 for ratio in ratios):
+        raise SettingError(
+            "ratios must be in [0, 1), where 0.5 removes half; got "
+            f"{', '.join(map(str, ratios)) or 'none'}"
+        )
+    method = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
+    evidence = Evidence(graph, calibration)
+    scores = scored(method, evidence)
+    curves: dict[str, tuple[float, ...]] = {}
+    left_out: dict[str, str] = {}
+    for group in graph.groups:
+        curve = []
+        for ratio in ratios:
+            plan = select(graph, scores, ratio, Selection(only=(group.name,)))
+            plan = method.refine(
+                type(plan)({name: kept for name, kept in plan.items() if name == group.name}),
+                evidence,
+            )
+            found = compensate(graph, plan, compensation, calibration=calibration)
+            if data is not None:
+                pruned = shrink(graph, plan, found.mixings)
+                check(graph, plan, found.mixings, pruned)
+                curve.append(evaluate(pruned, data()).accuracy)
+            elif group.name in found.residuals or not plan.kept:
+                curve.append(found.residuals.get(group.name, 0.0))
+            else:
+                left_out[group.name] = found.notes.get(
+                    group.name, "its compensation knows no residual"
+                )
+                break
+        if group.name not in left_out:
+            curves[group.name] = tuple(curve)
+    if not curves:
+        raise SettingError(
+            f"no residual is known of any group: {next(iter(left_out.values()), 'there are none')}"
+        )
+    return Sensitivity("residual" if data is None else "accuracy", tuple(ratios), curves, left_out)

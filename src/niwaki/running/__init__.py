@@ -1,0 +1,49 @@
+"""Any model is run, recorded and run again here, left as it was found, and held against another
+run.
+"""
+
+from niwaki.running.inputs import (
+    Inputs,
+    as_arguments,
+    batch_size,
+    batched,
+    call,
+    copied,
+    described,
+    made_up,
+    preserved_mode,
+    preserved_rng,
+    preserved_state,
+    undisturbed,
+)
+from niwaki.running.recorder import record
+from niwaki.running.replay import Playback, live_bytes, play, restated
+from niwaki.running.rerun import run
+from niwaki.running.tape import Op, Ref, Tape, first_names, named_state, tensors_in
+
+__all__ = [
+    "Inputs",
+    "Op",
+    "Playback",
+    "Ref",
+    "Tape",
+    "as_arguments",
+    "batch_size",
+    "batched",
+    "call",
+    "copied",
+    "described",
+    "first_names",
+    "live_bytes",
+    "made_up",
+    "named_state",
+    "play",
+    "preserved_mode",
+    "preserved_rng",
+    "preserved_state",
+    "record",
+    "restated",
+    "run",
+    "tensors_in",
+    "undisturbed",
+]

@@ -1,0 +1,263 @@
+"""How a model is called on example inputs, and how it is left exactly as it was found.
+
+`inputs` is everywhere one of three things: a tensor (the only argument), a tuple (positional
+arguments) or a dict (keyword arguments). By convention the first tensor among them is batch-first:
+its axis 0 counts samples.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from niwaki.core.errors import TraceError
+
+Inputs: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
+
+
+def as_arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and keyword arguments that `inputs` stands for.
+
+    Raises:
+        TraceError: `inputs` is neither a tensor, a tuple nor a dict with string keys.
+    """
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, tuple):
+        return inputs, {}
+    if isinstance(inputs, Mapping) and all(isinstance(key, str) for key in inputs):
+        return (), dict(inputs)
+    raise TraceError(
+        "example inputs are a tensor, a tuple of positional arguments or a dict of keyword "
+        "arguments; "
+        f"got {type(inputs).__name__}"
+    )
+
+
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """The model's output on `inputs`; whatever the model raises goes through."""
+    args, kwargs = as_arguments(inputs)
+    return model(*args, **kwargs)
+
+
+def copied(inputs: Inputs) -> Inputs:
+    """The same inputs in tensors of their own: a model may write into what it is given."""
+    return tree_map(  # type: ignore[no-any-return]  # the tree keeps its form
+        lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, inputs
+    )
+
+
+def batch_size(inputs: Inputs) -> int:
+    """Samples in `inputs`: axis 0 of the first tensor that has an axis; 1 where there is none, or
+    it is empty.
+    """
+    args, kwargs = as_arguments(inputs)
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor) and value.ndim:
+            return max(1, value.shape[0])
+    return 1
+
+
+def batched(inputs: Inputs, size: int | None) -> Inputs:
+    """The same inputs as a batch of another size: samples over again, or the first of them. None
+    changes nothing.
+    """
+    old = batch_size(inputs)
+    if size is None or size == old:
+        return inputs
+    rows = torch.arange(size) % old
+
+    def change(leaf: Any) -> Any:
+        fits = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == old
+        return leaf[rows.to(leaf.device)] if fits else leaf
+
+    changed: Inputs = tree_map(change, inputs)
+    return changed
+
+
+@contextmanager
+def preserved_mode(model: nn.Module, training: bool) -> Iterator[nn.Module]:
+    """Put every submodule in training or evaluation mode; each gets its own flag back, also after
+    an error.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(training)
+        yield model
+    finally:
+        # One flag at a time: `model.train(before)` would overwrite a frozen BatchNorm inside a
+        # training model.
+        for module, flag in flags:
+            module.training = flag
+
+
+@contextmanager
+def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
+    """Give every submodule its attributes, buffers and parameters back: a forward may count its
+    calls or keep what it saw.
+    """
+    found = [(module, dict(vars(module))) for module in model.modules()]
+    # what a module keeps in a container of its own: a cache by device or by size
+    kept = [
+        (value, copy.copy(value))
+        for _, known in found
+        for value in known.values()
+        if type(value) in (dict, list)
+    ]
+    members = [
+        (table, dict(table))
+        for _, known in found
+        for table in (known["_parameters"], known["_buffers"])
+    ]
+    values = [(tensor, tensor.detach().clone()) for tensor in (*model.buffers(), *_renormed(model))]
+    data = [
+        (parameter, parameter.data) for parameter in model.parameters()
+    ]  # a forward may set another in its place
+    try:
+        yield model
+    finally:
+        for module, known in found:
+            vars(module).clear()
+            vars(module).update(known)
+        for container, content in kept:
+            container.clear()
+            container.update(content) if isinstance(container, dict) else container.extend(content)
+        for table, entries in members:
+            table.clear()
+            table.update(entries)
+        with torch.no_grad():
+            for parameter, own in data:
+                if parameter.data_ptr() != own.data_ptr():
+                    parameter.data = own
+            for tensor, value in values:
+                if tensor.grad_fn is not None:  # it was written into while gradients were on
+                    tensor.detach_()
+                tensor.copy_(value)
+
+
+def _renormed(model: nn.Module) -> list[Tensor]:
+    """Parameters that a forward writes into: an embedding with `max_norm` shortens the rows that it
+    reads.
+    """
+    limited = [
+        module for module in model.modules() if getattr(module, "max_norm", None) is not None
+    ]
+    return [parameter for module in limited for parameter in module.parameters(recurse=False)]
+
+
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Give torch's random generators (CPU, and every GPU in use) their state back at the end, also
+    after an error.
+    """
+    cpu = torch.get_rng_state()
+    # An uninitialised CUDA stays so: asking for its state would cost a context of several hundred
+    # MB.
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+def described(inputs: Inputs) -> Any:
+    """Inputs as JSON: shapes, types and ranges of the tensors, from which `made_up` makes others of
+    their kind.
+    """
+    if isinstance(inputs, Tensor):
+        shape = {"tensor": list(inputs.shape), "dtype": str(inputs.dtype).removeprefix("torch.")}
+        if inputs.is_floating_point() or inputs.is_complex() or not inputs.numel():
+            return shape
+        return {**shape, "low": int(inputs.min()), "high": int(inputs.max())}
+    if isinstance(inputs, Mapping):
+        return {"table": {str(key): described(value) for key, value in inputs.items()}}
+    if isinstance(inputs, (tuple, list)):
+        return {"tuple": [described(value) for value in inputs]}
+    return {"value": inputs if isinstance(inputs, (bool, int, float, str)) else None}
+
+
+LARGEST = (
+    2**28
+)  # numbers in one made-up tensor; a description may come from a file that a stranger wrote
+
+
+def made_up(description: Any, *, batch: int | None = None, seed: int = 0) -> Any:
+    """Noise of the described kind, the same for a seed.
+
+    Args:
+        batch: samples, where the tensors have as many along axis 0 as the first of them; as
+            described without it.
+
+    Raises:
+        TraceError: the description is not what `described` gives.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    old = _first_batch(description)
+    try:
+        return _made_up(
+            description, (old, batch) if batch is not None and old is not None else None, generator
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise TraceError(
+            f"the description of the model's inputs cannot be read: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _first_batch(description: Any) -> int | None:
+    if not isinstance(description, dict):
+        return None
+    if isinstance(description.get("tensor"), list):
+        return description["tensor"][0] if description["tensor"] else None
+    nested = description.get("table", description.get("tuple"))
+    values = (
+        nested.values() if isinstance(nested, dict) else nested if isinstance(nested, list) else ()
+    )
+    return next((found for value in values if (found := _first_batch(value)) is not None), None)
+
+
+def _made_up(description: Any, batch: tuple[int, int] | None, generator: torch.Generator) -> Any:
+    if "table" in description:
+        return {
+            key: _made_up(value, batch, generator) for key, value in description["table"].items()
+        }
+    if "tuple" in description:
+        return tuple(_made_up(value, batch, generator) for value in description["tuple"])
+    if "tensor" not in description:
+        return description["value"]
+    shape, dtype = list(description["tensor"]), getattr(torch, description["dtype"])
+    if not isinstance(dtype, torch.dtype) or not all(
+        type(size) is int and size >= 0 for size in shape
+    ):
+        raise ValueError("a tensor has sizes of at least 0 and a type of torch's")
+    if batch is not None and shape and shape[0] == batch[0]:
+        shape[0] = batch[1]
+    if math.prod(shape) > LARGEST:
+        raise ValueError(f"a tensor of {math.prod(shape):,} numbers")
+    if "low" not in description:
+        return torch.randn(shape, generator=generator, device="cpu").to(dtype)
+    return torch.randint(
+        description["low"], description["high"] + 1, shape, generator=generator
+    ).to(dtype)
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run a model in evaluation mode, without gradients, and leave its mode, its state and chance
+    as they were.
+    """
+    with (
+        torch.no_grad(),
+        preserved_state(model),
+        preserved_mode(model, training=False),
+        preserved_rng(),
+    ):
+        yield

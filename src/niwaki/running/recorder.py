@@ -1,0 +1,174 @@
+"""A model is run once, and its operators are written down.
+
+Where a model looks at values to choose its path, the path taken is what is written down. Large
+models are run on fake tensors (shapes without data, so nothing is computed and nothing allocated)
+where they let themselves.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map
+from torch.utils.weak import WeakIdKeyDictionary
+
+from niwaki.core.errors import TraceError
+from niwaki.running.attributes import noted_reads
+from niwaki.running.inputs import Inputs, as_arguments, copied, undisturbed
+from niwaki.running.tape import Op, Ref, Tape, named_state, named_tensors_in, tensors_in
+from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
+
+LARGE = 2**30  # bytes of parameters from which a run on fake tensors is quicker than a real one
+
+
+def record(model: nn.Module, inputs: Inputs, *, fake: bool | None = None) -> Tape:
+    """Run the model once in evaluation mode and write its operators down; the model is left as it
+    was found.
+
+    Args:
+        inputs: a tensor, a tuple of positional or a dict of keyword arguments, on the model's
+            device.
+        fake: whether to try fake tensors before a real run; None: for large models, and those on
+            the meta device.
+
+    Raises:
+        TraceError: the forward raises; the message names the innermost module and the shapes that
+            it was given.
+    """
+    if fake is None:
+        tensors = named_state(model).values()
+        fake = (
+            any(t.device.type == "meta" for t in tensors) or sum(t.nbytes for t in tensors) > LARGE
+        )
+    if fake:
+        try:
+            return _record(model, inputs, fake=True)
+        except Exception:  # noqa: S110  # whatever fake tensors cannot do, the real run below decides
+            pass
+    return _record(model, inputs, fake=False)
+
+
+def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
+    layers = LayerStack(model)
+    recorder = _Recorder(model, layers)
+    args, kwargs = as_arguments(copied(inputs))
+    try:
+        with ExitStack() as stack:
+            for context in (
+                undisturbed(model),
+                plain_operators(),
+            ):
+                stack.enter_context(context)
+            if fake:
+                mode = FakeTensorMode(allow_non_fake_inputs=True)
+                args, kwargs = tree_map(
+                    lambda leaf: mode.from_tensor(leaf) if isinstance(leaf, Tensor) else leaf,
+                    (args, kwargs),
+                )
+                stack.enter_context(mode)
+            recorder.tape.inputs = [recorder.ref(tensor) for tensor in tensors_in((args, kwargs))]
+            stack.enter_context(layers.watch())
+            recorder.tape.attributes = stack.enter_context(noted_reads(model))
+            with recorder:
+                output = model(*args, **kwargs)
+    except Exception as error:
+        how = " (it is run in evaluation mode)" if model.training else ""
+        message = (
+            f"the model cannot be run on the example inputs{how}: {layers.describe()} raised: "
+            f"{error}"
+        )
+        raise TraceError(message, layers.current, len(recorder.tape.ops)) from error
+    found = list(named_tensors_in(output))
+    recorder.tape.outputs = [recorder.operand(tensor) for _, tensor in found]
+    recorder.tape.output_names = [name for name, _ in found]
+    if not recorder.tape.outputs:
+        raise TraceError(
+            f"no tensor can be seen in what the model returns ({type(output).__name__}); return "
+            "tensors, or a tuple, dict "
+            "or dataclass of them"
+        )
+    recorder.tape.fake = fake
+    return recorder.tape
+
+
+class _Recorder(OperatorMode):
+    """Writes every operator on the tape."""
+
+    def __init__(self, model: nn.Module, layers: LayerStack) -> None:
+        super().__init__()
+        self.tape = Tape()
+        self._layers = layers
+        self._refs = (
+            WeakIdKeyDictionary()
+        )  # a number stands for an object only while that object lives
+        state = named_state(model)
+        self._names = {id(tensor): name for name, tensor in state.items()}
+        # `parameter.data` is another object over the same memory
+        self._storages = {
+            (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape)): name
+            for name, tensor in state.items()
+            if tensor.layout == torch.strided
+        }
+
+    def ref(self, tensor: Tensor) -> Ref:
+        """The number of a tensor, a new one where it was never seen."""
+        ref: Ref | None = self._refs.get(tensor)  # type: ignore[no-untyped-call]
+        if ref is None:
+            ref = self._refs[tensor] = Ref(len(self.tape.shapes))
+            self.tape.shapes.append(tuple(tensor.shape))
+            self.tape.dtypes.append(tensor.dtype)
+        return ref
+
+    def operand(self, leaf: Any) -> Any:
+        """The number of a tensor that no operator has made so far or that is known; anything else
+        as it is.
+        """
+        if not isinstance(leaf, Tensor):
+            return leaf
+        known = leaf in self._refs
+        ref = self.ref(leaf)
+        if not known:
+            name = self._names.get(id(leaf))
+            if name is None and leaf.layout == torch.strided:
+                key = (leaf.untyped_storage()._cdata, leaf.storage_offset(), tuple(leaf.shape))
+                name = self._storages.get(key)
+            if name is None:
+                self.tape.constants[ref] = leaf
+            else:
+                self.tape.parameters[ref] = name
+        return ref
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        outputs = result if isinstance(result, (tuple, list)) else (result,)
+        if func.namespace != "prim" and any(isinstance(item, Tensor) for item in outputs):
+            read, read_by_name = tree_map(self.operand, (args, kwargs))
+            refs = tuple(self.ref(item) if isinstance(item, Tensor) else None for item in outputs)
+            self.tape.ops.append(Op(func, read, read_by_name, refs, self._layers.current))
+            self.tape.by_value |= _size_by_value(func, args)
+        elif func.namespace != "prim" and isinstance(result, (bool, int, float)):
+            self.tape.by_value = True
+        return result
+
+
+def _size_by_value(func: OpOverload, args: tuple[Any, ...]) -> bool:
+    """Whether the size of what an operator gives depends on values: a selection by mask, boxes that
+    are left over.
+    """
+    if func.overloadpacket is torch.ops.aten.index:  # torch marks it for its masks alone
+        return any(
+            isinstance(item, Tensor) and item.dtype in (torch.bool, torch.uint8) for item in args[1]
+        )
+    return torch.Tag.dynamic_output_shape in func.tags

@@ -1,0 +1,179 @@
+"""A tape played on real tensors, that can be stopped before any operator and gone on with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from niwaki.running.inputs import Inputs, as_arguments
+from niwaki.running.rerun import run
+from niwaki.running.tape import Op, Ref, Tape, refs_in, tensors_in
+
+Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Playback:
+    """One run of a tape's operators, each value freed after its last use.
+
+    Attributes:
+        position: the operator that comes next.
+    """
+
+    def __init__(self, tape: Tape, state: Mapping[str, Tensor], inputs: Inputs) -> None:
+        """Start a run.
+
+        Args:
+            state: parameters and buffers by name, of the recorded sizes; never written to.
+            inputs: of the recorded shapes.
+        """
+        args, kwargs = as_arguments(inputs)
+        self._tape = tape
+        self._values: dict[Ref, Tensor] = dict(
+            zip(tape.inputs, (t.clone() for t in tensors_in((args, kwargs))), strict=True),
+        )
+        self._values.update({ref: state[name] for ref, name in tape.parameters.items()})
+        self._values.update(tape.constants)
+        for ref in written(tape) & self._values.keys():
+            self._values[ref] = self._values[ref].clone()
+        self._last_use = {
+            ref: place for place, op in enumerate(tape.ops) for ref in (*op.tensors, *op.outputs)
+        }
+        self._wanted = set(tape.outputs)
+        self.position = 0
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the next operator is given."""
+        op = self._tape.ops[self.position]
+        args: tuple[Any, ...]
+        kwargs: dict[str, Any]
+        args, kwargs = tree_map(
+            lambda leaf: self._values[leaf] if isinstance(leaf, Ref) else leaf, (op.args, op.kwargs)
+        )
+        return args, kwargs
+
+    def until(self, position: int, step: Step) -> None:
+        """Run the operators before `position`, each as `step` does it; it normally calls
+        `op.func`.
+        """
+        with torch.no_grad():
+            while self.position < position:
+                self._run(step)
+
+    def _run(self, step: Step) -> None:
+        place, op = self.position, self._tape.ops[self.position]
+        args, kwargs = self.arguments()
+        result = step(place, op, args, kwargs)
+        for out, value in zip(
+            op.outputs, result if isinstance(result, (tuple, list)) else (result,), strict=True
+        ):
+            if out is not None:
+                self._values[out] = value
+        for used in {*op.tensors, *op.outputs}:
+            if used is not None and self._last_use[used] == place and used not in self._wanted:
+                self._values.pop(used, None)
+        self.position += 1
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """The model's output tensors, once all operators have run, in the order of
+        `tape.outputs`.
+        """
+        return [self._values[ref] for ref in self._tape.outputs]
+
+
+def play(tape: Tape, state: Mapping[str, Tensor], inputs: Inputs, step: Step) -> list[Tensor]:
+    """Run a whole tape on real tensors of the recorded shapes; the model's output tensors."""
+    playback = Playback(tape, state, inputs)
+    playback.until(len(tape.ops), step)
+    return playback.outputs
+
+
+def written(tape: Tape) -> set[Ref]:
+    """Values in whose memory an operator writes, itself or through a view: the caller's must be
+    copied before a replay.
+    """
+    found: set[Ref] = set()
+    whole: dict[Ref, Ref] = {}  # view → what it is a view of
+    for op in tape.ops:
+        for place, schema in enumerate(op.func._schema.arguments):
+            if schema.alias_info is None:
+                continue
+            seen = [whole.get(ref, ref) for ref in refs_in(op.arg(place, schema.name))]
+            if schema.alias_info.is_write:
+                found.update(seen)
+            whole.update(
+                {ref: seen[0] for ref in op.outputs if ref is not None and seen and ref != seen[0]}
+            )
+    return found
+
+
+def restated(model: nn.Module, tape: Tape, inputs: Inputs) -> Tape:
+    """A tape with the sizes and numbers that the model's operators are given on other inputs;
+    positions and values are the same.
+
+    Raises:
+        TraceError: the model takes another path on these inputs, or raises.
+    """
+    ops: list[Op] = []
+    shapes = list(tape.shapes)
+
+    def step(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = op.func(*args, **kwargs)
+        given = tuple(_numbers(old, new) for old, new in zip(op.args, args, strict=True))
+        named = {name: _numbers(old, kwargs[name]) for name, old in op.kwargs.items()}
+        ops.append(replace(op, args=given, kwargs=named))
+        outputs = result if isinstance(result, (tuple, list)) else (result,)
+        for ref, value in zip(op.outputs, outputs, strict=True):
+            if ref is not None:
+                shapes[ref.index] = tuple(value.shape)
+        return result
+
+    run(model, tape, inputs, step)
+    args, kwargs = as_arguments(inputs)
+    for ref, tensor in zip(tape.inputs, tensors_in((args, kwargs)), strict=True):
+        shapes[ref.index] = tuple(tensor.shape)
+    return replace(tape, ops=ops, shapes=shapes)
+
+
+def _numbers(old: Any, new: Any) -> Any:
+    """An argument as it is now, with the values that it reads named as they were."""
+    if isinstance(old, Ref):
+        return old
+    if isinstance(old, (list, tuple)) and any(refs_in(old)):
+        return type(old)(_numbers(a, b) for a, b in zip(old, new, strict=True))
+    return new
+
+
+def live_bytes(tape: Tape) -> int:
+    """The most bytes of activations that a stopped playback holds, as if every value had memory of
+    its own.
+    """
+    last_use = {
+        ref: place
+        for place, op in enumerate(tape.ops)
+        for ref in (*op.tensors, *op.outputs)
+        if ref is not None
+    }
+    held = {ref: _bytes(tape, ref) for ref in tape.inputs}
+    most = 0
+    for place, op in enumerate(tape.ops):
+        held.update(
+            {
+                ref: _bytes(tape, ref)
+                for ref in op.outputs
+                if ref is not None and ref not in tape.parameters
+            }
+        )
+        most = max(most, sum(held.values()))
+        held = {ref: size for ref, size in held.items() if last_use.get(ref, -1) > place}
+    return most
+
+
+def _bytes(tape: Tape, ref: Ref) -> int:
+    return math.prod(tape.shapes[ref.index]) * tape.dtypes[ref.index].itemsize

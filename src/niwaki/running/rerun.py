@@ -1,0 +1,96 @@
+"""A model is run again, on inputs of any batch size, and the caller steps in at every operator that
+was recorded of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+from torch._ops import OpOverload
+
+from niwaki.core.errors import TraceError
+from niwaki.running.inputs import Inputs, as_arguments, copied, undisturbed
+from niwaki.running.tape import Op, Tape, tensors_in
+from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
+
+Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class _Stepper(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+    """Lets a step run each operator of a model in the place of the dispatcher, and holds it to the
+    tape.
+    """
+
+    def __init__(self, tape: Tape, step: Step) -> None:
+        super().__init__()
+        self._ops, self._step = tape.ops, step
+        self.done = 0
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        expected = self._ops[self.done] if self.done < len(self._ops) else None
+        if expected is None or expected.func is not func or func.namespace == "prim":
+            result = func(*args, **(kwargs or {}))
+            outputs = result if isinstance(result, (tuple, list)) else (result,)
+            if func.namespace != "prim" and any(isinstance(item, Tensor) for item in outputs):
+                was = (
+                    f"{expected.name} in {expected.layer or 'the model'}" if expected else "its end"
+                )
+                raise TraceError(
+                    "on these inputs the model takes another path than on the example inputs: "
+                    f"{func.overloadpacket} where "
+                    f"{was} was recorded; use example inputs of the same kind"
+                )
+            return result
+        result = self._step(self.done, expected, args, kwargs or {})
+        self.done += 1
+        return result
+
+
+def run(model: nn.Module, tape: Tape, inputs: Inputs, step: Step) -> list[Tensor]:
+    """Run the model itself on inputs of any batch size, letting the caller step in at every
+    operator of its tape.
+
+    As `play` (niwaki.running.replay), but sizes that the model's code takes from its inputs are
+    those of these inputs. The model is left as it was.
+
+    Args:
+        tape: of this model. Its shapes are of the example inputs; batch sizes here may differ.
+        step: (position, operator, args, kwargs) → what the operator returns; it normally calls
+            `op.func`.
+
+    Returns:
+        The model's output tensors.
+
+    Raises:
+        TraceError: the model takes another path on these inputs, or raises.
+    """
+    stepper = _Stepper(tape, step)
+    layers = LayerStack(model)
+    args, kwargs = as_arguments(copied(inputs))
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    try:
+        with ExitStack() as stack:
+            for context in (
+                undisturbed(model),
+                plain_operators(fast=not recurrent),
+                layers.watch(),
+                stepper,
+            ):
+                stack.enter_context(context)
+            output = model(*args, **kwargs)
+    except TraceError:
+        raise
+    except Exception as error:
+        raise TraceError(
+            f"{layers.describe()} raised: {error}", layers.current, stepper.done
+        ) from error
+    return list(tensors_in(output))

@@ -1,0 +1,150 @@
+"""One run of a model as data: every tensor operator with the parameters, constants and earlier
+values that it reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A tensor of the run, by number."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator call. Tensors in `args` and `kwargs` are `Ref`s; `layer` is the module that made
+    the call.
+    """
+
+    func: OpOverload
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Ref | None, ...]
+    layer: str
+
+    @property
+    def name(self) -> str:
+        """The operator without its overload: `aten.relu_`."""
+        return str(self.func.overloadpacket)
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument given by place or by name."""
+        return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
+
+    @property
+    def tensors(self) -> list[Ref]:
+        """The values it reads, in order."""
+        return list(refs_in((self.args, self.kwargs)))
+
+    @property
+    def result(self) -> Ref:
+        """Its first output."""
+        first = self.outputs[0]
+        assert first is not None
+        return first
+
+
+@dataclass
+class Tape:
+    """A recorded run.
+
+    Attributes:
+        shapes, dtypes: of each value, by `Ref.index`.
+        inputs, outputs: the tensors among the model's arguments and in what it returned.
+        output_names: where each output stands in what the model returned: "logits", "0.1"; "" where
+            it is all of it.
+        parameters: value → name of the parameter or buffer that it is (the first name of a shared
+            one).
+        constants: value → tensor, for tensors that are none of the above and no operator made.
+        fake: whether the run was on fake tensors.
+        by_value: whether the model's code looked at a tensor's values, or sizes came of them, so
+            that others might take another path.
+        attributes: module → attributes with integers that its code read; not of torch's own layers.
+    """
+
+    ops: list[Op] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    dtypes: list[torch.dtype] = field(default_factory=list)
+    inputs: list[Ref] = field(default_factory=list)
+    outputs: list[Ref] = field(default_factory=list)
+    output_names: list[str] = field(default_factory=list)
+    parameters: dict[Ref, str] = field(default_factory=dict)
+    constants: dict[Ref, Tensor] = field(default_factory=dict)
+    fake: bool = True
+    by_value: bool = False
+    attributes: dict[str, set[str]] = field(default_factory=dict)
+
+
+def refs_in(tree: Any) -> Iterator[Ref]:
+    """All values in nested lists, tuples and dicts."""
+    if isinstance(tree, Ref):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for item in tree.values():
+            yield from refs_in(item)
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from refs_in(item)
+
+
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """All tensors in what a model takes or returns: nested containers, dataclasses and plain
+    objects.
+    """
+    for _, tensor in named_tensors_in(tree):
+        yield tensor
+
+
+def named_tensors_in(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The same, each with where it stands: `past_key_values.layers.0.keys`."""
+    if isinstance(tree, Tensor):
+        yield path, tree
+        return
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(tree, Mapping):
+        items = tree.items()
+    elif isinstance(tree, (list, tuple, set)):
+        items = enumerate(tree)
+    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        items = ((item.name, getattr(tree, item.name)) for item in dataclasses.fields(tree))
+    elif _is_record(tree):
+        items = vars(tree).items()
+    for name, item in items:
+        yield from named_tensors_in(item, f"{path}.{name}" if path else str(name))
+
+
+def _is_record(tree: Any) -> bool:
+    """Whether a value is an object of somebody's class that holds attributes (a distribution, a
+    namespace).
+    """
+    return (
+        hasattr(tree, "__dict__") and not isinstance(tree, (type, nn.Module)) and not callable(tree)
+    )
+
+
+def named_state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, a shared one once under its first name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """Every name of a parameter or buffer → the one that `named_state` knows it by: a shared one
+    has several.
+    """
+    first: dict[int, str] = {}
+    pairs = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    return {name: first.setdefault(id(tensor), name) for name, tensor in pairs}

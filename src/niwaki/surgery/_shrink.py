@@ -1,0 +1,228 @@
+"""Cut the tensors of a copy of the model, fold the mixings into its consumers, and let the sizes
+that it keeps follow.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from niwaki.core.errors import SurgeryError
+from niwaki.core.mixing import Mixing
+from niwaki.core.plan import Plan
+from niwaki.graph import Graph, Role
+from niwaki.graph.offsets import Offset, offsets
+from niwaki.graph.terms import Term, Var, transform
+from niwaki.running import named_state, preserved_mode
+from niwaki.running.layers import give_bias
+from niwaki.surgery.sizes import follow_sizes, size_guesses
+
+
+def shrink(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None) -> nn.Module:
+    """A smaller copy of the graph's model; the model itself is not touched.
+
+    Class, dtype, device, requires_grad, hooks, shared parameters and train/eval modes are those of
+    the original. The
+    result is not checked here: `niwaki.check` does that.
+
+    Args:
+        plan: where it says nothing of the sizes that the user's modules keep, the surest guess is
+            taken.
+        mixings: group name → mixing, folded into that group's consumers; plain selection where a
+            group has none.
+
+    Raises:
+        SurgeryError: the model cannot be copied, or a mixing has a shift that no consumer can take
+            up.
+    """
+    model = _copied(graph.model)
+    with preserved_mode(model, training=False):
+        # as for the trace: modules that keep full-size tensors for evaluation drop them when the
+        # mode is set
+        pass
+    fill(model, graph, plan, mixings or {})
+    follow_sizes(
+        model,
+        graph,
+        plan if plan.sizes is not None else replace(plan, sizes=next(size_guesses(graph, plan))),
+    )
+    return model
+
+
+def fill(model: nn.Module, graph: Graph, plan: Plan, mixings: Mapping[str, Mixing]) -> None:
+    """Give every tensor of a copy what is left of the same tensor of the graph's model, and of the
+    mixings' constants.
+    """
+    cutter = _Cutter(graph, plan, mixings)
+    shapes = graph.shapes_after(plan.kept)
+    constants = [
+        found
+        for name in plan.kept
+        if name in mixings
+        for found in _constants(graph, name, mixings[name])
+    ]
+    with torch.no_grad():
+        for name, tensor in named_state(model).items():
+            if name not in graph.state:
+                continue  # a bias that an earlier call has made: below
+            whole = _shifted(
+                graph.state[name].detach(), [item for item in constants if item[0].tensor == name]
+            )
+            if shapes[name] != tuple(whole.shape):
+                # the same Parameter object goes on: shared names, hooks and requires_grad stay with
+                # it
+                tensor.grad = None
+                tensor.data = cutter.cut(whole, graph.inference.parameters[name], name)
+            else:
+                tensor.copy_(whole)
+        _give_biases(model, graph, cutter, [item for item in constants if item[0].kind == "new"])
+
+
+def cut_tensors(
+    graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """What is left of some of the model's tensors, given by name in the place of its own.
+
+    Raises:
+        SurgeryError: a mixing has a shift, which needs tensors of other layers.
+    """
+    for name, mixing in mixings.items():
+        if mixing.shifted:
+            raise SurgeryError(
+                f"the mixing of {name} has a shift, which cannot be folded tensor by tensor"
+            )
+    cutter, terms = _Cutter(graph, plan, mixings), graph.inference.parameters
+    return {
+        name: cutter.cut(tensor, terms[name], name) if name in terms else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+Constant = tuple[Offset, Tensor]
+
+
+def _constants(graph: Graph, name: str, mixing: Mixing) -> list[Constant]:
+    """W · shift of every consumer of a group, and where it goes."""
+    if not mixing.shifted:
+        return []
+    places, obstacle = offsets(graph, name)
+    if obstacle is not None:
+        raise SurgeryError(
+            f"the mixing of {name} has a shift, which its consumers cannot take up: {obstacle}"
+        )
+    units = {
+        (piece.tensor, piece.axis): piece.units for piece in graph[name].of_role(Role.CONSUMER)
+    }
+    found = []
+    for place in places:
+        shift = mixing.at(place.weight).shift
+        if shift is not None:
+            found.append(
+                (
+                    place,
+                    place.constant(
+                        graph.state[place.weight], units[place.weight, place.axis], shift
+                    ),
+                )
+            )
+    return found
+
+
+def _shifted(tensor: Tensor, constants: list[Constant]) -> Tensor:
+    """A bias with what is added to it, or a stored mean with what is taken from it."""
+    if not constants:
+        return tensor
+    total = tensor.double()
+    for place, constant in constants:
+        total = total + constant if place.kind == "bias" else total - constant
+    return total.to(tensor.dtype)
+
+
+def _give_biases(
+    model: nn.Module, graph: Graph, cutter: _Cutter, constants: list[Constant]
+) -> None:
+    totals: dict[str, Tensor] = {}
+    places = {place.layer: place for place, _ in constants}
+    for place, constant in constants:
+        totals[place.layer] = totals[place.layer] + constant if place.layer in totals else constant
+    for layer, total in totals.items():
+        place = places[layer]
+        terms = [graph.inference.parameters[place.weight][place.out_axis]]
+        give_bias(model.get_submodule(layer), cutter.cut(total, terms))
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise SurgeryError(
+            f"the model cannot be copied (copy.deepcopy: {error}); prune it before what holds it "
+            "is attached"
+        ) from error
+
+
+class _Cutter:
+    """Cuts one tensor at a time, along all of its axes that lose channels."""
+
+    def __init__(self, graph: Graph, plan: Plan, mixings: Mapping[str, Mixing]) -> None:
+        self._kept = {
+            graph.variables[name]: torch.as_tensor(units, device="cpu")
+            for name, units in plan.kept.items()
+        }
+        self._mixings = {graph.variables[name]: mixing for name, mixing in mixings.items()}
+        self._consumers: dict[Var, set[tuple[str, int]]] = defaultdict(set)
+        for name in mixings:
+            pieces = graph[name].of_role(Role.CONSUMER)
+            self._consumers[graph.variables[name]] = {
+                (piece.tensor, piece.axis) for piece in pieces
+            }
+
+    def cut(self, tensor: Tensor, terms: list[Term], name: str = "") -> Tensor:
+        """The tensor with its channels cut, and mixed where it consumes them; dtype and memory
+        layout stay.
+
+        Args:
+            terms: what its axes are made of.
+            name: of a tensor of the model; none for one that is new.
+        """
+        layout = torch.channels_last if _is_channels_last(tensor) else torch.contiguous_format
+        out = tensor
+        for axis, term in enumerate(terms):
+
+            def change(var: Var, part: Tensor, at: int, axis: int = axis) -> Tensor:
+                if (name, axis) in self._consumers[var]:
+                    return mixed(part, at, self._mixings[var].at(name).matrix)
+                if var in self._kept:
+                    return part.index_select(at, self._kept[var].to(part.device))
+                return part
+
+            out = transform(term, out, axis, change)
+        return out.to(tensor.dtype).contiguous(memory_format=layout)
+
+
+def mixed(tensor: Tensor, axis: int, matrix: Tensor) -> Tensor:
+    """tensor · matrix along one axis, in at least the precision of float32: (…, width, …) → (…,
+    kept, …).
+    """
+    dtype = (
+        torch.float64
+        if tensor.dtype == torch.float64
+        else torch.promote_types(tensor.dtype, torch.float32)
+    )
+    product: Tensor = torch.tensordot(
+        tensor.to(dtype), matrix.to(tensor.device, dtype), dims=([axis], [0])
+    )
+    return product.movedim(-1, axis)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return (
+        tensor.ndim == 4
+        and not tensor.is_contiguous()
+        and tensor.is_contiguous(memory_format=torch.channels_last)
+    )
