@@ -21,6 +21,7 @@ from niwaki.methods.mint.blocks import BlockPlan
 from niwaki.surgery import BlockSparse, with_blocks, without_blocks
 
 BLOCKS = "blocks.json"
+GROUPS = 2**20  # of one side of a layer; units may have left, so that there are more than indices
 DENSEST = 2**30  # numbers in a dense weight that blocks are put into
 
 
@@ -104,10 +105,8 @@ def _read(text: str, where: str) -> tuple[BlockPlan, dict[str, Any]]:
             for side in ("rows", "columns")
         }
         for name, groups in sides.items():
-            if not all(type(group) is int and -1 <= group < len(groups) for group in groups):
-                raise SettingError(
-                    f"the groups of {name} are not numbered from 0, at most one an index"
-                )
+            if not all(type(group) is int and -1 <= group < GROUPS for group in groups):
+                raise SettingError(f"the groups of {name} are not numbered from 0")
     except (NiwakiError, AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{where}: {error}") from error
     return plan, data

@@ -9,7 +9,7 @@ nbclient = pytest.importorskip("nbclient")
 for needed in ("ipykernel", "accelerate", "sklearn", "matplotlib"):
     pytest.importorskip(needed)
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

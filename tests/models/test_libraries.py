@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import niwaki
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 pytest.importorskip(
     "torchvision_cpu", exc_type=ImportError
 )  # makes torchvision importable beside a CPU build of torch

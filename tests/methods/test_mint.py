@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 import niwaki
 from niwaki.core.errors import SettingError, UnknownNameError
 from niwaki.graph.pairs import find_pair, layer_pairs
+from niwaki.methods.mint import _layer_dependencies
 from niwaki.methods.mint._layer_dependencies import (
     Dependency,
     Estimation,
@@ -391,7 +393,7 @@ def test_a_lost_workers_share_is_run_again(
         pytest.importorskip("ray")
         monkeypatch.setenv(
             "PYTHONPATH",
-            os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]),
+            os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")]),
         )
     pieces = {str(number): (str(tmp_path / "died"), number) for number in range(4)}
     results = dict(Workers(engine, 2).run(fatal_the_first_time, pieces))
@@ -413,7 +415,7 @@ def test_finished_layers_are_kept_and_an_interrupted_scoring_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(Workers())
-    real, done = niwaki.methods.mint._layer_dependencies.__globals__["estimate_piece"], []
+    real, done = _layer_dependencies.estimate_piece, []
 
     def interrupted(*piece: Any) -> Any:
         if len(done) == 2:
@@ -421,9 +423,7 @@ def test_finished_layers_are_kept_and_an_interrupted_scoring_resumes(
         done.append(1)
         return real(*piece)
 
-    monkeypatch.setitem(
-        niwaki.methods.mint._layer_dependencies.__globals__, "estimate_piece", interrupted
-    )
+    monkeypatch.setattr(_layer_dependencies, "estimate_piece", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(Workers(), tmp_path)
     assert len(list(tmp_path.glob("*.json"))) == 2
@@ -432,9 +432,7 @@ def test_finished_layers_are_kept_and_an_interrupted_scoring_resumes(
         done.append(1)
         return real(*piece)
 
-    monkeypatch.setitem(
-        niwaki.methods.mint._layer_dependencies.__globals__, "estimate_piece", counted
-    )
+    monkeypatch.setattr(_layer_dependencies, "estimate_piece", counted)
     assert same(run(Workers(), tmp_path), whole)
     assert len(done) == 4  # two before, two after
     assert not same(
