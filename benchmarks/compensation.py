@@ -36,6 +36,7 @@ from torch import nn
 
 import niwaki
 from niwaki import data, models
+from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.recovery import recover
 
 LENET, RESNET = "lenet-300-100", "resnet56"
@@ -140,15 +141,15 @@ class Bench:
         start = time.perf_counter()
         scores = niwaki.score(graph, cell.criterion, calibration=calibration)
         plan = niwaki.select(
-            graph, scores, cell.ratio, niwaki.Selection(only=only, rounding=rounding)
-        )
+            niwaki.Scores(graph, scores), cell.ratio, niwaki.Selection(only=only, rounding=rounding)
+        ).plan
         plan = niwaki.refine(graph, plan, cell.criterion, calibration=calibration)
         first, *steps = cell.method.split(" + ")
-        found = niwaki.compensate(graph, plan, first, calibration=calibration)
-        pruned = niwaki.shrink(graph, plan, found.mixings)
-        niwaki.check(graph, plan, found.mixings, pruned)
+        found = niwaki.compensate(niwaki.Cut(graph, plan), first, calibration=calibration)
+        pruned = niwaki.shrink(niwaki.Cut(graph, plan, found.mixings))
+        niwaki.check(niwaki.Cut(graph, plan, found.mixings), pruned)
         for step in steps:
-            recover(graph, plan, pruned, step, calibration=calibration)
+            recover(Cut(graph, plan), pruned, step, calibration=calibration)
         seconds = time.perf_counter() - start
         accuracy, count = self.accuracy(pruned, images)
         floor = FLOORS.get((cell.network, cell.criterion, cell.method, cell.calibration), {}).get(
@@ -181,11 +182,10 @@ def cost(bench: Bench, rounds: int = 5) -> dict[str, Any]:
         )
         graph = niwaki.trace(model, models.example_inputs(model))
         plan = niwaki.select(
-            graph,
-            niwaki.score(graph, "l1"),
+            niwaki.Scores(graph, niwaki.score(graph, "l1")),
             0.5,
             niwaki.Selection(only=("layer*.conv1",), rounding="floor"),
-        )
+        ).plan
         batches = [x for x, _ in images.split("train").take(torch.arange(1024)).batches(128)]
         seen = niwaki.Calibration.of(batches)
 

@@ -524,8 +524,8 @@ def warm_up(tool: str) -> None:
         import niwaki
 
         graph = niwaki.trace(tiny, x)
-        plan = niwaki.select(graph, niwaki.score(graph, "l2"), 0.5)
-        niwaki.check(graph, plan, None, niwaki.shrink(graph, plan))
+        plan = niwaki.select(niwaki.Scores(graph, niwaki.score(graph, "l2")), 0.5).plan
+        niwaki.check(niwaki.Cut(graph, plan), niwaki.shrink(niwaki.Cut(graph, plan)))
     else:
         with_torch_pruning(tiny, (x,), [tiny[-1]])
 

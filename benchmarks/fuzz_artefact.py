@@ -21,8 +21,8 @@ import fuzz
 import torch
 
 import niwaki
+from niwaki.core.blocks import LayerBlocks
 from niwaki.core.errors import NiwakiError
-from niwaki.methods.mint.blocks import LayerBlocks
 from niwaki.surgery import with_blocks
 
 

@@ -62,7 +62,7 @@ def planned() -> dict[str, Any]:
     start = time.perf_counter()
     graph = niwaki.trace(model, inputs)
     traced = time.perf_counter()
-    plan = niwaki.select(graph, niwaki.score(graph, "random"), "params=0.3")
+    plan = niwaki.select(niwaki.Scores(graph, niwaki.score(graph, "random")), "params=0.3").plan
     counts = {name: len(kept.units) for name, kept in plan.items()}
     left, macs = graph.count_params(counts), graph.count_macs(counts)
     end = time.perf_counter()
@@ -105,7 +105,7 @@ def cut() -> dict[str, Any]:
         scored = time.perf_counter()
         plan = niwaki.shrink_files(
             graph,
-            niwaki.select(graph, scores, 0.5),
+            niwaki.select(niwaki.Scores(graph, scores), 0.5).plan,
             weights,
             Path(place) / "small",
             shard_bytes=2**28,

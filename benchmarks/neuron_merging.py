@@ -56,10 +56,13 @@ def steps(spec: str) -> dict[str, float]:
 
     graph = timed("trace", lambda: niwaki.trace(model, inputs))
     scores = timed("score", lambda: niwaki.score(graph, "l2"))
-    plan = timed("select", lambda: niwaki.select(graph, scores, RATIO))
-    merged = timed("merge", lambda: niwaki.compensate(graph, plan, "merge"))
-    smaller = timed("shrink", lambda: niwaki.shrink(graph, plan, merged.mixings))
-    timed("check (one forward each)", lambda: niwaki.check(graph, plan, merged.mixings, smaller))
+    plan = timed("select", lambda: niwaki.select(niwaki.Scores(graph, scores), RATIO).plan)
+    merged = timed("merge", lambda: niwaki.compensate(niwaki.Cut(graph, plan), "merge"))
+    smaller = timed("shrink", lambda: niwaki.shrink(niwaki.Cut(graph, plan, merged.mixings)))
+    timed(
+        "check (one forward each)",
+        lambda: niwaki.check(niwaki.Cut(graph, plan, merged.mixings), smaller),
+    )
     timed(
         "merge as plain loops",
         lambda: [loops(graph, name, plan[name].units) for name in merged.mixings],

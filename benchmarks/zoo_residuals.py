@@ -84,7 +84,7 @@ def count(model: str, counts: dict[str, Counter[str]]) -> None:
                     ":order=parallel" if method == "reconstruct" else ""
                 )  # by the moments that it is judged by
                 mixing = niwaki.compensate(
-                    graph, plan, method + order, calibration=calibration
+                    niwaki.Cut(graph, plan), method + order, calibration=calibration
                 ).mixings.get(name)
                 for weight, moments in weights.items():
                     if mixing is None:

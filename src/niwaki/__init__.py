@@ -34,13 +34,14 @@ from niwaki.measure import (
 from niwaki.methods.auto import Auto
 from niwaki.methods.base import (
     Calibration,
-    Compensated,
     Compensation,
     Criterion,
+    Cut,
     Evidence,
     Groupwise,
     Penalty,
     Recovery,
+    Scores,
     compensate,
     recover,
     refine,
@@ -61,14 +62,12 @@ from niwaki.methods.random import Random
 from niwaki.methods.reconstruction import Lbfgs, Reconstruct, Reconstruction, Refit
 from niwaki.methods.rni import RNI, fold_sigmoid_batchnorm, with_sigmoid_batchnorm
 from niwaki.methods.slimming import Slimming
-from niwaki.proof import check
+from niwaki.proof import Proof, check
 from niwaki.pruning import (
     Preview,
     Result,
     Selection,
     Sensitivity,
-    Shallower,
-    Trimmed,
     drop_branches,
     preview,
     prune,
@@ -88,9 +87,9 @@ __all__ = [
     "Branch",
     "Budget",
     "Calibration",
-    "Compensated",
     "Compensation",
     "Criterion",
+    "Cut",
     "DerivedMoments",
     "Estimation",
     "Evidence",
@@ -113,6 +112,7 @@ __all__ = [
     "Penalty",
     "Plan",
     "Preview",
+    "Proof",
     "Random",
     "Reconstruct",
     "Reconstruction",
@@ -120,11 +120,10 @@ __all__ = [
     "Recovery",
     "Refit",
     "Result",
+    "Scores",
     "Selection",
     "Sensitivity",
-    "Shallower",
     "Slimming",
-    "Trimmed",
     "__version__",
     "branches",
     "check",

@@ -91,7 +91,7 @@ def test_by_the_moments_of_the_original_no_repair_is_worse_than_plain_pruning(mo
     for criterion, name, plan in plans(graph, inputs, free):
         units = plan.kept[name]
         for method, seen, known in told:
-            found = niwaki.compensate(graph, plan, method, calibration=seen).mixings
+            found = niwaki.compensate(niwaki.Cut(graph, plan), method, calibration=seen).mixings
             mixing = found.get(name, niwaki.Mixing.selecting(graph[name].width, units))
             for weight, moments in known[name].items():
                 joint = Joint.of_original(moments.mean, moments.covariance, units)
@@ -113,7 +113,7 @@ def test_in_the_network_as_it_is_by_then_no_fit_is_worse_than_plain_pruning(mode
         units = plan.kept[name]
         calibration = niwaki.Calibration.of(inputs)
         found = niwaki.compensate(
-            graph, plan, "reconstruct:places=1000000", calibration=calibration
+            niwaki.Cut(graph, plan), "reconstruct:places=1000000", calibration=calibration
         ).mixings
         masked, done = Masked(graph, plan, found), set()
         for position, here in readers(graph, [name]).items():

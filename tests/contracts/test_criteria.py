@@ -147,7 +147,9 @@ class Constant(Criterion):
 def test_a_criterion_of_the_users_own_is_taken() -> None:
     graph = niwaki.trace(tiny(), torch.randn(2, 2))
     assert niwaki.score(graph, Constant())["0"].tolist() == [0, 0, 0]
-    assert niwaki.select(graph, niwaki.score(graph, Constant()), 0.34).kept == {"0": (0, 1)}
+    assert niwaki.select(niwaki.Scores(graph, niwaki.score(graph, Constant())), 0.34).plan.kept == {
+        "0": (0, 1)
+    }
 
 
 PRINT_GROUPS = """

@@ -20,6 +20,7 @@ from niwaki.core.errors import SurgeryError
 from niwaki.graph.offsets import offsets
 from niwaki.methods.base.compensation import COMPENSATIONS
 from niwaki.methods.base.criterion import CRITERIA
+from niwaki.methods.base.cut import Cut
 from niwaki.proof.reference import reference_outputs
 
 pytestmark = pytest.mark.usefixtures("quick_latency", "one_thread")
@@ -141,10 +142,10 @@ def test_smaller_and_right_or_refused_in_one_sentence(
 
     graph = niwaki.trace(model, other)
     mixings = niwaki.compensate(
-        graph, result.plan, compensation, calibration=zoo.calibration(model)
+        niwaki.Cut(graph, result.plan), compensation, calibration=zoo.calibration(model)
     ).mixings
     tolerance = LOW_PRECISION.get(name, 1e-10)
-    assert niwaki.check(graph, result.plan, mixings, result.model) < tolerance
+    assert niwaki.check(niwaki.Cut(graph, result.plan, mixings), result.model) < tolerance
     if oracle.is_simple(graph, result.plan):
         wanted = oracle.outputs(oracle.masked(graph, result.plan, mixings), other)
         assert oracle.distance(wanted, oracle.outputs(result.model, other)) < tolerance
@@ -168,7 +169,9 @@ def test_groups_and_plan_are_the_same_in_a_second_run(name: str) -> None:
     graphs = [
         niwaki.trace(model, zoo.inputs(model, seed)) for seed, model in enumerate((first, second))
     ]
-    plans = [niwaki.select(graph, niwaki.score(graph, "l1"), 0.5) for graph in graphs]
+    plans = [
+        niwaki.select(niwaki.Scores(graph, niwaki.score(graph, "l1")), 0.5).plan for graph in graphs
+    ]
     assert str(graphs[0]) == str(graphs[1])
     assert plans[0] == plans[1]
 
@@ -198,12 +201,12 @@ def test_a_shift_goes_into_a_bias_a_normalisation_or_a_new_bias_or_is_refused(na
             with pytest.raises(
                 SurgeryError, match="has a shift, which its consumers cannot take up"
             ):
-                niwaki.shrink(graph, plan, mixings)
+                niwaki.shrink(niwaki.Cut(graph, plan, mixings))
             continue
         assert {place.weight for place in places} == set(readers)
         try:
-            pruned = niwaki.shrink(graph, plan, mixings)
-            difference = niwaki.check(graph, plan, mixings, pruned)
+            pruned = niwaki.shrink(niwaki.Cut(graph, plan, mixings))
+            difference = niwaki.check(niwaki.Cut(graph, plan, mixings), pruned)
         except SurgeryError:
             assert name in {*SIZES_IN_CODE, *REFUSED}, group.name
             continue
@@ -234,16 +237,18 @@ def test_any_mixing_can_be_folded_where_a_group_says_so(name: str) -> None:
         matrix = torch.randn(group.width, len(units), generator=generator, dtype=torch.float64)
         mixings = {group.name: niwaki.Mixing(matrix)}
         wanted = oracle.outputs(oracle.masked(graph, plan, mixings), x)
-        assert oracle.distance(wanted, reference_outputs(graph, plan, mixings, x)) < 1e-12, (
+        assert oracle.distance(wanted, reference_outputs(Cut(graph, plan, mixings), x)) < 1e-12, (
             group.name
         )
-        pruned = niwaki.shrink(graph, plan, mixings)
+        pruned = niwaki.shrink(niwaki.Cut(graph, plan, mixings))
         if oracle.runs(pruned, x) and oracle.distance(wanted, oracle.outputs(pruned, x)) < 1e-10:
-            assert niwaki.check(graph, plan, mixings, pruned) < 1e-10, group.name
+            assert niwaki.check(niwaki.Cut(graph, plan, mixings), pruned).difference < 1e-10, (
+                group.name
+            )
             proved += 1
         else:
             unfollowed.append(group.name)
             with pytest.raises(SurgeryError):
-                niwaki.check(graph, plan, mixings, pruned)
+                niwaki.check(niwaki.Cut(graph, plan, mixings), pruned)
     assert not unfollowed or name in SIZES_IN_CODE, unfollowed
     assert proved or name in SIZES_IN_CODE or not free

@@ -99,10 +99,10 @@ def test_a_method_may_be_given_by_name_or_as_itself() -> None:
     graph = niwaki.trace(
         nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 3)
     )
-    plan = niwaki.select(graph, niwaki.score(graph, "l1"), 0.5)
+    plan = niwaki.select(niwaki.Scores(graph, niwaki.score(graph, "l1")), 0.5).plan
     by_name, itself = (
-        niwaki.compensate(graph, plan, "merge:threshold=-1"),
-        niwaki.compensate(graph, plan, Merge(-1)),
+        niwaki.compensate(niwaki.Cut(graph, plan), "merge:threshold=-1"),
+        niwaki.compensate(niwaki.Cut(graph, plan), Merge(-1)),
     )
     assert torch.equal(by_name.mixings["0"].matrix, itself.mixings["0"].matrix)
-    assert niwaki.compensate(graph, plan, "none").notes == {"0": "pruned plainly"}
+    assert niwaki.compensate(niwaki.Cut(graph, plan), "none").mixings == {}

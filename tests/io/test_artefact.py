@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 import niwaki
 from niwaki.core.errors import CheckpointError, NiwakiError, OutputError
 from niwaki.io.artefact import read_blueprint
+from niwaki.methods.base.cut import Cut
 from niwaki.methods.mint._layer_dependencies import Estimation
 from niwaki.methods.mint.activations import Sampling
 from niwaki.methods.mint.blocks import CutOff
@@ -63,7 +64,7 @@ def test_it_comes_back_to_the_last_bit(saved: tuple[niwaki.Result, Path]) -> Non
     assert type(again) is type(result.model)
     assert not again.training
     assert read_blueprint(folder).factory == "resnet20"  # the network remembered who built it
-    assert read_blueprint(folder).steps == (niwaki.Plan(result.plan.groups),)
+    assert read_blueprint(folder).steps == (niwaki.Plan(result.plan.units),)
 
 
 LOAD_ALL = """
@@ -144,8 +145,8 @@ def test_a_network_pruned_twice_comes_back_from_its_original(
         with torch.no_grad():
             assert torch.equal(again(x), third.model(x))
         steps = read_blueprint(tmp_path / "thrice").steps
-        assert [dict(step.groups) for step in steps] == [
-            dict(r.plan.groups) for r in (first, second, third)
+        assert [dict(step.units) for step in steps] == [
+            dict(r.plan.units) for r in (first, second, third)
         ]
     assert niwaki.count_params(third.model) < 0.5 * niwaki.count_params(first.model)
 
@@ -266,7 +267,7 @@ def test_a_factory_that_does_not_say_what_it_makes_must_be_given(
 ) -> None:
     result = niwaki.prune(own_factory().eval(), torch.randn(2, 7))
     folder = niwaki.save(result, tmp_path / "a", model="test_artefact:own_factory")
-    rewrite(folder, lambda plan: plan.update(factory="test_artefact:silent_factory"))
+    rewrite(Cut(folder, lambda plan: plan.update(factory="test_artefact:silent_factory")))
     with pytest.raises(
         CheckpointError, match=r"does not say that it returns an nn\.Module.*load\(folder, model="
     ):
@@ -429,7 +430,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 def test_a_plan_with_what_cannot_be_is_refused(
     saved: tuple[niwaki.Result, Path], change: Any, said: str
 ) -> None:
-    rewrite(saved[1], change)
+    rewrite(Cut(saved[1], change))
     with fuzz.watched() as events, pytest.raises(CheckpointError, match=said):
         niwaki.load(saved[1])
     assert events == []
@@ -450,7 +451,7 @@ def test_code_beside_the_weights_is_not_run(
     (saved[1] / "evil.py").write_text(
         "import torch\nopen('pwned', 'w')\ndef build() -> torch.nn.Module: ...\n"
     )
-    rewrite(saved[1], lambda plan: plan.update(factory="evil:build", arguments={}))
+    rewrite(Cut(saved[1], lambda plan: plan.update(factory="evil:build", arguments={})))
     monkeypatch.chdir(saved[1])
     with pytest.raises(CheckpointError, match="evil"):
         niwaki.load(saved[1])

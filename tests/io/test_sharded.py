@@ -79,20 +79,20 @@ def test_it_is_what_pruning_in_memory_gives(
     whole = niwaki.trace(built(), TOKENS)
     for name, values in niwaki.score(whole, "l2").items():
         torch.testing.assert_close(scores[name], values)
-    plan = niwaki.select(graph, scores, 0.5)
+    plan = niwaki.select(niwaki.Scores(graph, scores), 0.5).plan
     niwaki.shrink_files(graph, plan, weights, tmp_path / "small", shard_bytes=shard_bytes)
     assert (tmp_path / "small" / "tokenizer.json").is_file()
     assert (tmp_path / "small" / INDEX).is_file() == (shard_bytes == 600)
 
     by_hand = niwaki.prune(built(), TOKENS, criterion="l2", budget=0.5, compensation="none")
-    assert by_hand.plan.groups == plan.groups
+    assert by_hand.plan.units == plan.units
     again = niwaki.open_weights(tmp_path / "small")
     expected: Any = by_hand.model
     for name in again:
         assert torch.equal(again[name], expected.state_dict()[name]), name
     kept = niwaki.Plan.from_json((tmp_path / "small" / "plan.json").read_text())
     with torch.device("meta"):
-        small: Any = niwaki.shrink(on_meta(), kept)
+        small: Any = niwaki.shrink(niwaki.Cut(on_meta(), kept))
     small.load_state_dict(dict(again), strict=False, assign=True)
     small.last.weight = small.embed.weight
     assert small.heads == expected.heads
@@ -104,7 +104,7 @@ def test_numbers_keep_their_kind(folder: Path, tmp_path: Path) -> None:
     for file in folder.glob("*.safetensors"):
         save_file({name: tensor.bfloat16() for name, tensor in load_file(file).items()}, str(file))
     weights, graph = niwaki.open_weights(folder), on_meta()
-    plan = niwaki.select(graph, niwaki.score(graph, "l1", weights=weights), 0.5)
+    plan = niwaki.select(niwaki.Scores(graph, niwaki.score(graph, "l1", weights=weights)), 0.5).plan
     niwaki.shrink_files(graph, plan, weights, tmp_path / "small")
     assert {tensor.dtype for tensor in niwaki.open_weights(tmp_path / "small").values()} == {
         torch.bfloat16
@@ -113,7 +113,7 @@ def test_numbers_keep_their_kind(folder: Path, tmp_path: Path) -> None:
 
 def test_files_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
     graph = on_meta()
-    plan = niwaki.select(graph, niwaki.score(graph, "random"), 0.5)
+    plan = niwaki.select(niwaki.Scores(graph, niwaki.score(graph, "random")), 0.5).plan
     state = load_file(folder / "part0.safetensors")
     first = next(iter(state))
 
@@ -157,8 +157,10 @@ def test_damaged_files_are_named(folder: Path) -> None:
 def test_nothing_is_replaced_unasked_and_a_shift_is_refused(folder: Path, tmp_path: Path) -> None:
     weights, graph = niwaki.open_weights(folder), on_meta()
     plan = niwaki.select(
-        graph, niwaki.score(graph, "l1", weights=weights), 0.5, niwaki.Selection(only=("up",))
-    )
+        niwaki.Scores(graph, niwaki.score(graph, "l1", weights=weights)),
+        0.5,
+        niwaki.Selection(only=("up",)),
+    ).plan
     (tmp_path / "small").mkdir()
     with pytest.raises(OutputError, match="exists"):
         niwaki.shrink_files(graph, plan, weights, tmp_path / "small")
@@ -171,8 +173,8 @@ def test_nothing_is_replaced_unasked_and_a_shift_is_refused(folder: Path, tmp_pa
 
 def test_a_wrong_size_is_seen_without_weights() -> None:
     graph = on_meta()
-    plan = niwaki.select(graph, niwaki.score(graph, "random"), 0.5)
-    model = niwaki.shrink(graph, niwaki.Plan(plan.groups, {}))
+    plan = niwaki.select(niwaki.Scores(graph, niwaki.score(graph, "random")), 0.5).plan
+    model = niwaki.shrink(niwaki.Cut(graph, niwaki.Plan(plan.units, {})))
     with pytest.raises(SurgeryError, match=r"does not run|is left of it"):
         niwaki.proof.check_structure(graph, plan, model)
-    niwaki.proof.check_structure(graph, plan, niwaki.shrink(graph, plan))
+    niwaki.proof.check_structure(graph, plan, niwaki.shrink(niwaki.Cut(graph, plan)))

@@ -108,9 +108,9 @@ def test_units_that_say_the_same_are_put_in_for_each_other_and_a_network_without
     x = torch.randn(5, 20, dtype=torch.float64)
     graph = niwaki.trace(model, x)
     plan = niwaki.Plan({"0": Kept(8, tuple(range(6)))})
-    fitted = niwaki.compensate(graph, plan, "moments:ridge=0")
+    fitted = niwaki.compensate(niwaki.Cut(graph, plan), "moments:ridge=0")
     torch.testing.assert_close(
-        niwaki.shrink(graph, plan, fitted.mixings)(x), model(x), rtol=1e-6, atol=1e-6
+        niwaki.shrink(niwaki.Cut(graph, plan, fitted.mixings))(x), model(x), rtol=1e-6, atol=1e-6
     )
     assert fitted.residuals["0"] < 1e-6
     assert "merged" not in fitted.notes["0"]  # GELU: no multiple of a unit stays one
@@ -125,7 +125,7 @@ def test_settings_out_of_range() -> None:
         ("moments:reach=0", "reach must be above 0"),
     ):
         with pytest.raises(SettingError, match=said):
-            niwaki.compensate(graph, niwaki.Plan({"0": Kept(4, (0, 1))}), spec)
+            niwaki.compensate(niwaki.Cut(graph, niwaki.Plan({"0": Kept(4, (0, 1))})), spec)
 
 
 class CountsAndLooksUp(nn.Module):

@@ -188,15 +188,19 @@ def test_units_that_are_computed_alike_go_without_a_trace_on_a_stream() -> None:
     x = random(6, 3, seed=1)
     graph = niwaki.trace(model, x)
     scores = niwaki.score(graph, "fold")["stem"]
-    plan = niwaki.select(graph, {"stem": scores}, 3 / 8, niwaki.Selection(only=("stem",)))
+    plan = niwaki.select(
+        niwaki.Scores(graph, {"stem": scores}), 3 / 8, niwaki.Selection(only=("stem",))
+    ).plan
     groups = ({0, 1, 6}, {4, 5}, {2}, {3}, {7})
     assert all(len(members & set(plan["stem"].units)) == 1 for members in groups)
-    done = niwaki.compensate(graph, plan, "fold")
+    done = niwaki.compensate(niwaki.Cut(graph, plan), "fold")
     assert done.notes["stem"] == "folded 3 of 3 dropped units"
-    pruned = niwaki.shrink(graph, plan, done.mixings)
-    niwaki.check(graph, plan, done.mixings, pruned)
+    pruned = niwaki.shrink(niwaki.Cut(graph, plan, done.mixings))
+    niwaki.check(niwaki.Cut(graph, plan, done.mixings), pruned)
     torch.testing.assert_close(pruned(x), model(x))
-    assert niwaki.compensate(graph, plan, "merge").notes["stem"].startswith("not merged: ")
+    assert (
+        niwaki.compensate(niwaki.Cut(graph, plan), "merge").notes["stem"].startswith("not merged: ")
+    )
 
 
 def test_a_multiple_stands_in_behind_a_relu_and_what_is_like_nothing_is_dropped() -> None:
@@ -290,7 +294,9 @@ def test_a_guarded_move_keeps_what_is_right_and_says_what_is_lost(
     graph = niwaki.trace(model, x[:2])
     plan = niwaki.Plan({"0": Kept(6, (0, 1, 2, 4, 5))})
     calibration = niwaki.Calibration.of([x]) if inputs else None
-    done = niwaki.compensate(graph, plan, f"{method}:guard=true", calibration=calibration)
+    done = niwaki.compensate(
+        niwaki.Cut(graph, plan), f"{method}:guard=true", calibration=calibration
+    )
     exact = 1e-9 if inputs else 2e-3  # derived moments of a ReLU come from a series
     assert done.residuals["0"] < exact
     assert (

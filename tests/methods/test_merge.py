@@ -239,13 +239,13 @@ def lossless(model: nn.Module, x: Tensor, name: str, merge: str = "merge") -> No
     x = x.double()
     graph = niwaki.trace(model, x)
     plan = Plan({name: Kept(8, KEPT)})
-    done = niwaki.compensate(graph, plan, merge)
+    done = niwaki.compensate(niwaki.Cut(graph, plan), merge)
     assert done.notes[name] == "merged 3 of 3 dropped units"
-    pruned = niwaki.shrink(graph, plan, done.mixings)
-    niwaki.check(graph, plan, done.mixings, pruned)
+    pruned = niwaki.shrink(niwaki.Cut(graph, plan, done.mixings))
+    niwaki.check(niwaki.Cut(graph, plan, done.mixings), pruned)
     other = torch.randn_like(x)
     torch.testing.assert_close(pruned(other), model(other), rtol=1e-9, atol=1e-9)
-    bare = niwaki.shrink(graph, plan)
+    bare = niwaki.shrink(niwaki.Cut(graph, plan))
     assert (bare(other) - model(other)).abs().max() > 1e-3
 
 

@@ -60,8 +60,7 @@ def test_the_fit_of_one_layer_is_numpys_least_squares() -> None:
     plan = niwaki.Plan({"0": Kept(12, (1, 4, 7))})
     for order in ("sequential", "parallel"):
         mixing = niwaki.compensate(
-            graph,
-            plan,
+            niwaki.Cut(graph, plan),
             f"reconstruct:ridge=0,order={order}",
             calibration=niwaki.Calibration.of(data),
         ).mixings["0"]
@@ -101,9 +100,9 @@ def test_a_unit_that_is_a_sum_of_kept_ones_is_not_missed(
     units = tuple(range(again[first].width - 2))
     plan = niwaki.Plan({first: Kept(again[first].width, units)})
     fitted = niwaki.compensate(
-        again, plan, "reconstruct:ridge=0", calibration=niwaki.Calibration.of(data)
+        niwaki.Cut(again, plan), "reconstruct:ridge=0", calibration=niwaki.Calibration.of(data)
     )
-    pruned = niwaki.shrink(again, plan, fitted.mixings)
+    pruned = niwaki.shrink(niwaki.Cut(again, plan, fitted.mixings))
     torch.testing.assert_close(pruned(x), model(x), rtol=1e-5, atol=1e-5)
     assert fitted.residuals[first] < 1e-8
     assert set(result.notes) == {first}
@@ -115,7 +114,9 @@ def test_the_order_and_size_of_batches_do_not_matter() -> None:
     found = []
     for batches in ([data], list(data.flip(0).split(7)), list(data.split(11))):
         fitted = niwaki.compensate(
-            graph, plan_of(graph), "reconstruct", calibration=niwaki.Calibration.of(batches)
+            niwaki.Cut(graph, plan_of(graph)),
+            "reconstruct",
+            calibration=niwaki.Calibration.of(batches),
         )
         found.append(fitted.mixings)
     for other in found[1:]:
@@ -149,7 +150,9 @@ def test_fewer_inputs_than_units_raise_the_ridge_and_say_so(count: int) -> None:
     model, data = mlp(), inputs(6, batches=(count,))
     graph = niwaki.trace(model, torch.randn(2, 6, dtype=torch.float64))
     fitted = niwaki.compensate(
-        graph, plan_of(graph, 0.25), "reconstruct", calibration=niwaki.Calibration.of(data)
+        niwaki.Cut(graph, plan_of(graph, 0.25)),
+        "reconstruct",
+        calibration=niwaki.Calibration.of(data),
     )
     assert "ridge raised" in fitted.notes["0"]
     assert all(bool(torch.isfinite(mixing.matrix).all()) for mixing in fitted.mixings.values())
@@ -164,13 +167,13 @@ def test_dead_and_constant_units() -> None:
     graph = niwaki.trace(model, data[0][:2])
     plan = niwaki.Plan({"0": Kept(12, (0, 3, 6, 7, 8, 9, 10, 11))})
     fitted = niwaki.compensate(
-        graph, plan, "reconstruct:ridge=0", calibration=niwaki.Calibration.of(data)
+        niwaki.Cut(graph, plan), "reconstruct:ridge=0", calibration=niwaki.Calibration.of(data)
     )
-    pruned = niwaki.shrink(graph, plan, fitted.mixings)
+    pruned = niwaki.shrink(niwaki.Cut(graph, plan, fitted.mixings))
     torch.testing.assert_close(pruned(data[0]), model(data[0]), rtol=1e-6, atol=1e-6)
     only_dead = niwaki.Plan({"0": Kept(12, (0, 1))})
     fitted = niwaki.compensate(
-        graph, only_dead, "reconstruct", calibration=niwaki.Calibration.of(data)
+        niwaki.Cut(graph, only_dead), "reconstruct", calibration=niwaki.Calibration.of(data)
     )
     assert fitted.mixings["0"].shift is not None
     assert bool(torch.isfinite(fitted.mixings["0"].shift).all())
@@ -183,24 +186,28 @@ def test_bad_inputs_are_refused_in_a_sentence() -> None:
         SettingError,
         match="reconstruct looks at what the network does with inputs; pass some as calibration=",
     ):
-        niwaki.compensate(graph, plan_of(graph), "reconstruct")
+        niwaki.compensate(niwaki.Cut(graph, plan_of(graph)), "reconstruct")
     broken = [data[0], data[1].clone()]
     broken[1][3, 2] = torch.nan
     with pytest.raises(
         SettingError, match="holds NaN or infinite values; look for them in the inputs"
     ):
         niwaki.compensate(
-            graph, plan_of(graph), "reconstruct", calibration=niwaki.Calibration.of(broken)
+            niwaki.Cut(graph, plan_of(graph)),
+            "reconstruct",
+            calibration=niwaki.Calibration.of(broken),
         )
     wrong = [torch.randn(4, 5, dtype=torch.float64)]
     with pytest.raises(TraceError, match=r"0 \(Linear\) on \(4, 5\) raised"):
         niwaki.compensate(
-            graph, plan_of(graph), "reconstruct", calibration=niwaki.Calibration.of(wrong)
+            niwaki.Cut(graph, plan_of(graph)),
+            "reconstruct",
+            calibration=niwaki.Calibration.of(wrong),
         )
     with pytest.raises(SettingError, match="reconstruct:ridge must be 0 or more; got -1"):
-        niwaki.compensate(graph, plan_of(graph), "reconstruct:ridge=-1")
+        niwaki.compensate(niwaki.Cut(graph, plan_of(graph)), "reconstruct:ridge=-1")
     with pytest.raises(SettingError, match="reconstruct:places must be at least 1"):
-        niwaki.compensate(graph, plan_of(graph), "reconstruct:places=0")
+        niwaki.compensate(niwaki.Cut(graph, plan_of(graph)), "reconstruct:places=0")
 
 
 def test_too_little_memory_takes_one_pass_and_says_so() -> None:
@@ -208,10 +215,10 @@ def test_too_little_memory_takes_one_pass_and_says_so() -> None:
     graph = niwaki.trace(model, data[0][:2])
     calibration = niwaki.Calibration.of(data)
     little = niwaki.compensate(
-        graph, plan_of(graph), "reconstruct:memory=0", calibration=calibration
+        niwaki.Cut(graph, plan_of(graph)), "reconstruct:memory=0", calibration=calibration
     )
     parallel = niwaki.compensate(
-        graph, plan_of(graph), "reconstruct:order=parallel", calibration=calibration
+        niwaki.Cut(graph, plan_of(graph)), "reconstruct:order=parallel", calibration=calibration
     )
     for name, mixing in parallel.mixings.items():
         torch.testing.assert_close(little.mixings[name].matrix, mixing.matrix)

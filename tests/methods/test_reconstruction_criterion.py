@@ -127,14 +127,18 @@ def test_a_refined_plan_keeps_as_many_and_loses_no_more() -> None:
     calibration = niwaki.Calibration.of(data)
     graph = niwaki.trace(model, data[0][:2])
     criterion = "reconstruct:fisher=false"
-    plan = niwaki.select(graph, niwaki.score(graph, criterion, calibration=calibration), 0.6)
+    plan = niwaki.select(
+        niwaki.Scores(graph, niwaki.score(graph, criterion, calibration=calibration)), 0.6
+    ).plan
     better = niwaki.refine(graph, plan, criterion, calibration=calibration)
     assert {name: len(kept.units) for name, kept in better.items()} == {
         name: len(kept.units) for name, kept in plan.items()
     }
     assert better != plan
     first = [
-        niwaki.compensate(graph, p, "reconstruct:order=parallel", calibration=calibration).residuals
+        niwaki.compensate(
+            niwaki.Cut(graph, p), "reconstruct:order=parallel", calibration=calibration
+        ).residuals
         for p in (plan, better)
     ]
     assert all(first[1][name] <= first[0][name] * (1 + 1e-6) for name in first[0])
@@ -158,13 +162,19 @@ def test_a_copy_goes_first_and_a_unit_that_nobody_reads() -> None:
         assert 2 in gone
         assert gone & {1, 4}
     plan = niwaki.select(
-        graph, niwaki.score(graph, "reconstruct", calibration=niwaki.Calibration.of(data)), 2 / 6
-    )
+        niwaki.Scores(
+            graph, niwaki.score(graph, "reconstruct", calibration=niwaki.Calibration.of(data))
+        ),
+        2 / 6,
+    ).plan
     fitted = niwaki.compensate(
-        graph, plan, "reconstruct:ridge=0", calibration=niwaki.Calibration.of(data)
+        niwaki.Cut(graph, plan), "reconstruct:ridge=0", calibration=niwaki.Calibration.of(data)
     )
     torch.testing.assert_close(
-        niwaki.shrink(graph, plan, fitted.mixings)(data[0]), model(data[0]), rtol=1e-5, atol=1e-5
+        niwaki.shrink(niwaki.Cut(graph, plan, fitted.mixings))(data[0]),
+        model(data[0]),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
@@ -175,9 +185,11 @@ def test_it_loses_less_than_selection_by_weights() -> None:
     graph = niwaki.trace(model, torch.randn(2, 10, dtype=torch.float64))
     left = {}
     for criterion in ("l1", "l2", "reconstruct"):
-        plan = niwaki.select(graph, niwaki.score(graph, criterion, calibration=calibration), 0.6)
+        plan = niwaki.select(
+            niwaki.Scores(graph, niwaki.score(graph, criterion, calibration=calibration)), 0.6
+        ).plan
         left[criterion] = niwaki.compensate(
-            graph, plan, "reconstruct", calibration=calibration
+            niwaki.Cut(graph, plan), "reconstruct", calibration=calibration
         ).residuals["0"]
     assert left["reconstruct"] < 0.9 * min(left["l1"], left["l2"])
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import niwaki
 from niwaki.core.errors import SettingError
 from niwaki.core.plan import Kept
+from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.recovery import recover
 
 
@@ -37,9 +38,7 @@ def cut(
         graph,
         plan,
         niwaki.shrink(
-            graph,
-            plan,
-            niwaki.compensate(graph, plan, compensation, calibration=calibration).mixings,
+            niwaki.compensate(niwaki.Cut(graph, plan), compensation, calibration=calibration)
         ),
     )
 
@@ -52,7 +51,10 @@ def test_statistics_are_those_of_the_pruned_network_layer_by_layer() -> None:
     data, model = seen(), network()
     graph, plan, pruned = cut(model, data)
     said = recover(
-        graph, plan, pruned, "batchnorm", calibration=niwaki.Calibration.of(list(data.split(25)))
+        Cut(graph, plan),
+        pruned,
+        "batchnorm",
+        calibration=niwaki.Calibration.of(list(data.split(25))),
     )
     assert said == "statistics of 2 normalisations counted anew over 60 inputs"
     before_norm = pruned[:4](data)  # type: ignore[index]
@@ -67,7 +69,7 @@ def test_refit_brings_the_outputs_nearer_to_the_originals(compensation: str) -> 
     before = (pruned(data) - model(data)).square().mean()
     shapes = {name: tensor.shape for name, tensor in pruned.state_dict().items()}
     said = recover(
-        graph, plan, pruned, "refit", calibration=niwaki.Calibration.of(list(data.split(25)))
+        Cut(graph, plan), pruned, "refit", calibration=niwaki.Calibration.of(list(data.split(25)))
     )
     assert said.startswith("3 layers fitted to the original's over 60 inputs, 2 normalisations")
     assert (pruned(data) - model(data)).square().mean() < 0.7 * before
@@ -87,7 +89,10 @@ def test_lbfgs_brings_what_comes_behind_the_nonlinearities_nearer_than_the_close
     for recovery in ("refit", "lbfgs"):
         graph, plan, pruned = cut(model, data)
         said = recover(
-            graph, plan, pruned, recovery, calibration=niwaki.Calibration.of(list(data.split(25)))
+            Cut(graph, plan),
+            pruned,
+            recovery,
+            calibration=niwaki.Calibration.of(list(data.split(25))),
         )
         errors[recovery] = [
             (pruned[:depth](x) - model[:depth](x)).square().mean()
@@ -111,9 +116,8 @@ def test_lbfgs_takes_inputs_one_by_one_too() -> None:
     plan = niwaki.Plan({"0": Kept(12, (0, 1, 2, 3, 4))})
     for batches in ([data], [data[:2], *data[2:].split(1)]):
         said = recover(
-            graph,
-            plan,
-            niwaki.shrink(graph, plan),
+            Cut(graph, plan),
+            niwaki.shrink(niwaki.Cut(graph, plan)),
             "lbfgs",
             calibration=niwaki.Calibration.of(batches),
         )
@@ -133,11 +137,11 @@ def test_lbfgs_keeps_the_closed_form_where_what_is_held_out_does_not_gain() -> N
     )
     graph = niwaki.trace(model, data[:2])
     plan = niwaki.Plan({"0": Kept(30, tuple(range(20)))})
-    closed, pruned = niwaki.shrink(graph, plan), niwaki.shrink(graph, plan)
+    closed, pruned = niwaki.shrink(niwaki.Cut(graph, plan)), niwaki.shrink(niwaki.Cut(graph, plan))
     calibration = niwaki.Calibration.of([data])
-    recover(graph, plan, closed, "refit:ridge=0", calibration=calibration)
+    recover(Cut(graph, plan), closed, "refit:ridge=0", calibration=calibration)
     said = recover(
-        graph, plan, pruned, "lbfgs:ridge=0,steps=200", calibration=calibration
+        Cut(graph, plan), pruned, "lbfgs:ridge=0,steps=200", calibration=calibration
     )  # as many inputs as numbers
     assert said.startswith("3 layers fitted to the original's over 40 inputs, 0 of them further")
     for name, tensor in closed.state_dict().items():
@@ -151,8 +155,7 @@ def test_a_network_that_lost_nothing_stays_as_it_is() -> None:
         model[1].bias[[1, 4, 5]] = -1.0  # dead behind the ReLU
     graph, plan, pruned = cut(model, data)
     recover(
-        graph,
-        plan,
+        Cut(graph, plan),
         pruned,
         "refit:ridge=0,places=1000,norms=false",
         calibration=niwaki.Calibration.of([data]),
@@ -166,20 +169,27 @@ def test_bad_input() -> None:
     with pytest.raises(
         SettingError, match="looks at what the network does with inputs; pass some as calibration="
     ):
-        recover(graph, plan, pruned, "refit")
+        recover(Cut(graph, plan), pruned, "refit")
     broken = data.clone()
     broken[0, 0, 0, 0] = torch.nan
     for name in ("refit", "batchnorm", "lbfgs"):
         with pytest.raises(SettingError, match="NaN or infinite values; look for them"):
-            recover(graph, plan, pruned, name, calibration=niwaki.Calibration.of([broken]))
+            recover(Cut(graph, plan), pruned, name, calibration=niwaki.Calibration.of([broken]))
     for words in ("steps=0", "rows=1"):
         with pytest.raises(
             SettingError, match="lbfgs:steps must be at least 1 and lbfgs:rows at least 5"
         ):
             recover(
-                graph, plan, pruned, f"lbfgs:{words}", calibration=niwaki.Calibration.of([data])
+                Cut(graph, plan),
+                pruned,
+                f"lbfgs:{words}",
+                calibration=niwaki.Calibration.of([data]),
             )
     with pytest.raises(SettingError, match="lbfgs:ridge must be 0 or more"):
-        recover(graph, plan, pruned, "lbfgs:ridge=-2", calibration=niwaki.Calibration.of([data]))
+        recover(
+            Cut(graph, plan), pruned, "lbfgs:ridge=-2", calibration=niwaki.Calibration.of([data])
+        )
     with pytest.raises(SettingError, match="refit:ridge must be 0 or more"):
-        recover(graph, plan, pruned, "refit:ridge=-2", calibration=niwaki.Calibration.of([data]))
+        recover(
+            Cut(graph, plan), pruned, "refit:ridge=-2", calibration=niwaki.Calibration.of([data])
+        )

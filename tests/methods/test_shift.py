@@ -79,8 +79,8 @@ def test_a_network_that_got_a_new_bias_is_saved_and_loaded(
 def test_the_border_of_a_padded_convolution_gets_the_constant_of_the_inside() -> None:
     graph = niwaki.trace(Biasless().eval(), torch.randn(2, 3, 8, 8))
     plan, mixings = shifted(graph)
-    pruned = niwaki.shrink(graph, plan, mixings)
-    assert niwaki.check(graph, plan, mixings, pruned) < 1e-5
+    pruned = niwaki.shrink(niwaki.Cut(graph, plan, mixings))
+    assert niwaki.check(niwaki.Cut(graph, plan, mixings), pruned).difference < 1e-5
     weight = graph.state["b.weight"].double().sum((2, 3))
     assert mixings["a"].shift is not None
     torch.testing.assert_close(
@@ -93,4 +93,6 @@ def test_the_check_sees_a_constant_that_was_forgotten() -> None:
     plan, mixings = shifted(graph)
     plain = {name: niwaki.Mixing(mixing.matrix) for name, mixing in mixings.items()}
     with pytest.raises(niwaki.core.errors.SurgeryError, match="differs from the masked original"):
-        niwaki.check(graph, plan, mixings, niwaki.shrink(graph, plan, plain))
+        niwaki.check(
+            niwaki.Cut(graph, plan, mixings), niwaki.shrink(niwaki.Cut(graph, plan, plain))
+        )

@@ -41,11 +41,11 @@ def test_resnet56_merge_is_ahead_of_prune(shared_root: Path) -> None:
     graph = niwaki.trace(model, niwaki.models.example_inputs(model))
     selection = niwaki.Selection(only=("layer*.conv1",), rounding="floor")
     for ratio, gap in ((0.3, 0.03), (0.5, 0.10)):
-        plan = niwaki.select(graph, niwaki.score(graph, "l1"), ratio, selection)
+        plan = niwaki.select(niwaki.Scores(graph, niwaki.score(graph, "l1")), ratio, selection).plan
         assert len(plan) == 27
         accuracy = {}
         for name in ("none", "merge"):
-            mixings = niwaki.compensate(graph, plan, name).mixings
-            pruned = niwaki.shrink(graph, plan, mixings)
+            mixings = niwaki.compensate(niwaki.Cut(graph, plan), name).mixings
+            pruned = niwaki.shrink(niwaki.Cut(graph, plan, mixings))
             accuracy[name] = niwaki.evaluate(pruned, test.batches(200, limit=1000)).accuracy
         assert accuracy["merge"] > accuracy["none"] + gap

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import niwaki
 from niwaki.core.errors import SurgeryError
+from niwaki.methods.base.cut import Cut
 from niwaki.proof.reference import reference_outputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -108,7 +109,7 @@ def traced(model: nn.Module) -> niwaki.Graph:
 def test_surgery_and_reference_are_what_a_hand_makes_of_it() -> None:
     model = chain()
     graph = traced(model)
-    pruned = niwaki.shrink(graph, plan())
+    pruned = niwaki.shrink(niwaki.Cut(graph, plan()))
     by_hand = cut_by_hand(model)
     assert {
         name: tensor.tolist()
@@ -124,10 +125,10 @@ def test_surgery_and_reference_are_what_a_hand_makes_of_it() -> None:
     torch.testing.assert_close(pruned(x), wanted, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(by_hand(x), wanted, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(
-        reference_outputs(graph, plan(), {}, graph.inputs)[0], masked_by_hand(model)(graph.inputs)
+        reference_outputs(Cut(graph, plan()), graph.inputs)[0], masked_by_hand(model)(graph.inputs)
     )
     torch.testing.assert_close(oracle.masked(graph, plan(), {})(x), wanted, rtol=1e-12, atol=1e-12)
-    assert niwaki.check(graph, plan(), {}, pruned) < 1e-12
+    assert niwaki.check(niwaki.Cut(graph, plan()), pruned).difference < 1e-12
 
 
 def other_channel(small: nn.Sequential, model: nn.Sequential) -> None:
@@ -177,29 +178,36 @@ def test_a_corrupted_network_is_refused_by_the_name_of_its_layer(
 ) -> None:
     model = chain()
     graph = traced(model)
-    pruned: Any = niwaki.shrink(graph, plan())
+    pruned: Any = niwaki.shrink(niwaki.Cut(graph, plan()))
     with torch.no_grad():
         corrupt(pruned, model)
     with pytest.raises(SurgeryError, match=f"the first layer that differs is {layer} ") as caught:
-        niwaki.check(graph, plan(), {}, pruned)
+        niwaki.check(niwaki.Cut(graph, plan()), pruned)
     assert caught.value.layer == layer
 
 
 def test_a_forgotten_mixing_is_refused() -> None:
     model = chain()
     graph = traced(model)
-    mixings = niwaki.compensate(graph, plan(), "merge:threshold=-1").mixings
-    assert niwaki.check(graph, plan(), mixings, niwaki.shrink(graph, plan(), mixings)) < 1e-12
+    mixings = niwaki.compensate(niwaki.Cut(graph, plan()), "merge:threshold=-1").mixings
+    assert (
+        niwaki.check(
+            niwaki.Cut(graph, plan(), mixings), niwaki.shrink(niwaki.Cut(graph, plan(), mixings))
+        ).difference
+        < 1e-12
+    )
     with pytest.raises(SurgeryError, match="the first layer that differs is 3 "):
-        niwaki.check(graph, plan(), mixings, niwaki.shrink(graph, plan()))
+        niwaki.check(niwaki.Cut(graph, plan(), mixings), niwaki.shrink(niwaki.Cut(graph, plan())))
 
 
 def test_a_network_of_another_shape_is_refused() -> None:
     graph = traced(chain())
     with pytest.raises(SurgeryError, match="differs from the masked original by inf"):
-        niwaki.check(graph, plan(), {}, nn.Sequential(nn.Flatten(), nn.Linear(147, 3)).double())
+        niwaki.check(
+            niwaki.Cut(graph, plan()), nn.Sequential(nn.Flatten(), nn.Linear(147, 3)).double()
+        )
     with pytest.raises(SurgeryError, match="returns 2 tensors, the original 1"):
-        niwaki.check(graph, plan(), {}, Twice(chain()))
+        niwaki.check(niwaki.Cut(graph, plan()), Twice(chain()))
 
 
 class Twice(nn.Module):
@@ -213,10 +221,10 @@ class Twice(nn.Module):
 
 def test_one_that_does_not_run_is_refused_by_the_layer_that_raised() -> None:
     graph = traced(chain())
-    pruned: Any = niwaki.shrink(graph, plan())
+    pruned: Any = niwaki.shrink(niwaki.Cut(graph, plan()))
     pruned[6] = nn.Linear(26, 4).double()
     with pytest.raises(SurgeryError, match="does not run: 6 raised") as caught:
-        niwaki.check(graph, plan(), {}, pruned)
+        niwaki.check(niwaki.Cut(graph, plan()), pruned)
     assert caught.value.layer == "6"
 
 
@@ -250,11 +258,11 @@ def test_a_branch_that_starts_at_zero_hides_no_wrong_cut(scale: float) -> None:
 def test_a_constant_example_hides_no_wrong_cut(example: Tensor) -> None:
     model = chain()
     graph = niwaki.trace(model, example.double())
-    pruned: Any = niwaki.shrink(graph, plan())
+    pruned: Any = niwaki.shrink(niwaki.Cut(graph, plan()))
     with torch.no_grad():
         pruned[0].weight[0].mul_(1.1)
     with pytest.raises(SurgeryError, match="layer that differs is 0 "):
-        niwaki.check(graph, plan(), {}, pruned)
+        niwaki.check(niwaki.Cut(graph, plan()), pruned)
 
 
 def test_a_model_without_values_cannot_be_checked() -> None:
@@ -262,10 +270,10 @@ def test_a_model_without_values_cannot_be_checked() -> None:
     x = torch.randn(2, 3, device="meta")
     graph = niwaki.trace(model, x)
     cut = niwaki.Plan({"0": niwaki.core.plan.Kept(8, (0, 1))})
-    pruned: Any = niwaki.shrink(graph, cut)
+    pruned: Any = niwaki.shrink(niwaki.Cut(graph, cut))
     assert pruned[0].weight.shape == (2, 3)
     with pytest.raises(SurgeryError, match="meta device"):
-        niwaki.check(graph, cut, {}, pruned)
+        niwaki.check(niwaki.Cut(graph, cut), pruned)
 
 
 @pytest.mark.parametrize("name", ["LayerNormMlp", "GroupNormConv"])
@@ -277,10 +285,15 @@ def test_statistics_over_kept_units_are_those_of_the_smaller_norm(name: str) -> 
     x = zoo.inputs(model, 1)
     graph = niwaki.trace(model, x)
     scores = niwaki.score(graph, "l1")
-    plan = niwaki.select(graph, scores, 0.5, niwaki.Selection(only=("body.0",)))
+    plan = niwaki.select(niwaki.Scores(graph, scores), 0.5, niwaki.Selection(only=("body.0",))).plan
     if "body.0#2" in graph.crossing["body.0"]:  # norm groups and channels in a group: cut both here
         plan = niwaki.Plan(
-            {**plan, **niwaki.select(graph, scores, 0.5, niwaki.Selection(only=("body.0#2",)))}
+            {
+                **plan,
+                **niwaki.select(
+                    niwaki.Scores(graph, scores), 0.5, niwaki.Selection(only=("body.0#2",))
+                ).plan,
+            }
         )
     first, norm = list(model.body)[:2]
     if name == "LayerNormMlp":
@@ -288,16 +301,16 @@ def test_statistics_over_kept_units_are_those_of_the_smaller_norm(name: str) -> 
         wanted = nn.functional.layer_norm(
             first(x)[..., kept], (len(kept),), norm.weight[kept], norm.bias[kept]
         )
-        found: Any = niwaki.shrink(graph, plan)
+        found: Any = niwaki.shrink(niwaki.Cut(graph, plan))
     else:
         groups, channels = (list(plan[group].units) for group in ("body.0", "body.0#2"))
         kept = [4 * g + c for g in groups for c in channels]
         wanted = nn.functional.group_norm(
             first(x)[:, kept], len(groups), norm.weight[kept], norm.bias[kept]
         )
-        found = niwaki.shrink(graph, plan)
+        found = niwaki.shrink(niwaki.Cut(graph, plan))
     torch.testing.assert_close(found.body[1](found.body[0](x)), wanted)
-    assert niwaki.check(graph, plan, {}, found) < 1e-12
+    assert niwaki.check(niwaki.Cut(graph, plan), found).difference < 1e-12
 
 
 class Boxes(nn.Module):
@@ -345,10 +358,10 @@ def test_a_model_that_hands_on_another_number_of_rows_once_masked_is_proved_by_i
     assert graph.inference.tape.by_value
     result = niwaki.prune(model, x, budget=0.5, compensation=compensation)
     assert len(result.model(x)) not in (0, len(model(x)))
-    mixings = niwaki.compensate(graph, result.plan, compensation).mixings
+    mixings = niwaki.compensate(niwaki.Cut(graph, result.plan), compensation).mixings
     masked = oracle.masked(graph, result.plan, mixings)
     torch.testing.assert_close(result.model(x), masked(x))
     with torch.no_grad():
         result.model.get_parameter("box.weight")[0] += 1
     with pytest.raises(SurgeryError, match="differs from the masked original"):
-        niwaki.check(graph, result.plan, mixings, result.model)
+        niwaki.check(niwaki.Cut(graph, result.plan, mixings), result.model)

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import niwaki
+from niwaki.core.blocks import BlockPlan, LayerBlocks
 from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Kept, Plan
 from niwaki.graph.pairs import layer_pairs
-from niwaki.methods.mint.blocks import BlockPlan, LayerBlocks
+from niwaki.methods.base.cut import Cut
 from niwaki.proof.reference import reference_outputs
 from niwaki.pruning.trimming import Masks, without_idle
 
@@ -216,10 +217,10 @@ def shrunk(graph: niwaki.Graph, plan: Plan, mixings: dict[str, Mixing]) -> nn.Mo
     """The smaller network; None where a shuffle's sizes cannot be told apart (2 groups of 2), which
     the check must see.
     """
-    pruned = niwaki.shrink(graph, plan, mixings)
+    pruned = niwaki.shrink(niwaki.Cut(graph, plan, mixings))
     if any(isinstance(module, Shuffle) for module in pruned.modules()):
         try:
-            niwaki.check(graph, plan, mixings, pruned)
+            niwaki.check(niwaki.Cut(graph, plan, mixings), pruned)
         except niwaki.NiwakiError:
             return None
     return pruned
@@ -233,7 +234,10 @@ def test_the_smaller_network_computes_what_the_masked_one_computes(
     pruned = shrunk(graph, plan, mixings)
     assume(pruned is not None)
     other = torch.randn(graph.inputs.shape, dtype=torch.float64)
-    wanted, found = reference_outputs(graph, plan, mixings, other), oracle.outputs(pruned, other)
+    wanted, found = (
+        reference_outputs(Cut(graph, plan, mixings), other),
+        oracle.outputs(pruned, other),
+    )
     assert oracle.distance(wanted, found) < 1e-10
     if oracle.is_simple(graph, plan):
         assert (
@@ -266,7 +270,7 @@ def test_blocks_and_what_they_leave_idle_go_from_any_network(
             stays = tuple((row, column) for row, column in kept.nonzero().tolist())
             blocks[pair.weight] = LayerBlocks(*sides, stays, pair.out_axis, pair.in_axis)
     assume(blocks)
-    lean = without_idle(graph.model, graph.inputs, BlockPlan(blocks))
+    lean = without_idle(graph, BlockPlan(blocks))
     masked = copy.deepcopy(graph.model)
     Masks(BlockPlan(blocks), dict(masked.named_parameters()))(masked)
     for other in (graph.inputs, torch.randn(graph.inputs.shape, dtype=torch.float64)):
@@ -290,7 +294,7 @@ def test_single_precision_is_enough(case: tuple[niwaki.Graph, Plan, dict[str, Mi
     pruned = shrunk(graph, plan, mixings)
     assume(pruned is not None)
     wanted, found = (
-        reference_outputs(graph, plan, mixings, graph.inputs),
+        reference_outputs(Cut(graph, plan, mixings), graph.inputs),
         oracle.outputs(pruned, graph.inputs),
     )
     assert oracle.distance(wanted, found) < 1e-5

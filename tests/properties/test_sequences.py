@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import niwaki
+from niwaki.methods.base.cut import Cut
 from niwaki.proof.reference import reference_outputs
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
@@ -269,7 +270,7 @@ def test_what_comes_back_is_the_masked_original(
     event("a group was left whole" if left_whole else "all groups were pruned")
     graph, other = niwaki.trace(model, x), torch.randn(2, TOKENS, 5, dtype=torch.float64)
     wanted, found = (
-        reference_outputs(graph, result.plan, {}, other),
+        reference_outputs(Cut(graph, result.plan), other),
         oracle.outputs(result.model, other),
     )
     assert oracle.distance(wanted, found) < 1e-10

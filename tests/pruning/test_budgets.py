@@ -66,9 +66,13 @@ def test_what_is_dear_goes_first_where_cost_decides() -> None:
     ).eval()
     graph = niwaki.trace(model, torch.randn(2, 3, 16, 16))
     scores = {group.name: torch.arange(1.0, 9.0) for group in graph.groups}
-    plan = niwaki.select(graph, scores, "macs=0.4", niwaki.Selection(scope="cost"))
+    plan = niwaki.select(
+        niwaki.Scores(graph, scores), "macs=0.4", niwaki.Selection(scope="cost")
+    ).plan
     assert len(plan["0"].units) < len(plan["2"].units)
-    even = niwaki.select(graph, scores, "macs=0.4", niwaki.Selection(scope="global"))
+    even = niwaki.select(
+        niwaki.Scores(graph, scores), "macs=0.4", niwaki.Selection(scope="global")
+    ).plan
     assert abs(len(even["0"].units) - len(even["2"].units)) <= 1
 
 
@@ -153,7 +157,7 @@ def test_the_preview_says_what_is_cut_then_and_cuts_nothing(resnet: nn.Module) -
         result.residuals
     )
     assert len(result.residuals) > 0
-    assert dict(foreseen.plan.groups) == dict(result.plan.groups)
+    assert dict(foreseen.plan.units) == dict(result.plan.units)
     assert foreseen.sizes["params"] == (result.record.before.params, result.record.after.params)
     assert foreseen.sizes["macs"] == (result.record.before.macs, result.record.after.macs)
     assert foreseen.sizes["bytes"] == (result.record.before.bytes, result.record.after.bytes)
@@ -183,7 +187,7 @@ def test_budgets_that_cannot_be_read(text: str, error: type[Exception], said: st
 def test_a_graph_alone_knows_no_latency(resnet: nn.Module) -> None:
     graph = niwaki.trace(resnet, niwaki.models.example_inputs(resnet))
     with pytest.raises(BudgetError, match=r"niwaki\.prune\("):
-        niwaki.select(graph, niwaki.score(graph, "l1"), "latency=0.5")
+        niwaki.select(niwaki.Scores(graph, niwaki.score(graph, "l1")), "latency=0.5").plan
 
 
 @pytest.mark.parametrize("name", zoo.MODELS)

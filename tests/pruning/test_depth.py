@@ -84,7 +84,7 @@ def test_without_them_the_rest_computes_what_it_did(names: tuple[str, ...], form
     model, x = network()
     result = niwaki.drop_branches(model, x, names=names, form=form)
     other = torch.randn(7, 5, dtype=torch.float64)
-    assert not result.kept
+    assert not tuple(result.left_whole)
     torch.testing.assert_close(
         result.model(other), by_hand(model, other, set(result.dropped)), rtol=1e-12, atol=1e-12
     )
@@ -180,7 +180,7 @@ def test_code_that_cannot_do_without_a_branch_keeps_it_and_the_graph_form_does_n
     model, x = Named().eval(), torch.randn(3, 5)
     (branch,) = niwaki.branches(niwaki.trace(model, x))
     result = niwaki.drop_branches(model, x, names=branch.name)
-    assert (result.dropped, result.kept) == ((), (branch.name,))
+    assert (result.dropped, tuple(result.left_whole)) == ((), (branch.name,))
     torch.testing.assert_close(result.model(x), model(x))
     graph = niwaki.drop_branches(model, x, names=branch.name, form="graph")
     torch.testing.assert_close(graph.model(x), model.head(model.stem(x)))

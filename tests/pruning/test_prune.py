@@ -53,7 +53,7 @@ def test_a_first_call_needs_a_model_an_example_and_nothing_else() -> None:
     assert result.record.before.params == 12 * 7 + 10 * 13 + 4 * 11
     assert result.record.after.params == 6 * 7 + 5 * 7 + 4 * 6
     assert result.record.before.macs == 6 * 12 + 12 * 10 + 10 * 4
-    assert result.record.settings["criterion"] == "L2()"
+    assert result.record.settings["criterion"] == "l2"
     assert result.record.settings["budget"] == "channels=0.5"
     assert set(result.record.seconds) == {
         "trace",
@@ -74,10 +74,12 @@ def test_it_is_its_steps() -> None:
         model, x, criterion="l1", budget=0.3, compensation="merge:threshold=0.1", scope="global"
     )
     graph = niwaki.trace(model, x)
-    plan = niwaki.select(graph, niwaki.score(graph, "l1"), 0.3, niwaki.Selection(scope="global"))
-    mixings = niwaki.compensate(graph, plan, "merge:threshold=0.1").mixings
-    by_hand = niwaki.shrink(graph, plan, mixings)
-    assert plan.groups == result.plan.groups
+    plan = niwaki.select(
+        niwaki.Scores(graph, niwaki.score(graph, "l1")), 0.3, niwaki.Selection(scope="global")
+    ).plan
+    mixings = niwaki.compensate(niwaki.Cut(graph, plan), "merge:threshold=0.1").mixings
+    by_hand = niwaki.shrink(niwaki.Cut(graph, plan, mixings))
+    assert plan.units == result.plan.units
     assert all(
         torch.equal(a, b)
         for a, b in zip(by_hand.parameters(), result.model.parameters(), strict=True)
@@ -215,7 +217,7 @@ def test_modes_and_hooks_stay() -> None:
     result(x)
     assert seen == [(3, 6)]
     graph = niwaki.trace(model, x)
-    plan = niwaki.select(graph, niwaki.score(graph, "l2"), 0.5)
+    plan = niwaki.select(niwaki.Scores(graph, niwaki.score(graph, "l2")), 0.5).plan
     assert (
         oracle.distance(
             oracle.outputs(oracle.masked(graph, plan, {}), x), oracle.outputs(result, x)
@@ -310,7 +312,7 @@ def test_a_plan_sets_sizes_and_nothing_else() -> None:
     model, x = Heads().eval(), torch.randn(2, 5, 12)
     plan = niwaki.prune(model, x, compensation="none", only="q").plan
     graph = niwaki.trace(model, x)
-    again: Any = niwaki.shrink(graph, niwaki.Plan.from_json(plan.to_json()))
+    again: Any = niwaki.shrink(niwaki.Cut(graph, niwaki.Plan.from_json(plan.to_json())))
     assert again.num_heads == 2
     for sizes in (
         {"": {"forward": 2}},
@@ -321,7 +323,7 @@ def test_a_plan_sets_sizes_and_nothing_else() -> None:
         with pytest.raises(
             niwaki.core.errors.SurgeryError, match="which is no size that the model keeps"
         ):
-            niwaki.shrink(graph, niwaki.Plan(plan.groups, sizes))  # type: ignore[arg-type]
+            niwaki.shrink(niwaki.Cut(graph, niwaki.Plan(plan.units, sizes)))  # type: ignore[arg-type]
     for wrong in ("[1]", '{"": 3}', '{"": {"num_heads": "2"}}', '{"": {"num_heads": true}}'):
         text = plan.to_json().replace('{"": {"num_heads": 2}}', wrong)
         with pytest.raises(niwaki.core.errors.SettingError, match="size"):

@@ -35,7 +35,9 @@ def counts(plan: Plan) -> list[int]:
 
 
 def chosen(graph: niwaki.Graph, budget: Any, **settings: Any) -> Plan:
-    return niwaki.select(graph, niwaki.score(graph, "l2"), budget, niwaki.Selection(**settings))
+    return niwaki.select(
+        niwaki.Scores(graph, niwaki.score(graph, "l2")), budget, niwaki.Selection(**settings)
+    ).plan
 
 
 # channels
@@ -63,17 +65,19 @@ def test_local_takes_the_same_share_of_every_group(
 def test_the_best_stay_and_equal_ones_in_order() -> None:
     graph = traced(4, 6, 2)
     scores = {"0": torch.tensor([1.0, 3.0, 2.0, 3.0, 0.0, 3.0], dtype=torch.float64)}
-    assert niwaki.select(graph, scores, 0.5)["0"].units == (1, 3, 5)
-    assert niwaki.select(graph, scores, 0.66)["0"].units == (1, 3)
-    assert niwaki.select(graph, scores, 0.33)["0"].units == (1, 2, 3, 5)
+    assert niwaki.select(niwaki.Scores(graph, scores), 0.5).plan["0"].units == (1, 3, 5)
+    assert niwaki.select(niwaki.Scores(graph, scores), 0.66).plan["0"].units == (1, 3)
+    assert niwaki.select(niwaki.Scores(graph, scores), 0.33).plan["0"].units == (1, 2, 3, 5)
 
 
 def test_global_lays_one_threshold_over_all() -> None:
     graph = traced(4, 4, 4, 2)
     scores = {"0": torch.tensor([1.0, 2.0, 3.0, 4.0]), "2": torch.tensor([5.0, 6.0, 7.0, 8.0])}
-    plan = niwaki.select(graph, scores, 0.5, niwaki.Selection(scope="global"))
+    plan = niwaki.select(niwaki.Scores(graph, scores), 0.5, niwaki.Selection(scope="global")).plan
     assert (plan["0"].units, plan["2"].units) == ((3,), (1, 2, 3))  # one of the first must stay
-    plan = niwaki.select(graph, scores, 0.5, niwaki.Selection(scope="global", min_units=2))
+    plan = niwaki.select(
+        niwaki.Scores(graph, scores), 0.5, niwaki.Selection(scope="global", min_units=2)
+    ).plan
     assert (plan["0"].units, plan["2"].units) == ((2, 3), (2, 3))
 
 
@@ -132,7 +136,7 @@ def test_parameters_go_as_asked_and_not_a_step_further(
     graph = traced(*widths)
     scores, whole = niwaki.score(graph, "l2"), niwaki.count_params(graph.model)
     selection = niwaki.Selection(scope=scope)  # type: ignore[arg-type]
-    plan = niwaki.select(graph, scores, f"params={share}", selection)
+    plan = niwaki.select(niwaki.Scores(graph, scores), f"params={share}", selection).plan
     assert 1 - params_left(graph, plan) / whole >= share
     # by trying all shares of channels: none that keeps more is enough
     tried = (
@@ -154,7 +158,7 @@ def plan_or_none(
     graph: niwaki.Graph, scores: Any, share: float, selection: niwaki.Selection
 ) -> Plan | None:
     try:
-        return niwaki.select(graph, scores, share, selection)
+        return niwaki.select(niwaki.Scores(graph, scores), share, selection).plan
     except BudgetError:
         return None
 
@@ -162,7 +166,7 @@ def plan_or_none(
 def test_a_share_of_parameters_counts_the_model_that_comes_out() -> None:
     graph = traced(6, 20, 30, 4)
     plan = chosen(graph, "params=0.6")
-    pruned = niwaki.shrink(graph, plan)
+    pruned = niwaki.shrink(niwaki.Cut(graph, plan))
     assert niwaki.count_params(pruned) == params_left(graph, plan)
     assert niwaki.count_params(pruned) <= 0.4 * niwaki.count_params(graph.model)
 
@@ -178,11 +182,10 @@ def test_a_budget_out_of_reach_says_what_is_within() -> None:
         chosen(graph, "params=0.9", min_units=15)
     reachable = float(str(caught.value).split("at most ")[1].split("%")[0]) / 100
     assert niwaki.select(
-        graph,
-        niwaki.score(graph, "l2"),
+        niwaki.Scores(graph, niwaki.score(graph, "l2")),
         f"params={reachable - 0.001}",
         niwaki.Selection(min_units=15),
-    )
+    ).plan
     with pytest.raises(
         BudgetError,
         match=r"cannot remove 45 of 50 channels with at least 15 units left .* at most 20 can go \(a share of 0.4\)",
@@ -275,7 +278,7 @@ def test_scores_that_are_none_are_refused(scores: Tensor | None) -> None:
     with pytest.raises(
         SettingError, match=r"group '0' needs 8 finite scores|no scores for group '0'; leave it out"
     ):
-        niwaki.select(graph, {} if scores is None else {"0": scores}, 0.5)
+        niwaki.select(niwaki.Scores(graph, {} if scores is None else {"0": scores}), 0.5).plan
 
 
 # plans
@@ -285,8 +288,8 @@ def test_scores_that_are_none_are_refused(scores: Tensor | None) -> None:
     ("text", "message"),
     [
         ("{", "the plan is not JSON"),
-        ("[]", "the plan has schema None; this niwaki reads schema 1"),
-        ('{"schema": 2, "groups": {}}', "the plan has schema 2"),
+        ("[]", "the plan has schema None; this niwaki reads schema 2"),
+        ('{"schema": 9, "groups": {}}', "the plan has schema 9"),
         ('{"schema": 1}', "the plan has no table 'groups'"),
         ('{"schema": 1, "groups": {"a": {"width": 3}}}', "group 'a' of the plan needs"),
         (
@@ -318,8 +321,10 @@ def test_half_of_crossing_groups_is_a_half() -> None:
     )
     graph = niwaki.trace(model, torch.randn(1, 3, 6, 6))
     assert graph.crossing == {"0": {"0#2", "2"}, "0#2": {"0"}, "2": {"0"}}
-    plan = niwaki.select(graph, niwaki.score(graph, "l1"), 0.5)
-    smaller = niwaki.shrink(graph, plan)
+    plan = niwaki.select(niwaki.Scores(graph, niwaki.score(graph, "l1")), 0.5).plan
+    smaller = niwaki.shrink(niwaki.Cut(graph, plan))
     assert smaller[2].out_channels == 8
-    named = niwaki.select(graph, niwaki.score(graph, "l1"), 0.5, niwaki.Selection(only=("0#2",)))
+    named = niwaki.select(
+        niwaki.Scores(graph, niwaki.score(graph, "l1")), 0.5, niwaki.Selection(only=("0#2",))
+    ).plan
     assert list(named) == ["0#2"]

@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import niwaki
+from niwaki.core.blocks import BlockPlan, LayerBlocks
 from niwaki.core.errors import BudgetError, SettingError, SurgeryError
 from niwaki.graph.pairs import LayerPair, layer_pairs
 from niwaki.io.blocks import kept_weights, opened, put_back, take_out
 from niwaki.io.standalone import whole_weight
 from niwaki.methods.mint._layer_dependencies import Dependency, Estimation, contiguous_groups
 from niwaki.methods.mint.activations import Sampling
-from niwaki.methods.mint.blocks import BlockPlan, CutOff, LayerBlocks, cut_blocks, grid
-from niwaki.pruning.trimming import Masks, make_compact, scope, trim, without_idle
+from niwaki.methods.mint.blocks import CutOff, cut_blocks, grid
+from niwaki.pruning.trimming import Masks, scope, trim, without_idle
 from niwaki.surgery import (
     BlockConv2d,
     BlockLinear,
@@ -410,7 +411,7 @@ def test_a_layer_that_loses_everything_keeps_one_channel_to_run() -> None:
         item.values.fill_(0)
     plan = cut_blocks(found, state(model), CutOff(share=0.0, upper_limit=1))
     assert all(not blocks.kept for blocks in plan.values())
-    lean = without_idle(model, images(2), plan)
+    lean = without_idle(niwaki.trace(model, images(2)), plan)
     assert {name: len(kept.units) for name, kept in lean.units.items()} == {
         "conv1": 1,
         "conv2": 1,
@@ -487,7 +488,7 @@ def test_scope_is_by_the_childs_name() -> None:
     assert [pair.child for pair in scope(pairs)] == ["conv2", "fc1", "fc2"]
     assert [pair.child for pair in scope(pairs, only="fc*", skip="fc2")] == ["fc1"]
     with pytest.raises(
-        SettingError, match="no layer is named like 'conv9'; layers are: conv1, conv2"
+        SettingError, match="no layer is named like 'conv9'; there are: conv1, conv2"
     ):
         scope(pairs, only="conv9")
     with pytest.raises(SettingError, match="no layer is left to trim"):
@@ -507,7 +508,7 @@ def test_trimming_estimates_what_it_is_not_given() -> None:
         data=lambda: [(images(10), torch.arange(10) % 5)],
     )
     assert result.record.before.accuracy is not None
-    assert set(result.record.seconds) == {"score"}
+    assert "score" in result.record.seconds
     assert any("groups of" in note for note in result.record.notes)
     for weight, (full, left) in result.stored.items():
         assert 0 < left < full, weight
@@ -537,15 +538,12 @@ def test_a_tied_weight_is_cut_but_keeps_its_form() -> None:
 
 def test_a_network_that_differs_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model = net()
-    plan = cut_blocks(made_up(model), state(model), CutOff(share=0.5))
-    masked = copy.deepcopy(model)
-    Masks(plan, state(model))(masked)
     monkeypatch.setattr(
         "niwaki.surgery.block_layers.BlockLinear.forward",
         lambda self, x: x.new_ones(len(x), self.out_features),
     )
-    with pytest.raises(SurgeryError, match="the network of blocks differs from the masked one"):
-        make_compact(masked, images(2), plan)
+    with pytest.raises(SurgeryError, match="differs from the masked original"):
+        trim(model, images(2), dependencies=made_up(model), cut_off=CutOff(share=0.5))
 
 
 def test_a_trimmed_network_is_saved_with_its_blocks_only_and_loaded_again(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def test_training_goes_on_with_every_parameter_and_its_state(
     for _ in range(3):
         step(model, optimizer)
     before = {n: dict(optimizer.state[p]) for n, p in model.named_parameters()}
-    result = niwaki.prune(model, batch()[0], budget=0.5, compensation="none", optimizer=optimizer)
+    result = niwaki.prune(model, batch()[0], budget=0.5, compensation="none")
+    result.hand_over(optimizer)
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     assert [id(p) for p in held] == [id(p) for p in result.model.parameters()]
     assert set(optimizer.state) == set(held)
@@ -92,7 +93,8 @@ def test_momenta_are_what_training_with_masks_would_have() -> None:
     masked.load_state_dict(model.state_dict())
     twin = torch.optim.SGD(masked.parameters(), lr=0.1, momentum=0.9)
     twin.load_state_dict(optimizer.state_dict())
-    result = niwaki.prune(model, x, budget=0.5, compensation="none", optimizer=optimizer)
+    result = niwaki.prune(model, x, budget=0.5, compensation="none")
+    result.hand_over(optimizer)
     units = torch.as_tensor(result.plan["0"].units)
     mask = torch.zeros(8, dtype=torch.float64).index_fill(0, units, 1)
     train(result.model, optimizer)
@@ -111,7 +113,8 @@ def test_schedulers_groups_and_strangers_stay(quick_latency: None) -> None:
         [{"params": convolutions, "lr": 0.3}, {"params": [*rest, stranger]}], lr=0.1
     )
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
-    result = niwaki.prune(model, batch()[0], budget=0.5, optimizer=optimizer)
+    result = niwaki.prune(model, batch()[0], budget=0.5)
+    result.hand_over(optimizer)
     step(result.model.train(), optimizer)
     scheduler.step()
     assert [group["lr"] for group in optimizer.param_groups] == [0.15, 0.05]
@@ -130,8 +133,9 @@ def test_state_of_another_form_is_dropped_and_said(quick_latency: None) -> None:
         return loss
 
     optimizer.step(closure)  # type: ignore[arg-type]  # torch states float
-    result = niwaki.prune(model, x.double(), budget=0.5, optimizer=optimizer)
-    assert "what LBFGS remembers of 0.weight cannot be cut; it starts afresh" in result.record.notes
+    result = niwaki.prune(model, x.double(), budget=0.5)
+    remarks = result.hand_over(optimizer)
+    assert "what LBFGS remembers of 0.weight cannot be cut; it starts afresh" in remarks
 
 
 def test_a_failed_pruning_leaves_the_optimizer_alone() -> None:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 
 import niwaki
 from niwaki.core.mixing import Mixing
+from niwaki.methods.base.cut import Cut
 from niwaki.proof._check import check
 from niwaki.proof.reference import reference_outputs
 from niwaki.surgery import rewrite
@@ -53,13 +54,13 @@ def test_it_computes_what_the_masked_original_does(name: str) -> None:
     assert isinstance(result.model, fx.GraphModule)
     assert result.form == "graph"
     graph = niwaki.trace(model, inputs)
-    wanted = reference_outputs(graph, result.plan, {}, other)
+    wanted = reference_outputs(Cut(graph, result.plan), other)
     assert oracle.distance(wanted, oracle.outputs(result.model, other)) < 1e-5
     if plain is not None:
         # never less than the module, and the same tensors under the same names where it is the same
         # plan
         assert result.record.after.params <= plain.record.after.params
-        if plain.plan.groups == result.plan.groups:
+        if plain.plan.units == result.plan.units:
             expected = dict(plain.model.named_parameters())
             assert {name: p.requires_grad for name, p in result.model.named_parameters()} == {
                 name: p.requires_grad for name, p in expected.items()
@@ -158,7 +159,8 @@ def test_it_trains_and_is_exported() -> None:
 def test_an_optimizer_goes_over_to_it() -> None:
     model, x = batches()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    result = niwaki.prune(model, x, compensation="none", form="graph", optimizer=optimizer)
+    result = niwaki.prune(model, x, compensation="none", form="graph")
+    result.hand_over(optimizer)
     held = {id(p) for p in optimizer.param_groups[0]["params"]}
     assert held == {id(p) for p in result.model.parameters()}
 
@@ -168,7 +170,7 @@ def test_a_mixing_with_a_shift_is_taken_up(name: str) -> None:
     model = zoo.build(name).double()
     inputs = tree_map(lambda leaf: leaf.double(), zoo.inputs(model, 1))
     graph = niwaki.trace(model, inputs)
-    plan = niwaki.select(graph, niwaki.score(graph, "l2"), 0.5)
+    plan = niwaki.select(niwaki.Scores(graph, niwaki.score(graph, "l2")), 0.5).plan
     generator = torch.Generator().manual_seed(0)
     mixings = {}
     for group, units in plan.kept.items():
@@ -179,7 +181,7 @@ def test_a_mixing_with_a_shift_is_taken_up(name: str) -> None:
                 matrix, torch.randn(width, generator=generator, dtype=torch.float64)
             )
     assert mixings
-    assert check(graph, plan, mixings, rewrite(graph, plan, mixings)) < 1e-10
+    assert check(Cut(graph, plan, mixings), rewrite(Cut(graph, plan, mixings))).difference < 1e-10
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:

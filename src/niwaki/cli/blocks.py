@@ -28,8 +28,8 @@ from niwaki.methods.mint._layer_dependencies import Dependency, layer_dependenci
 from niwaki.methods.mint.blocks import CutOff, cut_blocks, grid
 from niwaki.methods.mint.criterion import Mint, unit_scores
 from niwaki.methods.mint.dependency_maps import dependency_maps
-from niwaki.pruning._prune import Result
-from niwaki.pruning.trimming import Masks, Trimmed, scope, trim, without_idle
+from niwaki.pruning.result import Result
+from niwaki.pruning.trimming import Masks, scope, trim, without_idle
 
 Granularity = Annotated[
     Literal["unit", "block"],
@@ -235,9 +235,7 @@ def _with_time(record: Record, scores: Scores) -> Record:
     )
 
 
-def trim_blocks(
-    setup: Setup, scores: Scores | None, words: BlockWords, seed: int
-) -> Trimmed | None:
+def trim_blocks(setup: Setup, scores: Scores | None, words: BlockWords, seed: int) -> Result | None:
     """One trimmed network; for a grid of cut-offs its table, and none."""
     scores, cut_offs = _of_pairs(scores), words.all()
     found = list(scores.dependencies)
@@ -269,7 +267,7 @@ def _line(
     inside = {pair.weight for pair in scope([item.pair for item in found], words.only, words.skip)}
     state = dict(setup.model.named_parameters())
     plan = cut_blocks([item for item in found if item.pair.weight in inside], state, cut_off)
-    lean = without_idle(setup.model, setup.inputs, plan)
+    lean = without_idle(trace(setup.model, setup.inputs), plan)
     zeros = sum(
         int((~blocks.mask(lean.model.get_parameter(name))).sum())
         for name, blocks in lean.blocks.items()

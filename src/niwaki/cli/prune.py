@@ -16,9 +16,8 @@ from niwaki.core.errors import SettingError
 from niwaki.core.records import check_output
 from niwaki.methods.given import Given
 from niwaki.methods.mint.criterion import Mint
-from niwaki.pruning._prune import Result, default_multiple
 from niwaki.pruning.allocation import Rounding, Scope, Selection
-from niwaki.pruning.trimming import Trimmed
+from niwaki.pruning.result import Result
 
 
 def prune(
@@ -189,8 +188,9 @@ def prune(
             known.units, known.criterion if scores is None else f"{known.criterion}, from {scores}"
         )
     if dry_run:
-        count = default_multiple(share) if multiple is None else multiple
-        chosen = Selection(scope, tuple(only or ()), tuple(skip or ()), min_units, rounding, count)
+        chosen = Selection(
+            scope, tuple(only or ()), tuple(skip or ()), min_units, rounding, multiple
+        )
         foreseen = niwaki.preview(
             setup.model,
             setup.inputs,
@@ -219,17 +219,14 @@ def prune(
         rounding=rounding,
         multiple=multiple,
         seed=seed,
-        settings=setup.settings,
-    )
+    ).with_settings(**setup.settings)
     if known is not None:
         result = blocks.with_dependencies(result, known)
     name = criterion if scores is None else method
     _hand_out(result, out, overwrite, json, f"{model}, {share} removed, {name}, {compensation}")
 
 
-def _hand_out(
-    result: Result | Trimmed, out: Path | None, overwrite: bool, json: bool, title: str
-) -> None:
+def _hand_out(result: Result, out: Path | None, overwrite: bool, json: bool, title: str) -> None:
     """Write the network, say what must be said, and print what was measured."""
     if out is not None:
         niwaki.save(result, out, overwrite=overwrite)

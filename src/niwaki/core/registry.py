@@ -8,6 +8,8 @@ becomes `Merge(threshold=0.45)`.
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -18,24 +20,51 @@ from niwaki.core.errors import SettingError, UnknownNameError
 T = TypeVar("T")
 
 
+_ITEM = re.compile(r"""\s*(?P<key>[^=,"]*?)\s*=\s*(?P<value>"(?:[^"\\]|\\.)*"|[^",]*?)\s*(?:,|$)""")
+
+
 def parse(spec: str) -> tuple[str, dict[str, str]]:
-    """Split `name:key=value,key=value` into the name and its settings, values still as text."""
+    """Split `name:key=value,key=value` into the name and its settings, values still as text.
+
+    A value with a comma in it stands in quotes, as JSON writes a text.
+
+    >>> parse('mint:groups=8,folder="a, b"')
+    ('mint', {'groups': '8', 'folder': 'a, b'})
+    """
     name, colon, rest = spec.partition(":")
     settings: dict[str, str] = {}
     if colon and not rest.strip():
         raise SettingError(
             f"{spec!r} ends in a colon; write {name!r} alone, or {name + ':key=value'!r}"
         )
-    for item in filter(None, (part.strip() for part in rest.split(","))):
-        key, equals, value = item.partition("=")
-        if not equals or not key.strip() or not value.strip():
+    place = 0
+    while place < len(rest):
+        item = _ITEM.match(rest, place)
+        if item is None or not item["key"] or not item["value"]:
             raise SettingError(
-                f"cannot read {item!r} in {spec!r}; settings are written name:key=value,key=value"
+                f"cannot read {rest[place:].strip()!r} in {spec!r}; settings are written "
+                "name:key=value,key=value"
             )
-        if key.strip() in settings:
-            raise SettingError(f"{key.strip()!r} is given twice in {spec!r}")
-        settings[key.strip()] = value.strip()
+        if item["key"] in settings:
+            raise SettingError(f"{item['key']!r} is given twice in {spec!r}")
+        settings[item["key"]] = _unquoted(item["value"], spec)
+        place = item.end()
     return name.strip(), settings
+
+
+def _unquoted(value: str, spec: str) -> str:
+    if not value.startswith('"'):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        raise SettingError(f"cannot read the text {value} in {spec!r}") from None
+
+
+def _quoted(value: object) -> str:
+    text = f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+    plain = text and text == text.strip() and not set(text) & set(',="')
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 class Registry(Generic[T]):
@@ -61,6 +90,23 @@ class Registry(Generic[T]):
         if name not in self._classes:
             raise UnknownNameError(self.kind, name, self._classes)
         return self._classes[name]
+
+    def spell(self, method: T) -> str:
+        """The notation of a method, which `build` makes it from again; settings at their defaults
+        are left out. Of a method that is not registered, its class's name.
+
+        >>> CRITERIA.spell(CRITERIA.build("mint:groups=4"))  # doctest: +SKIP
+        'mint:groups=4'
+        """
+        name = next((n for n, cls in self._classes.items() if cls is type(method)), None)
+        if name is None or not dataclasses.is_dataclass(method):
+            return name or type(method).__name__
+        stated = [
+            f"{f.name}={_quoted(getattr(method, f.name))}"
+            for f in dataclasses.fields(method)
+            if f.init and getattr(method, f.name) != f.default
+        ]
+        return f"{name}:{','.join(stated)}" if stated else name
 
     def build(self, spec: str) -> T:
         """The method that `spec` names, with the settings that it states and defaults for the

@@ -2,7 +2,7 @@
 together.
 """
 
-from niwaki.graph._branches import Branch, branches
+from niwaki.graph._branches import Branch, branches, branches_of
 from niwaki.graph._outline import GroupOutline, Outline, outline
 from niwaki.graph._trace import trace
 from niwaki.graph.masked import Folded, Masked
@@ -21,6 +21,7 @@ __all__ = [
     "Slice",
     "Writer",
     "branches",
+    "branches_of",
     "outline",
     "trace",
 ]

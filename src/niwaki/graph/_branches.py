@@ -8,6 +8,8 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
+from niwaki.core.errors import SurgeryError
+from niwaki.core.plan import Plan
 from niwaki.graph.inference import Work
 from niwaki.graph.types import Graph
 from niwaki.running import Op, Ref
@@ -59,6 +61,21 @@ def branches(graph: Graph) -> tuple[Branch, ...]:
     kept = [item for item in found if item[0] not in nested]
     blocks = Counter(tape.ops[position].layer for position, _, _ in kept)
     return tuple(_branch(graph, *item, alone=blocks[tape.ops[item[0]].layer] == 1) for item in kept)
+
+
+def branches_of(graph: Graph, plan: Plan) -> list[Branch]:
+    """The branches that go by a plan, in the order of the tape.
+
+    Raises:
+        SurgeryError: the network has no branch of a name.
+    """
+    if not plan.branches:
+        return []
+    known = {branch.name: branch for branch in branches(graph)}
+    missing = [name for name in plan.branches if name not in known]
+    if missing:
+        raise SurgeryError(f"the network has no residual branch {missing[0]!r}")
+    return [branch for name, branch in known.items() if name in plan.branches]
 
 
 Before = list[list[int]]

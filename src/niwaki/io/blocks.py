@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from niwaki.core.blocks import BlockPlan
 from niwaki.core.errors import CheckpointError, NiwakiError, SettingError
 from niwaki.io.blueprint import read_json
 from niwaki.io.standalone import whole_weight
-from niwaki.methods.mint.blocks import BlockPlan
 from niwaki.surgery import BlockSparse, with_blocks, without_blocks
 
 BLOCKS = "blocks.json"

@@ -31,6 +31,7 @@ from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
 from niwaki.core.records import staged_folder, write_text_atomic
 from niwaki.graph import Graph
+from niwaki.methods.base.cut import Cut
 from niwaki.proof.structure import check_structure
 from niwaki.running import first_names
 from niwaki.surgery import cut_tensors, follow_config, shrink, size_guesses
@@ -206,7 +207,7 @@ def shrink_files(
     with staged_folder(Path(folder), overwrite=overwrite) as stage:
         for file, members in shards.items():
             cut = cut_tensors(
-                graph, plan, mixings or {}, {names[name]: weights[name] for name in members}
+                Cut(graph, plan, mixings or {}), {names[name]: weights[name] for name in members}
             )
             ready = {name: cut[names[name]] for name in members}
             save_file(ready, str(stage / file), metadata={"format": "pt"})
@@ -252,7 +253,7 @@ def _sized(graph: Graph, plan: Plan) -> tuple[Plan, bool]:
     failure: SurgeryError | None = None
     for sizes in guesses:
         sized = replace(plan, sizes=sizes)
-        smaller = shrink(graph, sized)
+        smaller = shrink(Cut(graph, sized))
         try:
             check_structure(graph, sized, smaller)
         except SurgeryError as error:

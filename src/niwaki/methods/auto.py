@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from niwaki.core.plan import Plan
-from niwaki.methods.base.compensation import COMPENSATIONS, Compensated, Compensation
+from niwaki.methods.base.compensation import COMPENSATIONS, Compensation
+from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.data_free.repair import DerivedMoments
 from niwaki.methods.reconstruction.repair import Reconstruct
@@ -16,7 +17,7 @@ from niwaki.methods.reconstruction.repair import Reconstruct
 class Auto(Compensation):
     """`reconstruct` where there are calibration inputs, `moments` where there are none."""
 
-    def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
+    def apply(self, evidence: Evidence, plan: Plan) -> Cut:
         if evidence.calibration is None:
             made, why = (
                 DerivedMoments().apply(evidence, plan),

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from niwaki.core.mixing import Mixing
-from niwaki.graph import Group
-from niwaki.methods.base.compensation import COMPENSATIONS, Groupwise
+from niwaki.core.plan import Plan
+from niwaki.methods.base import COMPENSATIONS, Compensation, Evidence
+from niwaki.methods.base.cut import Cut
 
 
 @COMPENSATIONS.register("none")
 @dataclass(frozen=True)
-class NoCompensation(Groupwise):
+class NoCompensation(Compensation):
     """Plain pruning."""
 
-    def mix(
-        self, group: Group, units: Sequence[int], state: Mapping[str, Tensor]
-    ) -> tuple[Mixing | None, str]:
-        return None, "pruned plainly"
+    def apply(self, evidence: Evidence, plan: Plan) -> Cut:
+        """The cut as it is."""
+        return Cut(evidence.graph, plan, evidence=evidence)

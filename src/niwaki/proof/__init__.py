@@ -2,9 +2,9 @@
 it does not.
 """
 
-from niwaki.proof._check import check
+from niwaki.proof._check import Proof, check
 from niwaki.proof.blame import Blame
 from niwaki.proof.reference import reference_outputs
 from niwaki.proof.structure import check_structure
 
-__all__ = ["Blame", "check", "check_structure", "reference_outputs"]
+__all__ = ["Blame", "Proof", "check", "check_structure", "reference_outputs"]

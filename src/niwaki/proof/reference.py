@@ -1,5 +1,9 @@
-"""What a pruned model must compute: the recorded operators of the original, played back at full
-size, masked and mixed.
+"""What a pruned model must compute: the operators of the original, at full size, on the original
+weights, with what goes masked and what repairs it mixed in.
+
+Two ways to run it. `reference_outputs` plays the recorded operators, so that no code of the model
+takes part. `rerun_outputs` runs the model's own code and steps in at every operator, so that sizes
+and paths are those of the inputs at hand; it raises where that is another path than the recorded.
 """
 
 from __future__ import annotations
@@ -7,35 +11,60 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from niwaki.core.mixing import Mixing
-from niwaki.core.plan import Plan
-from niwaki.graph import Graph, Masked
-from niwaki.running import Inputs, Op, play
+from niwaki.graph import Masked, branches_of
+from niwaki.methods.base.cut import Cut
+from niwaki.running import Inputs, Op, Playback, run
+from niwaki.surgery import masked_state
 
-Watch = Callable[[int, Op, Any], None]
+Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
 
 
-def reference_outputs(
-    graph: Graph,
-    plan: Plan,
-    mixings: Mapping[str, Mixing],
-    inputs: Inputs,
-    watch: Watch | None = None,
-) -> list[Tensor]:
+def masked_step(cut: Cut) -> Step:
+    """How each operator runs: readers see what is kept and mixed; sums of branches that go are
+    skipped.
+    """
+    masked = Masked(cut.graph, cut.plan, cut.mixings)
+    skipped = {branch.position: branch.stream for branch in branches_of(cut.graph, cut.plan)}
+
+    def step(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if position in skipped:
+            return args[skipped[position]].clone()
+        return masked.run(position, op, args, kwargs)
+
+    return step
+
+
+def playback(cut: Cut, inputs: Inputs, state: Mapping[str, Tensor] | None = None) -> Playback:
+    """The recorded operators on inputs of the recorded shapes, stopped before the first.
+
+    Args:
+        state: tensors by name, in the place of the model's own.
+    """
+    whole = cut.graph.state if state is None else state
+    return Playback(cut.graph.inference.tape, masked_state(cut.plan, whole), inputs)
+
+
+def reference_outputs(cut: Cut, inputs: Inputs) -> list[Tensor]:
     """The output tensors of the masked and mixed full-size model.
 
     Args:
         inputs: of the shapes that the graph was traced on.
-        watch: called with (position, operator, result) behind every operator.
     """
-    masked = Masked(graph, plan, mixings)
+    stopped = playback(cut, inputs)
+    stopped.until(len(cut.graph.inference.tape.ops), masked_step(cut))
+    return stopped.outputs
 
-    def step(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = masked.run(position, op, args, kwargs)
-        if watch is not None:
-            watch(position, op, result)
-        return result
 
-    return play(graph.inference.tape, graph.state, inputs, step)
+def rerun_outputs(cut: Cut, inputs: Inputs, model: nn.Module | None = None) -> list[Tensor]:
+    """The same by the model's own code, on inputs of any sizes that it takes.
+
+    Args:
+        model: of the graph's class and sizes, with other weights; none where blocks go.
+
+    Raises:
+        TraceError: it takes another path on these inputs than was recorded.
+    """
+    network = cut.graph.model if model is None else model
+    return run(network, cut.graph.inference.tape, inputs, masked_step(cut))

@@ -2,20 +2,19 @@
 search for a plan that holds.
 """
 
-from niwaki.pruning._prune import Result, preview, prune
+from niwaki.pruning._prune import preview, prune
 from niwaki.pruning._sensitivity import Sensitivity, sensitivity
 from niwaki.pruning.allocation import Selection, select
-from niwaki.pruning.depth import Shallower, drop_branches
+from niwaki.pruning.depth import drop_branches
+from niwaki.pruning.result import Result
 from niwaki.pruning.table import Preview
-from niwaki.pruning.trimming import Trimmed, trim
+from niwaki.pruning.trimming import trim
 
 __all__ = [
     "Preview",
     "Result",
     "Selection",
     "Sensitivity",
-    "Shallower",
-    "Trimmed",
     "drop_branches",
     "preview",
     "prune",

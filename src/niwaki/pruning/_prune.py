@@ -6,90 +6,60 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from niwaki.core.budget import Budget
 from niwaki.core.errors import SettingError
 from niwaki.core.plan import Plan
-from niwaki.core.records import DependencyMaps, Record, as_table, as_text
 from niwaki.graph import trace
-from niwaki.measure import compare, cpu_threads
-from niwaki.methods.base.compensation import COMPENSATIONS, Compensation, compensate
-from niwaki.methods.base.criterion import CRITERIA, Criterion, scored
-from niwaki.methods.base.evidence import Calibration, Evidence
-from niwaki.methods.base.recovery import RECOVERIES, Recovery, recover
-from niwaki.pruning.allocation import Rounding, Scope, Selection, select
+from niwaki.methods.base import (
+    COMPENSATIONS,
+    CRITERIA,
+    RECOVERIES,
+    Calibration,
+    Compensation,
+    Criterion,
+    Cut,
+    Evidence,
+    Recovery,
+    Scores,
+    compensate,
+    recover,
+    scored,
+)
+from niwaki.pruning._finish import Batch, finished
+from niwaki.pruning.allocation import Selection, allocate
 from niwaki.pruning.cost import MEASURED, MeasuredCost
-from niwaki.pruning.search import SLACK, Clock, Cutting, Form
+from niwaki.pruning.result import Form, Result
+from niwaki.pruning.search import SLACK, Clock, Search
 from niwaki.pruning.table import Preview
 from niwaki.pruning.table import preview as foresee
-from niwaki.running import Inputs, batched, copied, preserved_state
-from niwaki.surgery import hand_over, remember
+from niwaki.running import Inputs
 
-Batch = tuple[Tensor, Tensor]
 Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
+Inputted = Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]]
 
-
-@dataclass(frozen=True)
-class Result:
-    """A pruned network and how it came to be.
-
-    Attributes:
-        model: the smaller module: of the original's class, in its train/eval mode; or, of form
-            "graph", a `torch.fx.GraphModule` that runs as the original does in evaluation mode.
-        plan: which units of which group stayed.
-        record: before and after, settings, versions, hardware, seed, wall times.
-        notes: group name → what its compensation did, or why it could do nothing; and, for a group
-            that was to be pruned but could not be, why it was left whole.
-        residuals: group name → the share of what its consumers read that is lost, E|W·(x - x̂)|²
-            over E|W·(x - E x)|², on the calibration inputs, or by the moments that were derived; of
-            compensations that know it.
-        dependencies: what a report draws and `save` writes, where the units' scores came from pairs
-            of layers.
-    """
-
-    model: nn.Module
-    plan: Plan
-    record: Record
-    notes: Mapping[str, str]
-    form: Form = "module"
-    residuals: Mapping[str, float] = field(default_factory=dict)
-    dependencies: DependencyMaps | None = None
-
-    def _repr_html_(self) -> str:
-        """How a notebook shows it."""
-        return as_table(self.record)
-
-    def __str__(self) -> str:
-        return as_text(self.record)
+BINS = 40  # of the histogram of scores
 
 
 def prune(
     model: nn.Module,
     example_inputs: Inputs,
+    budget: Budget | float | str = 0.5,
     *,
     criterion: Criterion | str = "l2",
-    budget: Budget | float | str = 0.5,
     compensation: Compensation | str = "auto",
     recovery: Recovery | str | Sequence[Recovery | str] = (),
+    selection: Selection | None = None,
+    calibration: Inputted | None = None,
     data: Data | None = None,
-    calibration: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]] | None = None,
-    scope: Scope = "local",
-    only: str | Sequence[str] = (),
-    skip: str | Sequence[str] = (),
-    min_units: int = 1,
-    rounding: Rounding = "round",
-    multiple: int | None = None,
     seed: int = 0,
-    optimizer: Optimizer | None = None,
     form: Form = "module",
-    settings: Mapping[str, Any] | None = None,
+    **choices: Any,
 ) -> Result:
     """A smaller, repaired and checked copy of a network; the network itself is not touched.
 
@@ -97,40 +67,31 @@ def prune(
         model: any module. Its outputs keep their sizes.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments, on the
             model's device.
-        criterion: which units stay: `"l1"`, `"l2"`, `"l2-gm"`, `"random"`, or a `Criterion`.
         budget: the share to remove: of the channels (`0.5`), or of what the model costs:
             `"params=0.5"`, `"macs=0.5"`, `"bytes=0.5"`, `"memory=0.5"` (activations),
             `"latency=0.5,batch=8,threads=2"`. Memory and latency are measured on networks made for
             the purpose, and in the end on the pruned one, which must meet the budget.
+        criterion: which units stay: `"l1"`, `"l2"`, `"l2-gm"`, `"random"`, or a `Criterion`.
         compensation: what the kept units do for those that go: `"none"`, `"merge"`, with settings
             as in `"merge:threshold=0.45"`, `"match"`, `"fold"`, `"moments"`, `"reconstruct"`, or a
             `Compensation`; `"auto"` is `reconstruct` with calibration inputs, `moments` without.
             Where it cannot be applied the result's notes say why.
-        recovery: what is done for the smaller network after the check, from the calibration inputs:
-            `"batchnorm"`, `"refit"`, `"lbfgs"`, or several, one after the other.
+        recovery: what is mended in the smaller network after the proof, from the calibration
+            inputs: `"batchnorm"`, `"refit"`, `"lbfgs"`, or several, one after the other.
+        selection: which groups take part, how a budget is divided between them, and whether units,
+            blocks of weights or branches go; see `niwaki.Selection`.
+        calibration: batches of unlabelled model inputs for methods that look at activations: an
+            iterable that can be gone through twice, a function that gives one, or a `Calibration`
+            (which may hold class numbers). Not the inputs that the network will be judged on.
         data: (inputs, class numbers) batches for accuracy and loss before and after: an iterable
             that can be gone through twice, or a function that gives one. Nothing is chosen on it.
-        calibration: batches of unlabelled model inputs for criteria and compensations that look at
-            activations: an iterable that can be gone through twice, a function that gives one, or a
-                `Calibration` (which may hold class numbers).
-            Not the inputs that the network will be judged on.
-        scope: whether units compete within their group, in the whole network, or by what they cost;
-            see `niwaki.Selection`.
-        only: glob patterns of the groups that are pruned; all without one.
-        skip: glob patterns of groups that are left whole.
-        min_units: units that stay in a group at least.
-        rounding: of the number of units that go.
-        multiple: what kept counts are rounded to: 8 for a budget of latency, as kernels like it,
-            and else 1, unless it is said.
         seed: of the criterion's chance.
-        optimizer: of the model; it is handed over to the pruned one in place, with what it
-            remembers (momenta, second moments) cut like the parameters, so that training goes on.
-            Only once all else has succeeded.
         form: "module" gives a network of the model's own class; a group to which that class's code
             cannot be made to fit is left whole. "graph" gives a `torch.fx.GraphModule` of the
             operators that the model runs in evaluation mode, with the sizes among them restated,
             where such groups are pruned too.
-        settings: more entries for the record's settings.
+        choices: fields of the selection, in the place of one: `only="layer*.conv1"`, `skip="fc"`,
+            `scope="global"`, `min_units=8`.
 
     Raises:
         TraceError: the model cannot be run on the example inputs, or holds NaN.
@@ -142,84 +103,54 @@ def prune(
     chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
     repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
     steps = _recoveries(recovery)
-    selection = Selection(
-        scope,
-        _patterns(only),
-        _patterns(skip),
-        min_units,
-        rounding,
-        multiple or default_multiple(budget),
-    )
+    selection = Selection.of(selection, choices, budget)
     batches = _again(data)
     seen = None if calibration is None else Calibration.of(calibration)
     clock = Clock()
     with clock.stage("trace"):
         graph = trace(model, example_inputs)
+    remarks: list[str] = []
     with clock.stage("score"):
-        remarks: list[str] = []
-        evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed), say=remarks.append)
+        generator = torch.Generator().manual_seed(seed)
+        evidence = Evidence(graph, seen, generator, say=remarks.append)
         scores = scored(chosen, evidence)
-    repairing = partial(compensate, graph, compensation=repair, calibration=seen, seed=seed)
+    repairing = partial(_repaired, repair, Evidence(graph, seen, known=evidence.known), seed)
     refining = partial(chosen.refine, evidence=evidence)
-    cut = Cutting(graph, repairing, form, clock, refining).within_budget(scores, budget, selection)
+    search = Search(graph, repairing, form, clock, refining)
+    attempt = search.within_budget(scores, budget, selection)
     for step in steps:
         with clock.stage("recover"):
-            remarks.append(recover(graph, cut.plan, cut.model, step, calibration=seen, seed=seed))
-    with (
-        clock.stage("measure"),
-        preserved_state(model),
-        preserved_state(cut.model),
-        cpu_threads(budget.threads),
-    ):
-        before, after = compare(
-            model, cut.model, batched(copied(example_inputs), budget.batch), batches
-        )
-    if form == "module":
-        remember(model, cut.model, cut.plan, example_inputs)
+            cut = attempt.cut
+            remarks.append(recover(cut, attempt.model, step, calibration=seen, seed=seed))
     described = {
-        "criterion": str(chosen),
+        "criterion": CRITERIA.spell(chosen),
         "budget": str(budget),
-        "compensation": str(repair),
-        **({"recovery": [str(step) for step in steps]} if steps else {}),
-        **{
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(selection).items()
-        },
-        **({} if cut.ratio is None else {f"{budget.unit}_ratio": dataclasses.asdict(cut.ratio)}),
-        **(
-            {"input_shape": list(example_inputs.shape[1:])}
-            if isinstance(example_inputs, Tensor)
-            else {}
-        ),
-        **(settings or {}),
+        "compensation": COMPENSATIONS.spell(repair),
+        **({"recovery": [RECOVERIES.spell(step) for step in steps]} if steps else {}),
+        **selection.described(),
     }
-    notes = {**cut.compensated.notes, **cut.left_whole}
-    summary = (*cut.summary(graph), *remarks)
-    if optimizer is not None:
-        summary += hand_over(optimizer, graph, cut.plan, cut.model)
-    record = Record(
-        before,
-        after,
-        described,
-        seed,
-        clock.seconds,
-        summary,
-        residuals=dict(cut.compensated.residuals),
-        importances=_importances(scores, cut.plan),
+    result = finished(attempt, budget, described, clock, seed=seed, data=batches, form=form)
+    plan = attempt.cut.plan
+    record = dataclasses.replace(
+        result.record,
+        notes=(*result.record.notes, *remarks),
+        importances=_importances(scores, plan),
     )
-    return Result(cut.model, cut.plan, record, notes, form, cut.compensated.residuals)
+    dependencies = chosen.dependencies(evidence, plan)
+    return dataclasses.replace(result, record=record, dependencies=dependencies)
 
 
 def preview(
     model: nn.Module,
     example_inputs: Inputs,
+    budget: Budget | float | str = 0.5,
     *,
     criterion: Criterion | str = "l2",
-    budget: Budget | float | str = 0.5,
     compensation: Compensation | str = "auto",
-    calibration: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]] | None = None,
     selection: Selection | None = None,
+    calibration: Inputted | None = None,
     seed: int = 0,
+    **choices: Any,
 ) -> Preview:
     """What `prune` would cut for a budget, and what that costs in score and in signal, group by
     group; nothing is cut.
@@ -229,33 +160,34 @@ def preview(
     """
     budget = Budget.parse(budget)
     chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
-    selection = selection or Selection(multiple=default_multiple(budget))
+    selection = Selection.of(selection, choices, budget)
     seen = None if calibration is None else Calibration.of(calibration)
     graph = trace(model, example_inputs)
     evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed))
     scores = scored(chosen, evidence)
-    measured: dict[str, float] = {}
-    if budget.unit in MEASURED:
-        cost = MeasuredCost(graph, budget)
-        plan = select(
-            graph, scores, budget, selection, cost=cost, tolerance=SLACK * (1 - budget.amount)
-        )
-        measured = {budget.unit: cost({name: len(kept.units) for name, kept in plan.items()})}
-    else:
-        plan = select(graph, scores, budget, selection)
+    plan, measured = _foreseen(scores, budget, selection)
     plan = chosen.refine(plan, evidence)
-    repaired = compensate(graph, plan, compensation, calibration=seen, seed=seed)
+    repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
+    repaired = _repaired(repair, evidence, seed, plan)
     return foresee(graph, scores, plan, repaired.residuals, measured)
 
 
-def default_multiple(budget: Budget) -> int:
-    """What kept counts are rounded to for a budget, unless the user says it: 8 where time
-    counts.
-    """
-    return 8 if budget.unit == "latency" else 1
+def _foreseen(
+    scores: Scores, budget: Budget, selection: Selection
+) -> tuple[Plan, dict[str, float]]:
+    """The plan, and what a throwaway network of its sizes costs, of a budget that is measured."""
+    graph = scores.graph
+    if budget.unit not in MEASURED:
+        return allocate(graph, scores, budget, selection), {}
+    cost, slack = MeasuredCost(graph, budget), SLACK * (1 - budget.amount)
+    plan = allocate(graph, scores, budget, selection, cost=cost, tolerance=slack)
+    return plan, {budget.unit: cost({name: len(kept.units) for name, kept in plan.items()})}
 
 
-BINS = 40
+def _repaired(repair: Compensation, evidence: Evidence, seed: int, plan: Plan) -> Cut:
+    """A plan's cut; every attempt draws the same numbers."""
+    evidence.generator.manual_seed(seed)
+    return compensate(Cut(evidence.graph, plan, evidence=evidence), repair)
 
 
 def _importances(scores: Mapping[str, Tensor], plan: Plan) -> dict[str, list[float]]:
@@ -283,10 +215,6 @@ def _importances(scores: Mapping[str, Tensor], plan: Plan) -> dict[str, list[flo
 def _recoveries(given: Recovery | str | Sequence[Recovery | str]) -> list[Recovery]:
     steps = [given] if isinstance(given, (Recovery, str)) else given
     return [RECOVERIES.build(step) if isinstance(step, str) else step for step in steps]
-
-
-def _patterns(text: str | Sequence[str]) -> tuple[str, ...]:
-    return (text,) if isinstance(text, str) else tuple(text)
 
 
 def _again(data: Data | None) -> Callable[[], Iterable[Batch]] | None:

@@ -15,6 +15,7 @@ from niwaki.graph import Graph
 from niwaki.measure import evaluate
 from niwaki.methods.base.compensation import Compensation, compensate
 from niwaki.methods.base.criterion import CRITERIA, Criterion, scored
+from niwaki.methods.base.cut import Cut, Scores
 from niwaki.methods.base.evidence import Calibration, Evidence
 from niwaki.proof._check import check
 from niwaki.pruning.allocation import Selection, select
@@ -83,15 +84,15 @@ def sensitivity(
     for group in graph.groups:
         curve = []
         for ratio in ratios:
-            plan = select(graph, scores, ratio, Selection(only=(group.name,)))
+            plan = select(Scores(graph, scores), ratio, Selection(only=(group.name,))).plan
             plan = method.refine(
                 type(plan)({name: kept for name, kept in plan.items() if name == group.name}),
                 evidence,
             )
-            found = compensate(graph, plan, compensation, calibration=calibration)
+            found = compensate(Cut(graph, plan), compensation, calibration=calibration)
             if data is not None:
-                pruned = shrink(graph, plan, found.mixings)
-                check(graph, plan, found.mixings, pruned)
+                pruned = shrink(Cut(graph, plan, found.mixings))
+                check(Cut(graph, plan, found.mixings), pruned)
                 curve.append(evaluate(pruned, data()).accuracy)
             elif group.name in found.residuals or not plan.kept:
                 curve.append(found.residuals.get(group.name, 0.0))

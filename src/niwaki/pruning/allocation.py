@@ -6,17 +6,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from niwaki.core.budget import Budget
 from niwaki.core.errors import BudgetError, SettingError, UnknownNameError
+from niwaki.core.patterns import patterns_of
 from niwaki.core.plan import Kept, Plan
 from niwaki.graph import Graph, Group
+from niwaki.methods.base.cut import Cut, Scores
 
 Scope = Literal["local", "global", "cost"]
 Counts = dict[str, int]  # group → how many units stay
@@ -49,7 +51,8 @@ class Selection:
             other, to prune that.
         min_units: no group falls below this many units (or its width, where that is less).
         rounding: a local share keeps round(width·(1 - share)) units, or floor of it.
-        multiple: kept counts are rounded to the nearest multiple of this.
+        multiple: kept counts are rounded to the nearest multiple of this; None is 1, and 8 for a
+            budget of latency, as kernels like it.
     """
 
     scope: Scope = "local"
@@ -57,7 +60,7 @@ class Selection:
     skip: tuple[str, ...] = ()
     min_units: int = 1
     rounding: Rounding = "round"
-    multiple: int = 1
+    multiple: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -66,12 +69,60 @@ class Selection:
         ):
             if value not in known:
                 raise UnknownNameError(name, value, known)
-        for name, number in (("min_units", self.min_units), ("multiple", self.multiple)):
+        for name, number in (("min_units", self.min_units), ("multiple", self.multiple or 1)):
             if not isinstance(number, int) or number < 1:
                 raise SettingError(f"{name} must be a whole number of at least 1; got {number!r}")
 
+    @classmethod
+    def of(
+        cls, selection: Selection | None, choices: Mapping[str, Any], budget: Budget
+    ) -> Selection:
+        """A selection, or one of fields by name, with the multiple that suits a budget.
 
-def select(
+        Raises:
+            UnknownNameError: no such field.
+            SettingError: both a selection and fields.
+        """
+        known = [item.name for item in fields(cls)]
+        for name in choices:
+            if name not in known:
+                raise UnknownNameError("setting of prune", name, known)
+        if selection is not None and choices:
+            raise SettingError(
+                f"{', '.join(choices)} belong into the selection; give one or the other"
+            )
+        patterns = {
+            name: patterns_of(choices[name]) for name in ("only", "skip") if name in choices
+        }
+        chosen = selection or cls(**{**choices, **patterns})
+        usual = 8 if budget.unit == "latency" else 1
+        return chosen if chosen.multiple is not None else replace(chosen, multiple=usual)
+
+    def described(self) -> dict[str, Any]:
+        """As JSON holds it, for a record."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+
+
+def select(scores: Scores, budget: Budget | float | str, selection: Selection | None = None) -> Cut:
+    """Choose the units that stay: a plain cut, which `compensate` repairs and `shrink` makes.
+
+    Args:
+        scores: as `score` gives them; equal ones are kept in order of their index.
+        budget: a `Budget`, a share of channels to remove, or `"params=0.5"`.
+
+    Raises:
+        BudgetError: no plan that the selection allows meets the budget; the message says how far
+            one can go.
+        SettingError: a pattern that matches no group, or scores that are not finite.
+    """
+    plan = allocate(scores.graph, scores, budget, selection)
+    return Cut(scores.graph, plan, evidence=scores.evidence)
+
+
+def allocate(
     graph: Graph,
     scores: Mapping[str, Tensor],
     budget: Budget | float | str,
@@ -179,7 +230,7 @@ def _participants(graph: Graph, selection: Selection, without: Collection[str]) 
     groups = [group for group in asked if group.name in taking]
     if (
         groups
-        and selection.min_units * selection.multiple > 1
+        and selection.min_units * (selection.multiple or 1) > 1
         and all(_floor(g, selection) == g.width for g in groups)
     ):
         raise BudgetError(
@@ -196,12 +247,14 @@ def _participants(graph: Graph, selection: Selection, without: Collection[str]) 
 
 def _floor(group: Group, selection: Selection) -> int:
     """The fewest units that a group may keep."""
-    least = math.ceil(selection.min_units / selection.multiple) * selection.multiple
+    least = math.ceil(selection.min_units / (selection.multiple or 1)) * (selection.multiple or 1)
     return min(group.width, least)
 
 
 def _rest(selection: Selection) -> str:
-    multiples = f", and multiples of {selection.multiple}," if selection.multiple > 1 else ""
+    multiples = (
+        f", and multiples of {(selection.multiple or 1)}," if (selection.multiple or 1) > 1 else ""
+    )
     return f"at least {selection.min_units} unit{'s' * (selection.min_units > 1)}{multiples}"
 
 
@@ -210,8 +263,8 @@ def _rounded(group: Group, count: float, selection: Selection) -> int:
     whole = (
         round(count) if selection.rounding == "round" else math.floor(count + 1e-9)
     )  # 10·(1 - 0.8) is a little below 2
-    if selection.multiple > 1 and whole < group.width:
-        whole = round(whole / selection.multiple) * selection.multiple
+    if (selection.multiple or 1) > 1 and whole < group.width:
+        whole = round(whole / (selection.multiple or 1)) * (selection.multiple or 1)
     return max(_floor(group, selection), min(whole, group.width))
 
 

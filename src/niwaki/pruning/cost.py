@@ -14,6 +14,7 @@ from niwaki.core.errors import BudgetError, SurgeryError
 from niwaki.core.plan import Kept, Plan
 from niwaki.graph import Graph
 from niwaki.measure import Ratio, cpu_threads, latency_ratio, peak_memory
+from niwaki.methods.base.cut import Cut
 from niwaki.running import batched, call, copied, preserved_mode, preserved_rng, preserved_state
 from niwaki.surgery import shrink, size_guesses
 
@@ -93,7 +94,7 @@ class MeasuredCost:
         """
         failure: Exception | None = None
         for sizes in size_guesses(self._graph, plan):
-            model = shrink(self._graph, replace(plan, sizes=sizes))
+            model = shrink(Cut(self._graph, replace(plan, sizes=sizes)))
             try:
                 with preserved_mode(model, training=False), preserved_rng(), preserved_state(model):
                     call(model, copied(self._graph.inputs))

@@ -1,46 +1,27 @@
-"""Depth: whole residual branches leave a network, those first that change their stream least.
-
-The score of a branch is its block influence: 1 - cos(x, x + f(x)), the mean over samples, of the
-stream before and behind the sum. Source: Men et al., ShortGPT: Layers in Large Language Models are
-More Redundant Than You Expect, 2024 (arXiv 2403.03853), eq. 1, there taken over whole blocks and
-the last axis; here over a branch and all that a sample holds.
-"""
+"""Whole residual branches out of a network: those that change their stream least."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from niwaki.core.errors import BudgetError, SettingError
+from niwaki.core.budget import Budget
+from niwaki.core.errors import BudgetError, SettingError, SurgeryError
+from niwaki.core.patterns import matches, patterns_of, refuse_strangers
+from niwaki.core.plan import StandIn
 from niwaki.graph import Branch, Graph, branches, trace
-from niwaki.methods.base.evidence import Calibration
-from niwaki.pruning.branches import graph_without_branches, without_branches
-from niwaki.pruning.search import Form
+from niwaki.methods.base import Calibration
+from niwaki.methods.base.cut import Cut
+from niwaki.proof import Proof, check
+from niwaki.pruning._finish import finished
+from niwaki.pruning.result import Form, Result
+from niwaki.pruning.search import Attempt, Clock
 from niwaki.running import Inputs, Op, run
-
-
-@dataclass(frozen=True)
-class Shallower:
-    """A network without some of its branches.
-
-    Attributes:
-        model: of the original's class with `Identity` and `Nothing` where branches were; or, of
-            form "graph", a `torch.fx.GraphModule`.
-        dropped: names of the branches that are gone.
-        kept: names of branches that were to go and could not: the class's code cannot do without
-            them.
-        influence: branch → block influence, in [0, 2]; of all branches.
-    """
-
-    model: nn.Module
-    dropped: tuple[str, ...]
-    kept: tuple[str, ...]
-    influence: Mapping[str, float]
+from niwaki.surgery import rewrite, shrink, stand_ins
 
 
 def drop_branches(
@@ -51,12 +32,14 @@ def drop_branches(
     names: str | Sequence[str] = (),
     calibration: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]] | None = None,
     form: Form = "module",
-) -> Shallower:
+) -> Result:
     """A copy of a network without whole residual branches, proved; the network itself is not
     touched.
 
-    It can be pruned on, or trained, or kept as a state dict: the same call with `names` of what was
-    dropped makes the module again that takes it.
+    Of each branch the block around it becomes an identity, or the parts that compute it become
+    nothing; whichever of the two computes what the original computes with that branch's sum
+    skipped. A branch that the class's code cannot do without is left, and `result.left_whole` says
+    so.
 
     Args:
         share: of the branches, in [0, 1), those of the least influence; or
@@ -71,64 +54,98 @@ def drop_branches(
         TraceError: the model cannot be run on the inputs.
         SurgeryError: no graph can stand for the model.
     """
-    patterns = (names,) if isinstance(names, str) else tuple(names)
+    patterns = patterns_of(names)
     if (share is None) == (not patterns):
         raise SettingError(
             "say which branches go: share=0.25 for the least influential quarter, or "
             "names=('layer3.*',)"
         )
-    graph = trace(model, example_inputs)
-    found = branches(graph)
-    if not found:
+    clock = Clock()
+    with clock.stage("trace"):
+        graph = trace(model, example_inputs)
+    known = branches(graph)
+    if not known:
         raise BudgetError(
             "the network has no residual branch: no sum of a stream and what was computed from it "
             "alone"
         )
-    batches = Calibration.of([example_inputs] if calibration is None else calibration)
-    influence = block_influence(graph, found, batches)
-    chosen = _by_name(found, patterns) if patterns else _least(found, influence, share)
+    with clock.stage("score"):
+        batches = Calibration.of([example_inputs] if calibration is None else calibration)
+        influence = block_influence(graph, known, batches)
+    chosen = _by_name(known, patterns) if patterns else _least(known, influence, share)
+    attempt = without_branches(Cut(graph), chosen, form, clock)
+    described = {"what": "branches", **({"share": share} if share is not None else {})}
+    result = finished(attempt, Budget(0.0), described, clock, form=form)
+    return replace(result, influence=influence)
+
+
+def without_branches(cut: Cut, chosen: Sequence[Branch], form: Form, clock: Clock) -> Attempt:
+    """A cut's network without these branches too, proved; each that its code cannot do without is
+    left.
+    """
     if form == "graph":
-        return Shallower(
-            graph_without_branches(graph, chosen), tuple(b.name for b in chosen), (), influence
-        )
-    smaller, failed = without_branches(graph, chosen)
-    return Shallower(
-        smaller, tuple(b.name for b in chosen if b.name not in failed), failed, influence
-    )
+        whole = _with(cut, {branch.name: {} for branch in chosen})
+        smaller = rewrite(whole)
+        return Attempt(smaller, whole, check(whole, smaller), {})
+    try:
+        first = {branch.name: next(stand_ins(cut.graph, branch)) for branch in chosen}
+        return Attempt(*_proved(_with(cut, first), clock), {})
+    except (SurgeryError, StopIteration):
+        return _one_by_one(cut, chosen, clock)
 
 
-def _by_name(found: Sequence[Branch], patterns: Sequence[str]) -> list[Branch]:
-    for pattern in patterns:
-        if not any(fnmatchcase(branch.name, pattern) for branch in found):
-            known = ", ".join(branch.name for branch in found[:8])
-            raise SettingError(
-                f"no branch is named like {pattern!r}; branches are: "
-                f"{known}{', …' * (len(found) > 8)}"
-            )
-    return [
-        branch for branch in found if any(fnmatchcase(branch.name, pattern) for pattern in patterns)
-    ]
+def _one_by_one(cut: Cut, chosen: Sequence[Branch], clock: Clock) -> Attempt:
+    model, best, proof = _proved(cut, clock)
+    left: dict[str, str] = {}
+    for branch in chosen:
+        left[branch.name] = "no layer of its own computes it, so that none can stand in for it"
+        for layers in stand_ins(cut.graph, branch):
+            try:
+                more = {**best.plan.branches, branch.name: layers}
+                model, best, proof = _proved(_with(best, more), clock)
+            except SurgeryError as error:
+                left[branch.name] = str(error)
+            else:
+                del left[branch.name]
+                break
+    return Attempt(model, best, proof, left)
+
+
+def _proved(cut: Cut, clock: Clock) -> tuple[nn.Module, Cut, Proof]:
+    with clock.stage("shrink"):
+        smaller = shrink(cut)
+    with clock.stage("check"):
+        return smaller, cut, check(cut, smaller)
+
+
+def _with(cut: Cut, gone: Mapping[str, Mapping[str, StandIn]]) -> Cut:
+    return cut.with_plan(replace(cut.plan, branches=gone))
+
+
+def _by_name(known: Sequence[Branch], patterns: Sequence[str]) -> list[Branch]:
+    refuse_strangers("branch", [branch.name for branch in known], patterns)
+    return [branch for branch in known if matches(branch.name, patterns)]
 
 
 def _least(
-    found: Sequence[Branch], influence: Mapping[str, float], share: float | None
+    known: Sequence[Branch], influence: Mapping[str, float], share: float | None
 ) -> list[Branch]:
     if share is None or not 0 <= share < 1:
         raise BudgetError(
             f"the share of branches to drop must be in [0, 1), where 0.5 drops half; got {share}"
         )
-    going = sorted(found, key=lambda branch: influence[branch.name])[: round(share * len(found))]
+    going = sorted(known, key=lambda branch: influence[branch.name])[: round(share * len(known))]
     return sorted(going, key=lambda branch: branch.position)
 
 
 def block_influence(
-    graph: Graph, found: Sequence[Branch], calibration: Calibration
+    graph: Graph, known: Sequence[Branch], calibration: Calibration
 ) -> dict[str, float]:
-    """How much each branch turns its stream: 1 - cos(x, x + f(x)), the mean over samples, in [0,
-    2].
+    """How much each branch turns its stream: 1 - cos(x, x + f(x)), the mean over samples, in
+    [0, 2] (Men et al., ShortGPT, arXiv 2403.03853).
     """
-    at = {branch.position: branch for branch in found}
-    totals = {branch.name: 0.0 for branch in found}
+    at = {branch.position: branch for branch in known}
+    totals = {branch.name: 0.0 for branch in known}
     samples = dict.fromkeys(totals, 0)
 
     def step(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

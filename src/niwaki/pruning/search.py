@@ -16,14 +16,13 @@ from torch import Tensor, fx, nn
 
 from niwaki.core.budget import Budget
 from niwaki.core.errors import BudgetError, SettingError, SurgeryError, UnknownNameError
-from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
 from niwaki.graph import Graph
 from niwaki.measure import Ratio
-from niwaki.methods.base.compensation import Compensated, compensate
-from niwaki.proof._check import check
+from niwaki.methods.base.cut import Cut
+from niwaki.proof._check import Proof, check
 from niwaki.proof.blame import Blame
-from niwaki.pruning.allocation import Selection, select
+from niwaki.pruning.allocation import Selection, allocate
 from niwaki.pruning.cost import MEASURED, MeasuredCost
 from niwaki.surgery import follow_config, rewrite, shrink, size_guesses
 
@@ -37,49 +36,55 @@ ATTEMPTS = 6
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A pruned model that passed the check, with what it was made by.
+class Attempt:
+    """A smaller network that passed the proof, with what it was made by.
 
     Attributes:
-        difference: from the masked original, as a share of the largest output.
         left_whole: groups that were to be pruned and could not be, and why.
         unstated: what the model's config cannot say of it.
         ratio: of the measured cost, where the budget is one.
     """
 
     model: nn.Module
-    plan: Plan
-    compensated: Compensated
-    difference: float
-    left_whole: dict[str, str]
-    unstated: str | None
+    cut: Cut
+    proof: Proof
+    left_whole: Mapping[str, str]
+    unstated: str | None = None
     ratio: Ratio | None = None
 
-    def summary(self, graph: Graph) -> tuple[str, ...]:
+    @property
+    def notes(self) -> dict[str, str]:
+        """Group → what was done for it, or why it was left whole."""
+        whole = {name: f"left whole: {why}" for name, why in self.left_whole.items()}
+        return {**self.cut.notes, **whole}
+
+    def remarks(self) -> Iterator[str]:
         """What a reader of the record must know."""
-        notes = [
-            f"checked: outputs equal the masked original's to {self.difference:.1e} of the largest"
-        ]
-        said = {**self.compensated.notes, **self.left_whole}.items()
-        notes += [f"{name}: {why}" for name, why in said if why.startswith(("not", "left"))]
+        yield f"proved: {self.proof}"
+        yield from self.proof.remarks
+        yield from self._of_groups()
+        if self.unstated:
+            yield self.unstated
+        yield from self.cut.remarks
+        if self.cut.residuals:
+            largest = sorted(self.cut.residuals.items(), key=lambda pair: -pair[1])[:3]
+            shares = ", ".join(f"{share:.1%} of {name}" for name, share in largest)
+            yield f"most is lost, of what consumers read: {shares}"
+        if self.cut.graph.unknown:
+            names = ", ".join(self.cut.graph.unknown)
+            yield f"operators unknown to niwaki, whose channels are left whole: {names}"
+
+    def _of_groups(self) -> Iterator[str]:
+        """Groups that a repair could do nothing for, where it did for others; those left whole."""
+        cut = self.cut
+        for name, note in self.notes.items():
+            if name in self.left_whole or name not in cut.mixings:
+                yield f"{name}: {note}"
         if self.left_whole and not isinstance(self.model, fx.GraphModule):
-            notes.append(
+            yield (
                 "form='graph' may prune what was left whole: a graph of operators holds no sizes "
                 "in code of its own"
             )
-        if self.unstated:
-            notes.append(self.unstated)
-        notes += self.compensated.remarks
-        if self.compensated.residuals:
-            worst = sorted(self.compensated.residuals.items(), key=lambda pair: -pair[1])[:3]
-            lost = ", ".join(f"{share:.1%} of {name}" for name, share in worst)
-            notes.append(f"most is lost, of what consumers read: {lost}")
-        if graph.unknown:
-            notes.append(
-                "operators unknown to niwaki, whose channels are left whole: "
-                + ", ".join(graph.unknown)
-            )
-        return tuple(notes)
 
 
 @dataclass
@@ -96,8 +101,8 @@ class Clock:
 
 
 @dataclass
-class Cutting:
-    """Makes smaller networks of one graph.
+class Search:
+    """Makes smaller networks of one graph until one is proved and meets its budget.
 
     Attributes:
         repair: the compensation, for a plan.
@@ -106,7 +111,7 @@ class Cutting:
     """
 
     graph: Graph
-    repair: Callable[[Plan], Compensated]
+    repair: Callable[[Plan], Cut]
     form: Form
     clock: Clock
     refine: Callable[[Plan], Plan] | None = None
@@ -117,54 +122,58 @@ class Cutting:
 
     def within_budget(
         self, scores: Mapping[str, Tensor], budget: Budget, selection: Selection
-    ) -> Cut:
-        """A cut that meets its budget; where that is measured, the finished network is, and more
-        goes until it does.
+    ) -> Attempt:
+        """A network that meets its budget; where that is measured, the finished network is, and
+        more goes until it does.
         """
         graph = self.graph
         if budget.unit not in MEASURED:
-            return self.cut(partial(select, graph, scores, budget, selection))
+            return self.attempt(partial(allocate, graph, scores, budget, selection))
         if self.form == "graph":
             raise SettingError(
                 f"a budget of {budget.unit} is measured on modules; for form='graph' give it in "
                 "params or macs"
             )
-        # which groups cannot be cut is found out first, with plain numbers: no network of theirs
-        # could be timed
-        plain = dataclasses.replace(
-            self, repair=partial(compensate, graph, compensation="none"), refine=None
-        )
-        left_whole = plain.cut(
-            partial(select, graph, scores, Budget(budget.amount), selection)
-        ).left_whole
+        left_whole = self._uncuttable(scores, budget, selection)
         cost, aim, left = MeasuredCost(graph, budget), budget.amount, 1 - budget.amount
-        met: list[Cut] = []
+        met: list[Attempt] = []
         for _ in range(ATTEMPTS):
             wanted = dataclasses.replace(budget, amount=aim)
             choose = partial(
-                select, graph, scores, wanted, selection, cost=cost, tolerance=SLACK * left
+                allocate, graph, scores, wanted, selection, cost=cost, tolerance=SLACK * left
             )
-            cut = self.cut(choose, dict(left_whole))
+            attempt = self.attempt(choose, dict(left_whole))
             with self.clock.stage("measure"):
-                ratio = cost.of(cut.model, seconds=2.0)
-            cost.learn(cut.plan, ratio)
+                ratio = cost.of(attempt.model, seconds=2.0)
+            cost.learn(attempt.cut.plan, ratio)
             if ratio.median <= left:
-                met.append(dataclasses.replace(cut, ratio=ratio))
+                met.append(dataclasses.replace(attempt, ratio=ratio))
                 if ratio.median >= (1 - WASTE) * left or len(met) > 2:
                     break
             elif met:
                 break
             aim = min(max(aim + (ratio.median - left) + 0.005, 0.0), 1 - 1e-6)
         if met:
-            return max(met, key=lambda found: found.ratio.median if found.ratio else 0.0)
+            return max(met, key=lambda attempt: attempt.ratio.median if attempt.ratio else 0.0)
         raise BudgetError(
             f"after {ATTEMPTS} attempts the pruned model's {budget.unit} is still "
-            f"{ratio.median:.3f} of the original's "
-            f"(between {ratio.low:.3f} and {ratio.high:.3f}), not {left:g}; ask for less, or stop "
-            "other work on this machine"
+            f"{ratio.median:.3f} of the original's (between {ratio.low:.3f} and {ratio.high:.3f}), "
+            f"not {left:g}; ask for less, or stop other work on this machine"
         )
 
-    def cut(self, choose: Callable[..., Plan], left_whole: dict[str, str] | None = None) -> Cut:
+    def _uncuttable(
+        self, scores: Mapping[str, Tensor], budget: Budget, selection: Selection
+    ) -> Mapping[str, str]:
+        """Groups that cannot be cut, found out with plain numbers: no network of theirs could be
+        timed.
+        """
+        plain = dataclasses.replace(self, repair=partial(Cut, self.graph), refine=None)
+        choose = partial(allocate, self.graph, scores, Budget(budget.amount), selection)
+        return plain.attempt(choose).left_whole
+
+    def attempt(
+        self, choose: Callable[..., Plan], left_whole: dict[str, str] | None = None
+    ) -> Attempt:
         """Choose, repair, shrink and check; a group whose cut cannot be proved is left whole, and
         the others go on.
 
@@ -174,53 +183,54 @@ class Cutting:
         left_whole = left_whole or {}
         blame = Blame(self.graph)
         while True:
-            with self.clock.stage("select"):
-                try:
-                    plan = choose(without=left_whole)
-                    plan = plan if self.refine is None else self.refine(plan)
-                except BudgetError as error:
-                    reasons = "".join(
-                        f"; {name} is {reason}" for name, reason in left_whole.items()
-                    )
-                    raise BudgetError(f"{error}{reasons}") from error
-            with self.clock.stage("compensate"):
-                compensated = self.repair(plan)
+            cut = self._cut(choose, left_whole)
             try:
-                smaller, plan, difference = self._proved(plan, compensated.mixings)
+                return self._finished(cut, left_whole)
             except SurgeryError as error:
-                suspects = blame(plan, error)
-                if not set(plan) - set(suspects) or not suspects:
+                suspects = blame(cut.plan, error)
+                if not set(cut.plan) - set(suspects) or not suspects:
                     raise
-                left_whole.update(dict.fromkeys(suspects, f"left whole: {error}"))
-            else:
-                unstated = None
-                if self.form == "module":
-                    with self.clock.stage("check"):
-                        plan, unstated = follow_config(smaller, self.graph, plan)
-                return Cut(smaller, plan, compensated, difference, left_whole, unstated)
+                left_whole.update(dict.fromkeys(suspects, str(error)))
 
-    def _proved(self, plan: Plan, mixings: Mapping[str, Mixing]) -> tuple[nn.Module, Plan, float]:
-        """The smaller model, its plan with the sizes that its code keeps, and how far it is from
-        its reference.
-        """
+    def _cut(self, choose: Callable[..., Plan], left_whole: Mapping[str, str]) -> Cut:
+        with self.clock.stage("select"):
+            try:
+                plan = choose(without=left_whole)
+                plan = plan if self.refine is None else self.refine(plan)
+            except BudgetError as error:
+                reasons = "".join(
+                    f"; {name} is left whole: {why}" for name, why in left_whole.items()
+                )
+                raise BudgetError(f"{error}{reasons}") from error
+        with self.clock.stage("compensate"):
+            return self.repair(plan)
+
+    def _finished(self, cut: Cut, left_whole: Mapping[str, str]) -> Attempt:
+        model, sized, proof = self._proved(cut)
+        unstated = None
+        if self.form == "module":
+            with self.clock.stage("check"):
+                plan, unstated = follow_config(model, self.graph, sized.plan)
+                sized = sized.with_plan(plan)
+        return Attempt(model, sized, proof, left_whole, unstated)
+
+    def _proved(self, cut: Cut) -> tuple[nn.Module, Cut, Proof]:
+        """The smaller model, its cut with the sizes that its code states, and the proof."""
         failures = []
-        for sized, make in self._makers(plan, mixings):
+        for sized in self._guesses(cut):
             try:
                 with self.clock.stage("shrink"):
-                    smaller = make()
+                    smaller = rewrite(sized) if self.form == "graph" else shrink(sized)
                 with self.clock.stage("check"):
-                    return smaller, sized, check(self.graph, plan, mixings, smaller)
+                    return smaller, sized, check(sized, smaller)
             except SurgeryError as error:
                 failures.append(error)
         # where the guesses fail differently, the one that got further is nearer to the cause
         raise max(failures, key=lambda error: -1 if error.position is None else error.position)
 
-    def _makers(
-        self, plan: Plan, mixings: Mapping[str, Mixing]
-    ) -> Iterator[tuple[Plan, Callable[[], nn.Module]]]:
+    def _guesses(self, cut: Cut) -> Iterator[Cut]:
         if self.form == "graph":
-            yield plan, partial(rewrite, self.graph, plan, mixings)
+            yield cut
             return
-        for sizes in size_guesses(self.graph, plan):
-            sized = dataclasses.replace(plan, sizes=sizes)
-            yield sized, partial(shrink, self.graph, sized, mixings)
+        for sizes in size_guesses(self.graph, cut.plan):
+            yield cut.with_plan(dataclasses.replace(cut.plan, sizes=sizes))

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from niwaki.core.blocks import LayerBlocks
 from niwaki.core.errors import MissingExtraError
 from niwaki.methods.mint._layer_dependencies import Dependency
-from niwaki.methods.mint.blocks import LayerBlocks
 
 WIDTH = 5.2  # inches
 MARK = 0.32  # half of a cut block's cross, in blocks

@@ -1,4 +1,15 @@
-"""Whether two runs agree."""
+"""The only place that says whether two runs agree.
+
+Two values agree where every element does: on a local scale, the largest entry of its row (of the
+last axis), because the largest of a whole tensor would hide an error in a row of small numbers.
+Rounding sets a floor to that scale: what is computed from numbers up to M in a type of precision ε
+is not known better than a few ε·M. Infinity equals infinity, and NaN equals NaN. Marks that code
+puts into its outputs on purpose (-1e9 where a mask is) are equal on both sides, and count for no
+scale.
+
+Worked example: rows (1000, 1) and (1, 2), differing by 0.01 in the last entry. The largest entry of
+all is 1000, which makes it 1e-5; the largest of its row is 2, which makes it 5e-3.
+"""
 
 from __future__ import annotations
 
@@ -7,40 +18,85 @@ from torch import Tensor
 
 from niwaki.running.tape import Tape
 
-# share of the largest output; far above rounding in deep networks, far below the effect of one
-# wrong channel
+# share of the local scale; far above rounding in deep networks, far below one wrong channel
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+# of values inside, which may be differences of larger ones: a wrong channel is far above it too
+TOLERANCE_INSIDE = {
+    torch.float64: 1e-6,
+    torch.float32: 1e-2,
+    torch.bfloat16: 0.5,
+    torch.float16: 0.2,
+}
+ROUNDINGS = 64  # so many ε of the largest number come together in a layer
+MARK = 1e4  # from here on a number that is equal on both sides may be a mark, and sets no scale
 
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
-def difference(wanted: Tensor, found: Tensor) -> float:
-    """The largest difference as a share of the largest entry; infinite where the shapes differ."""
-    if wanted.shape != found.shape:
-        return float("inf")
-    if wanted.is_complex() and found.is_complex():
-        wanted, found = (
-            torch.view_as_real(wanted.resolve_conj()),
-            torch.view_as_real(found.resolve_conj()),
-        )
-    if not wanted.is_floating_point():
-        return 0.0 if torch.equal(wanted, found) else float("inf")
-    if not wanted.numel() or torch.equal(wanted, found):
-        return 0.0
-    gap = (wanted.double() - found.double()).abs().max()
-    return (
-        float("inf")
-        if torch.isnan(gap)
-        else float(gap / wanted.double().abs().max().clamp(min=1e-30))
-    )
-
-
-def tolerance(tape: Tape) -> float:
+def tolerance(tape: Tape, *, inside: bool = False) -> float:
     """What rounding may come to: that of the coarsest numbers in a run, which the output's own may
     not be (autocast).
+
+    Args:
+        inside: of values that operators hand to one another, in the place of outputs.
     """
+    table = TOLERANCE_INSIDE if inside else TOLERANCE
+    return max((table.get(dtype, 0.0) for dtype in _types(tape)), default=0.0)
+
+
+def _types(tape: Tape) -> set[torch.dtype]:
     met = {tape.dtypes[ref.index] for op in tape.ops for ref in op.outputs if ref is not None}
-    return max((TOLERANCE.get(REAL.get(dtype, dtype), 0.0) for dtype in met), default=0.0)
+    return {REAL.get(dtype, dtype) for dtype in met}
+
+
+def difference(wanted: Tensor, actual: Tensor, noise: float = 0.0) -> float:
+    """The largest difference of two values as a share of the local scale; infinite where their
+    shapes differ, or one has a number where the other has none.
+
+    Args:
+        noise: what rounding may have come to by now, beside that of the values' own size.
+    """
+    if wanted.shape != actual.shape:
+        return float("inf")
+    wanted, actual = _real(wanted), _real(actual)
+    if not wanted.is_floating_point():
+        return 0.0 if torch.equal(wanted, actual) else float("inf")
+    if not wanted.numel() or torch.equal(wanted, actual):
+        return 0.0
+    precision = max(torch.finfo(wanted.dtype).eps, torch.finfo(actual.dtype).eps)
+    loosest = max(TOLERANCE.get(wanted.dtype, 1.0), TOLERANCE.get(actual.dtype, 1.0))
+    wanted, actual = wanted.double(), actual.double()
+    same = (wanted == actual) | (wanted.isnan() & actual.isnan())
+    gaps = torch.where(same, 0.0, (wanted - actual).abs())
+    if not bool(gaps.isfinite().all()):
+        return float("inf")
+    sizes = torch.where(same & ~(wanted.abs() < MARK), 0.0, wanted.abs())
+    rows = sizes.amax(-1, keepdim=True) if sizes.ndim else sizes
+    floor = max(ROUNDINGS * precision * float(sizes.max()), noise) / loosest
+    return float((gaps / rows.clamp(min=max(floor, 1e-30))).max())
+
+
+def size_of(value: Tensor) -> float:
+    """The largest finite entry, by its amount; marks do not count. 0 for what holds no numbers."""
+    value = _real(value)
+    if not value.is_floating_point() or not value.numel():
+        return 0.0
+    amounts = value.abs()
+    largest = float(amounts.max())
+    if largest < MARK:  # never true of NaN
+        return largest
+    return float(torch.where(amounts < MARK, amounts, 0.0).max())
+
+
+def _real(value: Tensor) -> Tensor:
+    return torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+
+
+def worst(wanted: list[Tensor], actual: list[Tensor]) -> float:
+    """The largest difference of two lists of outputs; infinite where there are not as many."""
+    if len(wanted) != len(actual):
+        return float("inf")
+    return max((difference(a, b) for a, b in zip(wanted, actual, strict=True)), default=0.0)
 
 
 def same_structure(a: Tape, b: Tape) -> bool:
@@ -51,4 +107,5 @@ def same_structure(a: Tape, b: Tape) -> bool:
 
 
 def _without_device(op: object) -> object:
-    return (op.func, op.args, {k: v for k, v in op.kwargs.items() if k != "device"}, op.outputs)  # type: ignore[attr-defined]
+    kwargs = {k: v for k, v in op.kwargs.items() if k != "device"}  # type: ignore[attr-defined]
+    return (op.func, op.args, kwargs, op.outputs)  # type: ignore[attr-defined]

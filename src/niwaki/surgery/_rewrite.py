@@ -12,7 +12,7 @@ BatchNorm goes on using its statistics.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from niwaki.core.blocks import BlockPlan
 from niwaki.core.errors import SurgeryError
-from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
-from niwaki.graph import Branch, Graph
+from niwaki.graph import Branch, Graph, branches_of
 from niwaki.graph.terms import Term, Var, keep_mask, kept_size, leaves, resolve
+from niwaki.methods.base.cut import Cut
 from niwaki.running import (
     Op,
     Ref,
@@ -37,15 +38,10 @@ from niwaki.running import (
     undisturbed,
 )
 from niwaki.running.compare import difference, tolerance
-from niwaki.surgery._shrink import shrink
+from niwaki.surgery._shrink import fill, shrink
 
 
-def rewrite(
-    graph: Graph,
-    plan: Plan,
-    mixings: Mapping[str, Mixing] | None = None,
-    dropped: Sequence[Branch] = (),
-) -> fx.GraphModule:
+def rewrite(cut: Cut) -> fx.GraphModule:
     """A smaller graph of operators that computes what the masked model computes; the model is not
     touched.
 
@@ -54,21 +50,23 @@ def rewrite(
     samples and samples do not depend on each other; else only of theirs, and the graph says so. The
     result is not checked here: `niwaki.check` does that.
 
-    Args:
-        dropped: residual branches that are left out, their sums skipped.
+    Blocks of weights stay in ordinary weights, with zeros between them; of branches that go the
+    sums are skipped.
 
     Raises:
         SurgeryError: the model's path depends on values, it takes tensors inside of containers, or
             returns another thing than tensors in tuples, lists and dicts.
     """
-    tape = graph.inference.tape
+    graph, plan = cut.graph, cut.plan
+    tape, dropped = graph.inference.tape, branches_of(graph, plan)
     if tape.by_value:
         raise SurgeryError(
             "the model's path depends on the values of its inputs, so that one graph cannot stand "
             "for it"
         )
     root = _Holder()
-    smaller = shrink(graph, replace(plan, sizes={}), mixings)
+    smaller = shrink(cut.with_plan(replace(plan, sizes={}, branches={}, blocks=BlockPlan())))
+    fill(smaller, cut)
     learned = {name: parameter.requires_grad for name, parameter in smaller.named_parameters()}
     for name, tensor in named_state(smaller).items():
         value = tensor.detach()

@@ -18,62 +18,73 @@ from niwaki.core.plan import Plan
 from niwaki.graph import Graph, Role
 from niwaki.graph.offsets import Offset, offsets
 from niwaki.graph.terms import Term, Var, transform
+from niwaki.methods.base.cut import Cut
 from niwaki.running import named_state, preserved_mode
 from niwaki.running.layers import give_bias
+from niwaki.surgery.block_layers import BlockSparse, blocks_left, with_blocks
+from niwaki.surgery.branches import put_stand_ins
 from niwaki.surgery.sizes import follow_sizes, size_guesses
 
 
-def shrink(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing] | None = None) -> nn.Module:
+def shrink(cut: Cut) -> nn.Module:
     """A smaller copy of the graph's model; the model itself is not touched.
 
     Class, dtype, device, requires_grad, hooks, shared parameters and train/eval modes are those of
-    the original. The
-    result is not checked here: `niwaki.check` does that.
+    the original. The result is not checked here: `niwaki.check` does that.
 
     Args:
-        plan: where it says nothing of the sizes that the user's modules keep, the surest guess is
-            taken.
-        mixings: group name → mixing, folded into that group's consumers; plain selection where a
-            group has none.
+        cut: its mixings are folded into the consumers of their groups. Where its plan says nothing
+            of the sizes that the user's modules keep, the surest guess is taken.
 
     Raises:
         SurgeryError: the model cannot be copied, or a mixing has a shift that no consumer can take
             up.
     """
+    graph, plan = cut.graph, cut.plan
     model = _copied(graph.model)
     with preserved_mode(model, training=False):
         # as for the trace: modules that keep full-size tensors for evaluation drop them when the
         # mode is set
         pass
-    fill(model, graph, plan, mixings or {})
+    fill(model, cut)
     follow_sizes(
         model,
         graph,
         plan if plan.sizes is not None else replace(plan, sizes=next(size_guesses(graph, plan))),
     )
-    return model
+    for layers in plan.branches.values():
+        put_stand_ins(model, layers)
+    return with_blocks(model, blocks_left(graph, plan)) if plan.blocks else model
 
 
-def fill(model: nn.Module, graph: Graph, plan: Plan, mixings: Mapping[str, Mixing]) -> None:
+def fill(model: nn.Module, cut: Cut, state: Mapping[str, Tensor] | None = None) -> None:
     """Give every tensor of a copy what is left of the same tensor of the graph's model, and of the
     mixings' constants.
+
+    Args:
+        state: by name, in the place of the tensors of the graph's model.
     """
-    cutter = _Cutter(graph, plan, mixings)
+    graph, plan, mixings = cut.graph, cut.plan, cut.mixings
+    state = masked_state(plan, graph.state if state is None else state)
+    cutter = _Cutter(cut)
     shapes = graph.shapes_after(plan.kept)
     constants = [
         found
         for name in plan.kept
         if name in mixings
-        for found in _constants(graph, name, mixings[name])
+        for found in _constants(graph, state, name, mixings[name])
     ]
     with torch.no_grad():
         for name, tensor in named_state(model).items():
             if name not in graph.state:
                 continue  # a bias that an earlier call has made: below
+            layer = model.get_submodule(name.rpartition(".")[0])
             whole = _shifted(
-                graph.state[name].detach(), [item for item in constants if item[0].tensor == name]
+                state[name].detach(), [item for item in constants if item[0].tensor == name]
             )
-            if shapes[name] != tuple(whole.shape):
+            if isinstance(layer, BlockSparse) and name.endswith(".weight"):
+                layer.take(cutter.cut(whole, graph.inference.parameters[name], name))
+            elif shapes[name] != tuple(whole.shape):
                 # the same Parameter object goes on: shared names, hooks and requires_grad stay with
                 # it
                 tensor.grad = None
@@ -83,20 +94,27 @@ def fill(model: nn.Module, graph: Graph, plan: Plan, mixings: Mapping[str, Mixin
         _give_biases(model, graph, cutter, [item for item in constants if item[0].kind == "new"])
 
 
-def cut_tensors(
-    graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], tensors: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def masked_state(plan: Plan, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A network's tensors by name, with zeros where the plan has no blocks of weights."""
+    masked = {
+        name: state[name].detach() * blocks.mask(state[name])
+        for name, blocks in plan.blocks.items()
+    }
+    return {**state, **masked} if masked else state
+
+
+def cut_tensors(cut: Cut, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What is left of some of the model's tensors, given by name in the place of its own.
 
     Raises:
         SurgeryError: a mixing has a shift, which needs tensors of other layers.
     """
-    for name, mixing in mixings.items():
+    for name, mixing in cut.mixings.items():
         if mixing.shifted:
             raise SurgeryError(
                 f"the mixing of {name} has a shift, which cannot be folded tensor by tensor"
             )
-    cutter, terms = _Cutter(graph, plan, mixings), graph.inference.parameters
+    cutter, terms = _Cutter(cut), cut.graph.inference.parameters
     return {
         name: cutter.cut(tensor, terms[name], name) if name in terms else tensor
         for name, tensor in tensors.items()
@@ -106,7 +124,9 @@ def cut_tensors(
 Constant = tuple[Offset, Tensor]
 
 
-def _constants(graph: Graph, name: str, mixing: Mixing) -> list[Constant]:
+def _constants(
+    graph: Graph, state: Mapping[str, Tensor], name: str, mixing: Mixing
+) -> list[Constant]:
     """W · shift of every consumer of a group, and where it goes."""
     if not mixing.shifted:
         return []
@@ -125,9 +145,7 @@ def _constants(graph: Graph, name: str, mixing: Mixing) -> list[Constant]:
             found.append(
                 (
                     place,
-                    place.constant(
-                        graph.state[place.weight], units[place.weight, place.axis], shift
-                    ),
+                    place.constant(state[place.weight], units[place.weight, place.axis], shift),
                 )
             )
     return found
@@ -169,7 +187,8 @@ def _copied(model: nn.Module) -> nn.Module:
 class _Cutter:
     """Cuts one tensor at a time, along all of its axes that lose channels."""
 
-    def __init__(self, graph: Graph, plan: Plan, mixings: Mapping[str, Mixing]) -> None:
+    def __init__(self, cut: Cut) -> None:
+        graph, plan, mixings = cut.graph, cut.plan, cut.mixings
         self._kept = {
             graph.variables[name]: torch.as_tensor(units, device="cpu")
             for name, units in plan.kept.items()

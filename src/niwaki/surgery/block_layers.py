@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
@@ -17,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from niwaki.core.blocks import BlockPlan, LayerBlocks
 from niwaki.core.errors import SurgeryError
-from niwaki.methods.mint.blocks import LayerBlocks
+from niwaki.core.plan import Plan
+from niwaki.graph import Graph
 
 
 class BlockSparse(nn.Module):
@@ -67,6 +70,12 @@ class BlockSparse(nn.Module):
     def dense_weight(self) -> Tensor:
         """The weight with zeros where nothing is kept, of the original's shape."""
         return _put(self._pieces, self._values(), self._shape)
+
+    def take(self, dense: Tensor) -> None:
+        """Take the kept weights of a dense one of the original's shape."""
+        inner = dense.detach().reshape(*self._shape[:2], -1)
+        parts = [inner[rows][:, columns].reshape(-1) for rows, columns in self._pieces]
+        self.weight.data = torch.cat([*parts, dense.new_zeros(0)]).to(self.weight)
 
     def _ready(self) -> Tensor:
         """The dense weight, made anew whenever it may have changed."""
@@ -252,6 +261,46 @@ def without_blocks(model: nn.Module) -> tuple[nn.Module, dict[str, LayerBlocks]]
             found[name] = module.blocks
             model.set_submodule(name, as_dense(module))
     return model, found
+
+
+def blocks_left(graph: Graph, plan: Plan) -> dict[str, LayerBlocks]:
+    """Layer → the blocks of its weight once units have left, of layers that have a form of blocks.
+
+    Others, and those that share their weight, keep an ordinary weight with zeros in it.
+    """
+    owners = Counter(
+        id(tensor) for _, tensor in graph.model.named_parameters(remove_duplicate=False)
+    )
+    narrowed = blocks_after(graph, plan)
+    return {
+        name.rpartition(".")[0]: blocks
+        for name, blocks in narrowed.items()
+        if can_be_blocks(graph.model.get_submodule(name.rpartition(".")[0]))
+        and owners[id(graph.state[name])] == 1
+        and (blocks.out_axis, blocks.in_axis) == (0, 1)
+    }
+
+
+def blocks_after(graph: Graph, plan: Plan) -> BlockPlan:
+    """The blocks of all weights once units have left."""
+    indices = graph.kept_indices(plan.kept)
+    return BlockPlan(
+        {name: narrowed(blocks, indices.get(name, {})) for name, blocks in plan.blocks.items()}
+    )
+
+
+def narrowed(blocks: LayerBlocks, kept: Mapping[int, Tensor]) -> LayerBlocks:
+    """The blocks of a weight of which some rows and columns have left.
+
+    Args:
+        kept: axis → the indices that stay, int64 (kept,); all of an axis that is not named.
+    """
+    rows, columns = (
+        tuple(side[i] for i in kept[axis].tolist()) if axis in kept else side
+        for axis, side in ((blocks.out_axis, blocks.rows), (blocks.in_axis, blocks.columns))
+    )
+    pairs = tuple((r, c) for r, c in blocks.kept if r in rows and c in columns)
+    return LayerBlocks(rows, columns, pairs, blocks.out_axis, blocks.in_axis)
 
 
 def stored_bytes(model: nn.Module) -> int:

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from niwaki.core.blocks import BlockPlan
 from niwaki.core.errors import TraceError
 from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Kept, Plan
 from niwaki.graph import Graph, Group, Role, Slice
 from niwaki.graph.offsets import offsets
-from niwaki.methods.mint.blocks import BlockPlan
 from niwaki.methods.moments.units import readers
 from niwaki.running import Op, described, made_up, run, tensors_in
 

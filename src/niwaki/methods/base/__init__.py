@@ -4,12 +4,12 @@ look at.
 
 from niwaki.methods.base.compensation import (
     COMPENSATIONS,
-    Compensated,
     Compensation,
     Groupwise,
     compensate,
 )
 from niwaki.methods.base.criterion import CRITERIA, Criterion, refine, score, scored
+from niwaki.methods.base.cut import Cut, Scores
 from niwaki.methods.base.evidence import Calibration, Evidence
 from niwaki.methods.base.penalty import PENALTIES, Penalty, PenaltyOver
 from niwaki.methods.base.recovery import RECOVERIES, Recovery, recover
@@ -20,14 +20,15 @@ __all__ = [
     "PENALTIES",
     "RECOVERIES",
     "Calibration",
-    "Compensated",
     "Compensation",
     "Criterion",
+    "Cut",
     "Evidence",
     "Groupwise",
     "Penalty",
     "PenaltyOver",
     "Recovery",
+    "Scores",
     "compensate",
     "recover",
     "refine",

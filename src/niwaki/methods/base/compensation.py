@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,33 +11,16 @@ from torch import Tensor
 from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
 from niwaki.core.registry import Registry
-from niwaki.graph import Graph, Group
+from niwaki.graph import Group
+from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.evidence import Calibration, Evidence
-
-
-@dataclass(frozen=True)
-class Compensated:
-    """Mixings by group name, for groups that have one; notes say for every pruned group what was
-    done or why nothing.
-
-    Attributes:
-        residuals: group name → E|W·(x - x̂)|² as a share of E|W·(x - E x)|², W the consumers'
-            weights, x the units where they are read and x̂ what the mixing makes of them; for
-            compensations that know it.
-        remarks: what is to be said of all groups together.
-    """
-
-    mixings: Mapping[str, Mixing]
-    notes: Mapping[str, str]
-    residuals: Mapping[str, float] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
 
 
 class Compensation(ABC):
     """Finds mixings; a frozen dataclass whose fields are the settings."""
 
     @abstractmethod
-    def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
+    def apply(self, evidence: Evidence, plan: Plan) -> Cut:
         """The mixings of all groups that lose units."""
 
 
@@ -60,36 +42,43 @@ class Groupwise(Compensation):
             why.
         """
 
-    def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
+    def apply(self, evidence: Evidence, plan: Plan) -> Cut:
         mixings, notes = {}, {}
         for name, units in plan.kept.items():
             mixing, notes[name] = self.mix(evidence.graph[name], units, evidence.state)
             if mixing is not None:
                 mixings[name] = mixing
-        return Compensated(mixings, notes)
+        return Cut(evidence.graph, plan, mixings, notes, evidence=evidence)
 
 
 COMPENSATIONS: Registry[Compensation] = Registry("compensation")
 
 
 def compensate(
-    graph: Graph,
-    plan: Plan,
+    cut: Cut,
     compensation: Compensation | str,
     *,
     calibration: Calibration | None = None,
     seed: int = 0,
-) -> Compensated:
+) -> Cut:
     """Find the mixing of every group that loses units.
 
     Args:
-        compensation: a compensation, or its notation: `"auto"`, `"none"`, `"merge:threshold=0.45"`,
-            `"fold"`, `"moments"`, `"reconstruct"`.
-        calibration: unlabelled inputs, for compensations that learn from activations.
+        cut: a plain one, as `select` gives it.
+        compensation: a compensation, or its notation: `"auto"`, `"none"`,
+            `"merge:threshold=0.45"`, `"fold"`, `"moments"`, `"reconstruct"`.
+        calibration: unlabelled inputs, for compensations that learn from activations; without them
+            those that the scores were made from.
 
     Raises:
         UnknownNameError: no such compensation or setting.
         SettingError: the compensation needs inputs and there are none.
     """
     method = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
-    return method.apply(Evidence(graph, calibration, torch.Generator().manual_seed(seed)), plan)
+    return method.apply(_evidence(cut, calibration, seed), cut.plan)
+
+
+def _evidence(cut: Cut, calibration: Calibration | None, seed: int) -> Evidence:
+    if calibration is None and cut.evidence is not None:
+        return cut.evidence
+    return Evidence(cut.graph, calibration, torch.Generator().manual_seed(seed))

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from niwaki.core.plan import Plan
+from niwaki.core.records import DependencyMaps
 from niwaki.core.registry import Registry
 from niwaki.graph import Graph, Group
+from niwaki.methods.base.cut import Scores
 from niwaki.methods.base.evidence import Calibration, Evidence
 
 
@@ -43,6 +45,14 @@ class Criterion(ABC):
         """
         return plan
 
+    def dependencies(self, evidence: Evidence, plan: Plan | None = None) -> DependencyMaps | None:
+        """What scores that came from pairs of layers were made of, to be drawn; None of others.
+
+        Args:
+            plan: what stays; what goes is then drawn too.
+        """
+        return None
+
 
 CRITERIA: Registry[Criterion] = Registry("criterion")
 
@@ -55,7 +65,7 @@ def score(
     seed: int = 0,
     weights: Mapping[str, Tensor] | None = None,
     say: Callable[[str], None] = warnings.warn,
-) -> dict[str, Tensor]:
+) -> Scores:
     """Score every group of a graph.
 
     Args:
@@ -65,8 +75,8 @@ def score(
         say: takes remarks that the user should read; by default a Python warning.
 
     Returns:
-        group name → scores (width,), float64 on the CPU; for criteria that are not comparable
-        between groups, divided by the group's mean.
+        the scores by group; for criteria that are not comparable between groups, divided by the
+        group's mean.
 
     Raises:
         UnknownNameError: no such criterion or setting.
@@ -78,14 +88,14 @@ def score(
     )
 
 
-def scored(method: Criterion, evidence: Evidence) -> dict[str, Tensor]:
+def scored(method: Criterion, evidence: Evidence) -> Scores:
     """The same of a criterion that is built, from evidence that its next step can use too."""
     scores = {}
     for name, given in method.scores(evidence).items():
         values = given.double().cpu()
         mean = values.mean()
         scores[name] = values if method.comparable or not mean > 0 else values / mean
-    return scores
+    return Scores(evidence.graph, scores, evidence, method.dependencies(evidence))
 
 
 def refine(

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
-from niwaki.methods.base.compensation import Compensated, Groupwise
+from niwaki.methods.base.compensation import Groupwise
+from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.data_free._derive import derive
 from niwaki.methods.data_free.gaussian import Prior
@@ -43,12 +44,12 @@ class OneForOne(Groupwise):
 
     guard: bool = False
 
-    def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
+    def apply(self, evidence: Evidence, plan: Plan) -> Cut:
         made = super().apply(evidence, plan)
         return _guarded(made, evidence, plan) if self.guard else made
 
 
-def _guarded(made: Compensated, evidence: Evidence, plan: Plan) -> Compensated:
+def _guarded(made: Cut, evidence: Evidence, plan: Plan) -> Cut:
     graph, who = evidence.graph, "the guard of a compensation"
     if evidence.calibration is None:
         known, source = derive(graph, made.mixings, Prior()), "derived moments"

@@ -7,9 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
-from niwaki.core.plan import Plan
 from niwaki.core.registry import Registry
-from niwaki.graph import Graph
+from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.evidence import Calibration, Evidence
 from niwaki.methods.base.side_by_side import SideBySide
 from niwaki.running import preserved_rng
@@ -29,8 +28,7 @@ RECOVERIES: Registry[Recovery] = Registry("recovery")
 
 
 def recover(
-    graph: Graph,
-    plan: Plan,
+    cut: Cut,
     model: nn.Module,
     recovery: Recovery | str,
     *,
@@ -40,8 +38,7 @@ def recover(
     """Mend a pruned network in place, layer by layer, from unlabelled inputs.
 
     Args:
-        graph: of the original network.
-        plan: what the pruned one was cut by.
+        cut: what the pruned network was made by.
         model: the pruned network, whose check has been passed; what it computes changes.
         recovery: a recovery, or its notation: `"batchnorm"`, `"refit:ridge=0.01"`, `"lbfgs"`.
 
@@ -54,6 +51,6 @@ def recover(
         TraceError: the networks cannot be run on them.
     """
     method = RECOVERIES.build(recovery) if isinstance(recovery, str) else recovery
-    evidence = Evidence(graph, calibration, torch.Generator().manual_seed(seed))
+    evidence = Evidence(cut.graph, calibration, torch.Generator().manual_seed(seed))
     with preserved_rng(), torch.no_grad():
-        return method.apply(SideBySide(evidence, plan, model, type(method).__name__.lower()))
+        return method.apply(SideBySide(evidence, cut.plan, model, type(method).__name__.lower()))

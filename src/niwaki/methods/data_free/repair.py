@@ -18,7 +18,8 @@ from niwaki.core.errors import SettingError
 from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
 from niwaki.graph.offsets import offsets
-from niwaki.methods.base.compensation import COMPENSATIONS, Compensated, Compensation
+from niwaki.methods.base.compensation import COMPENSATIONS, Compensation
+from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.data_free._derive import derive
 from niwaki.methods.data_free.gaussian import Prior
@@ -55,7 +56,7 @@ class DerivedMoments(Compensation):
         if not self.reach > 0:
             raise SettingError(f"moments:reach must be above 0; got {self.reach}")
 
-    def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
+    def apply(self, evidence: Evidence, plan: Plan) -> Cut:
         graph, mixings, notes, residuals = evidence.graph, {}, {}, {}
         obstacles = {name: graph[name].fold_obstacle for name in plan.kept}
         free = [name for name, obstacle in obstacles.items() if obstacle is None]
@@ -88,7 +89,7 @@ class DerivedMoments(Compensation):
                 f"fitted to derived moments{', half merged' if merged else ''}; by these "
                 f"{residuals[name]:.2%} is lost"
             )
-        return Compensated(mixings, notes, residuals)
+        return Cut(graph, plan, mixings, notes, residuals, evidence=evidence)
 
     def _blended(self, fitted: Mixing, merged: Mixing | None) -> Mixing:
         if merged is None:

@@ -16,12 +16,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from niwaki.core.plan import Plan
+from niwaki.core.records import DependencyMaps
 from niwaki.graph import Graph, Group
 from niwaki.graph.pairs import layer_pairs
 from niwaki.methods.base.criterion import CRITERIA, Criterion
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.mint._layer_dependencies import Dependency, Estimation, layer_dependencies
 from niwaki.methods.mint.activations import Sampling
+from niwaki.methods.mint.dependency_maps import dependency_maps
 from niwaki.methods.mint.mutual_information import Resampling
 from niwaki.methods.mint.spread import Engine, Workers
 
@@ -81,7 +84,13 @@ class Mint(Criterion):
         found = layer_dependencies(evidence, layer_pairs(evidence.graph), self.estimation())
         for remark in dict.fromkeys(remark for item in found for remark in item.remarks):
             evidence.say(remark)
+        evidence.known[self] = found
         return unit_scores(evidence.graph, found, evidence.state)
+
+    def dependencies(self, evidence: Evidence, plan: Plan | None = None) -> DependencyMaps | None:
+        """The dependencies between the groups of adjacent layers, and what goes of them."""
+        found = evidence.known.get(self)
+        return None if found is None else dependency_maps(found, units=plan)
 
 
 def unit_scores(

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from niwaki.core.blocks import BlockPlan
 from niwaki.core.plan import Plan
 from niwaki.core.records import DependencyMap, DependencyMaps
 from niwaki.core.records.dependency_maps import coarsest
 from niwaki.methods.mint._layer_dependencies import Dependency
-from niwaki.methods.mint.blocks import BlockPlan
 
 
 def dependency_maps(

@@ -91,7 +91,7 @@ class Reconstruction(Criterion):
             name: Kept(kept.width, tuple(better.get(name, kept.units)))
             for name, kept in plan.items()
         }
-        return replace(plan, groups=groups)
+        return replace(plan, units=groups)
 
     def _of(self, evidence: Evidence, groups: Sequence[Group]) -> dict[str, Tensor]:
         seen = self._seen(evidence, [group.name for group in groups])

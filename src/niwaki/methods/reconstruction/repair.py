@@ -14,7 +14,7 @@ Deep Neural Networks, ICCV 2017, eq. 4, taken over units in the place of weights
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -26,7 +26,8 @@ from niwaki.core.plan import Plan
 from niwaki.graph import Folded, Graph
 from niwaki.graph.offsets import offsets
 from niwaki.graph.places import Places
-from niwaki.methods.base.compensation import COMPENSATIONS, Compensated, Compensation
+from niwaki.methods.base.compensation import COMPENSATIONS, Compensation
+from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.moments._gather import gather
 from niwaki.methods.moments.accumulate import Moments
@@ -75,13 +76,13 @@ class Reconstruct(Compensation):
         if self.places < 1:
             raise SettingError(f"reconstruct:places must be at least 1; got {self.places}")
 
-    def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
+    def apply(self, evidence: Evidence, plan: Plan) -> Cut:
         fit = _Fit(evidence.graph, plan, self.ridge, self.places)
         if self.order == "parallel":
             fit.parallel(evidence)
         else:
             fit.sequential(evidence, self.memory * 2**30)
-        return fit.result()
+        return replace(fit.result(), evidence=evidence)
 
 
 class _Fit:
@@ -211,7 +212,7 @@ class _Fit:
     def _layer(self, position: int) -> str:
         return self._graph.inference.tape.ops[position].layer or "the model"
 
-    def result(self) -> Compensated:
+    def result(self) -> Cut:
         """All mixings, with a sentence and the share of the signal that is lost for every pruned
         group.
         """
@@ -232,7 +233,7 @@ class _Fit:
             notes[name] += self._remarks.get(name, "")
             if self._shiftable[name] is not None:
                 notes[name] += f"; without a constant: {self._shiftable[name]}"
-        return Compensated(mixings, notes, residuals)
+        return Cut(self._graph, self._plan, mixings, notes, residuals)
 
 
 def _plain(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

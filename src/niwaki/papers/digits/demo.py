@@ -21,7 +21,8 @@ from niwaki import io as checkpoint
 from niwaki.core.records import Measurement, staged_folder
 from niwaki.data import Dataset, Split
 from niwaki.measure import evaluate, measure_latency
-from niwaki.pruning._prune import Result, prune
+from niwaki.pruning._prune import prune
+from niwaki.pruning.result import Result
 from niwaki.report import FigurePoint, accuracy_size_figure
 from niwaki.training import TrainSettings, fit
 

@@ -29,7 +29,8 @@ from niwaki.methods.mint.activations import Sampling
 from niwaki.methods.mint.blocks import CutOff
 from niwaki.methods.mint.spread import Workers
 from niwaki.papers.recipe import Places
-from niwaki.pruning.trimming import Trimmed, trim
+from niwaki.pruning.result import Result
+from niwaki.pruning.trimming import trim
 from niwaki.training import Augment, Distillation, Feed, FeedSettings, TrainSettings, fit
 from niwaki.training.settings import Schedule
 
@@ -234,7 +235,7 @@ class Run:
         )
 
 
-def _numbers(result: Trimmed, validated: float) -> dict[str, Any]:
+def _numbers(result: Result, validated: float) -> dict[str, Any]:
     before, after = result.record.before, result.record.after
     assert before.accuracy is not None
     assert after.accuracy is not None

@@ -20,6 +20,7 @@ from niwaki.io.weights import load_weights
 from niwaki.measure import evaluate
 from niwaki.methods.base.compensation import compensate
 from niwaki.methods.base.criterion import score
+from niwaki.methods.base.cut import Cut, Scores
 from niwaki.papers.cell import Cell, Outcome
 from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
 from niwaki.proof._check import check
@@ -83,11 +84,11 @@ def _cells(
     for criterion in table["criteria"]:
         scores = score(graph, criterion)
         for column, ratio in enumerate(table["ratios"]):
-            plan = select(graph, scores, ratio, selection)
+            plan = select(Scores(graph, scores), ratio, selection).plan
             for name, compensation in table["compensations"].items():
-                mixings = compensate(graph, plan, compensation).mixings
-                pruned = shrink(graph, plan, mixings)
-                check(graph, plan, mixings, pruned)
+                mixings = compensate(Cut(graph, plan), compensation).mixings
+                pruned = shrink(Cut(graph, plan, mixings))
+                check(Cut(graph, plan, mixings), pruned)
                 row = table.get("published", {}).get(criterion, {}).get(name)
                 published = row[column] if row else None
                 yield Cell(

@@ -20,13 +20,15 @@ from niwaki.data import Dataset
 from niwaki.graph import Graph, trace
 from niwaki.measure import evaluate
 from niwaki.methods.base.criterion import score
+from niwaki.methods.base.cut import Scores
 from niwaki.methods.base.penalty import PenaltyOver
 from niwaki.methods.rni.convert import with_sigmoid_batchnorm
 from niwaki.methods.rni.parameters import parameter_groups
 from niwaki.methods.rni.penalty import RNI
 from niwaki.methods.slimming import Slimming
-from niwaki.pruning._prune import Result, prune
+from niwaki.pruning._prune import prune
 from niwaki.pruning.allocation import Selection, select
+from niwaki.pruning.result import Result
 from niwaki.running import preserved_rng
 from niwaki.training import Augment, Feed, FeedSettings, History, RunFolder, TrainSettings, fit
 
@@ -155,7 +157,7 @@ def importances(model: nn.Module) -> Tensor:
     """
     graph = trace(model, models.example_inputs(model))
     scores = score(graph, "bn-scale")
-    plan = select(graph, scores, 0.0, Selection(only=prunable(graph)))
+    plan = select(Scores(graph, scores), 0.0, Selection(only=prunable(graph))).plan
     return torch.cat([scores[name] for name in plan])
 
 

@@ -1,0 +1,184 @@
+"""Two networks side by side, operator by operator: the pruned one runs, and at each of its
+operators the masked original is played one operator further and held against it.
+
+An output can hide an error: a layer behind a scale near zero, a mask that is filled in last. Values
+inside cannot. What rounding may have come to is kept for each value: it starts with that of what an
+operator reads, and grows where large numbers cancel (noise of an operator's result, as a share of
+it, is at least 64 · ε · largest operand / largest result, and at least that of its operands).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+
+from niwaki.graph import Graph
+from niwaki.graph.offsets import offsets, weight_of
+from niwaki.graph.terms import keep_mask
+from niwaki.methods.base.cut import Cut
+from niwaki.proof.reference import masked_step
+from niwaki.running import Op, Playback, Ref
+from niwaki.running.compare import ROUNDINGS, difference, size_of, tolerance
+from niwaki.running.watching import OperatorMode
+
+SHAPES_ONLY = ("view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "detach")
+
+
+class Lockstep(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+    """A mode under which the pruned model is run.
+
+    Attributes:
+        compared: operators whose results were held against each other.
+        verdict: what was seen first: a value that differs, or another operator than expected.
+        differs: whether it is a value that differs by more than rounding explains.
+        layer, position: where.
+    """
+
+    def __init__(self, cut: Cut, reference: Playback) -> None:
+        super().__init__()
+        self._graph, self._reference = cut.graph, reference
+        self._step, self._ops = masked_step(cut), cut.graph.inference.tape.ops
+        self._kept = _Kept(cut.graph, cut)
+        self._absent, self._parts = _absent(cut), bool(cut.plan.branches)
+        self._tolerance = tolerance(cut.graph.inference.tape, inside=True)
+        self._sizes: dict[Ref, float] = {}
+        self._noise: dict[Ref, float] = {}
+        self._moved, self._elsewhere = set[Ref](), _moved_constants(cut)
+        self.compared, self.differs = 0, False
+        self.verdict: str | None = None
+        self.layer: str | None = None
+        self.position: int | None = None
+
+    def outputs(self) -> list[Tensor]:
+        """The masked original's outputs; what the pruned model did not call is played now."""
+        self._reference.until(len(self._ops), self._step)
+        return self._reference.outputs
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        first = next(
+            (
+                v
+                for v in (result if isinstance(result, (tuple, list)) else (result,))
+                if isinstance(v, Tensor)
+            ),
+            None,
+        )
+        if self.verdict is None and func.namespace != "prim" and first is not None:
+            self._advance(func, first)
+        return result
+
+    def _advance(self, func: OpOverload, actual: Tensor) -> None:
+        while self._reference.position in self._absent:
+            self._reference.until(self._reference.position + 1, self._step)
+        position = self._reference.position
+        op = self._ops[position] if position < len(self._ops) else None
+        if op is None or op.func is not func:
+            if self._absent and func is torch.ops.aten.zeros_like.default:
+                return  # what stands in for a branch
+            where = (op and op.layer) or "the model"
+            self._note(op, position, f"it takes another path at {func.overloadpacket} in {where}")
+            return
+        wanted: list[Tensor] = []
+
+        def step(place: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            result = self._step(place, op, args, kwargs)
+            wanted.append(result[0] if isinstance(result, (tuple, list)) else result)
+            return result
+
+        self._reference.until(position + 1, step)
+        # only the first result: others are statistics and indices that nothing compares
+        self._compare(op, position, wanted[0], actual)
+
+    def _compare(self, op: Op, position: int, wanted: Tensor, actual: Tensor) -> None:
+        out = op.outputs[0]
+        if out is None or not wanted.is_floating_point() or self._lacks_constant(op, position):
+            return
+        if op.name.removeprefix("aten.") in SHAPES_ONLY:
+            self._carry(op, out, self._sizes.get(op.tensors[0], 0.0))
+            return
+        wanted = self._kept.of(out, wanted)
+        self._carry(op, out, size_of(wanted), torch.finfo(wanted.dtype).eps)
+        noise = self._noise[out] * self._sizes[out]
+        gap = difference(wanted, actual, noise)
+        self.compared += 1
+        if gap > self._tolerance:
+            # what stands in for a branch calls operators of its own: only outputs tell there
+            self.differs = not self._parts
+            where = f"{op.layer or 'the model'} ({op.name})"
+            self._note(op, position, f"the first layer that differs is {where}")
+
+    def _lacks_constant(self, op: Op, position: int) -> bool:
+        """Whether a result lacks a constant of a mixing, which the normalisation behind adds."""
+        behind = "batch_norm" in op.name
+        if position in self._elsewhere or (not behind and self._moved & set(op.tensors)):
+            self._moved.update(ref for ref in op.outputs if ref is not None)
+            return True
+        return False
+
+    def _carry(self, op: Op, out: Ref, size: float, precision: float = 0.0) -> None:
+        """How large a result is, and which share of it may be rounding."""
+        operands = [ref for ref in op.tensors if ref in self._sizes]
+        largest = max((self._sizes[ref] for ref in operands), default=size)
+        fresh = ROUNDINGS * precision * largest / size if size else 0.0
+        self._noise[out] = min(1.0, max([fresh, *(self._noise[ref] for ref in operands)]))
+        self._sizes[out] = size
+
+    def _note(self, op: Op | None, position: int, verdict: str) -> None:
+        self.verdict, self.position = verdict, position
+        self.layer = op.layer if op else None
+
+
+def _absent(cut: Cut) -> set[int]:
+    """Operators of layers that something else stands in for."""
+    gone = [layer for layers in cut.plan.branches.values() for layer in layers]
+    return {
+        position
+        for position, op in enumerate(cut.graph.inference.tape.ops)
+        if any(op.layer == layer or op.layer.startswith(f"{layer}.") for layer in gone)
+    }
+
+
+def _moved_constants(cut: Cut) -> set[int]:
+    """Operators of which a mixing's constant goes into the stored mean of what comes behind."""
+    weights = {
+        place.weight
+        for name, mixing in cut.mixings.items()
+        if mixing.shifted
+        for place in offsets(cut.graph, name)[0]
+        if place.kind == "mean"
+    }
+    reads = cut.graph.inference.reads
+    return {read.position for read in reads if weight_of(cut.graph, read) in weights}
+
+
+class _Kept:
+    """What a cut leaves of the values of a run."""
+
+    def __init__(self, graph: Graph, cut: Cut) -> None:
+        self._axes, self._masks = graph.inference.axes, graph.masks(cut.plan.kept)
+        self._indices: dict[Ref, list[tuple[int, Tensor]]] = {}
+
+    def of(self, ref: Ref, value: Tensor) -> Tensor:
+        """The value without the channels that go."""
+        if ref not in self._indices:
+            masks = ((axis, keep_mask(term, self._masks)) for axis, term in self._terms(ref, value))
+            self._indices[ref] = [
+                (axis, mask.nonzero().squeeze(1)) for axis, mask in masks if not bool(mask.all())
+            ]
+        for axis, index in self._indices[ref]:
+            value = value.index_select(axis, index.to(value.device))
+        return value
+
+    def _terms(self, ref: Ref, value: Tensor) -> list[tuple[int, Any]]:
+        terms = self._axes.get(ref, [])
+        return [(a, term) for a, term in enumerate(terms) if value.shape[a] == term.size]

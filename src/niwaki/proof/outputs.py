@@ -1,0 +1,59 @@
+"""A pruned model is run for its outputs, and what keeps it from running is named."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from niwaki.core.errors import SurgeryError, TraceError
+from niwaki.running import (
+    Inputs,
+    call,
+    copied,
+    preserved_mode,
+    preserved_rng,
+    preserved_state,
+    record,
+    tensors_in,
+)
+
+
+def run_outputs(
+    model: nn.Module, inputs: Inputs, watch: AbstractContextManager[Any] | None = None
+) -> list[Tensor]:
+    inputs = copied(inputs)
+    # a model in evaluation mode is run as it is: setting the mode again might clear what is wrong
+    # with it
+    mode = (
+        preserved_mode(model, training=False)
+        if any(part.training for part in model.modules())
+        else nullcontext()
+    )
+    with torch.no_grad(), preserved_state(model), mode, preserved_rng():
+        torch.manual_seed(0)
+        try:
+            with watch or nullcontext():
+                output = call(model, inputs)
+            return [tensor.clone() for tensor in tensors_in(output)]
+        except Exception as error:
+            layer, position = _failing_place(model, inputs)
+            other_form = "" if isinstance(model, fx.GraphModule) else ', or ask for form="graph"'
+            raise SurgeryError(
+                f"the pruned model does not run: {layer or 'its forward'} raised: {error}. Its "
+                "code probably holds a size "
+                f"that is not read from a tensor; leave that layer out with skip={other_form}",
+                layer,
+                position,
+            ) from error
+
+
+def _failing_place(model: nn.Module, inputs: Inputs) -> tuple[str | None, int | None]:
+    """The innermost module that raises when the model is run, and how many operators ran before."""
+    try:
+        record(model, inputs, fake=False)
+    except TraceError as error:
+        return error.layer, error.position
+    return None, None

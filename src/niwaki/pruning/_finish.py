@@ -1,0 +1,66 @@
+"""From a proved network to a result: both networks are measured, and the record is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from niwaki.core.budget import Budget
+from niwaki.core.records import Record
+from niwaki.measure import compare, cpu_threads
+from niwaki.pruning.result import Form, Result
+from niwaki.pruning.search import Attempt, Clock
+from niwaki.running import batched, copied, preserved_state
+from niwaki.surgery import remember
+
+Batch = tuple[Tensor, Tensor]
+
+
+def finished(
+    attempt: Attempt,
+    budget: Budget,
+    described: Mapping[str, Any],
+    clock: Clock,
+    *,
+    seed: int = 0,
+    data: Callable[[], Iterable[Batch]] | None = None,
+    form: Form = "module",
+    original: nn.Module | None = None,
+) -> Result:
+    """The result of a search: both networks measured, and the record written.
+
+    Args:
+        described: entries for the record's settings.
+        data: gives (inputs, class numbers) afresh.
+        original: what the network is measured against; the one that was cut, without it.
+    """
+    cut, model = attempt.cut, attempt.cut.graph.model
+    inputs = cut.graph.inputs
+    first = model if original is None else original
+    shown = batched(copied(inputs), budget.batch)
+    with clock.stage("measure"), preserved_state(first), preserved_state(attempt.model):
+        with cpu_threads(budget.threads):
+            before, after = compare(first, attempt.model, shown, data)
+    if form == "module":
+        remember(model, attempt.model, cut.plan, inputs)
+    ratio = attempt.ratio
+    settings = {
+        **described,
+        **({} if ratio is None else {f"{budget.unit}_ratio": dataclasses.asdict(ratio)}),
+        **({"input_shape": list(inputs.shape[1:])} if isinstance(inputs, Tensor) else {}),
+    }
+    record = Record(
+        before,
+        after,
+        settings,
+        seed,
+        clock.seconds,
+        tuple(attempt.remarks()),
+        residuals=dict(cut.residuals),
+    )
+    return Result(
+        attempt.model, cut, attempt.proof, record, attempt.notes, attempt.left_whole, form
+    )
