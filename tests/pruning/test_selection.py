@@ -278,7 +278,7 @@ def test_scores_that_are_none_are_refused(scores: Tensor | None) -> None:
     with pytest.raises(
         SettingError, match=r"group '0' needs 8 finite scores|no scores for group '0'; leave it out"
     ):
-        niwaki.select(niwaki.Scores(graph, {} if scores is None else {"0": scores}), 0.5).plan
+        niwaki.select(niwaki.Scores(graph, {} if scores is None else {"0": scores}), 0.5)
 
 
 # plans

@@ -42,12 +42,21 @@ class TraceError(NiwakiError, RuntimeError):
     Attributes:
         layer: the innermost module that raised, where one did; "" is the model itself.
         position: how many operators had run by then.
+        other_path: whether it ran, but called other operators than were recorded.
     """
 
-    def __init__(self, message: str, layer: str | None = None, position: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        layer: str | None = None,
+        position: int | None = None,
+        *,
+        other_path: bool = False,
+    ) -> None:
         super().__init__(message)
         self.layer = layer
         self.position = position
+        self.other_path = other_path
 
 
 class SurgeryError(NiwakiError, RuntimeError):
@@ -57,12 +66,20 @@ class SurgeryError(NiwakiError, RuntimeError):
         layer: the first layer that fails or differs, where one could be named; "" is the model
             itself.
         position: the operator on the original's tape where it does.
+        groups: those that it touches, where the failure is on another path than the example's.
     """
 
-    def __init__(self, message: str, layer: str | None = None, position: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        layer: str | None = None,
+        position: int | None = None,
+        groups: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.layer = layer
         self.position = position
+        self.groups = groups
 
 
 class CheckpointError(NiwakiError, ValueError):

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from niwaki.core.errors import TraceError
 from niwaki.graph.groups import build_groups
-from niwaki.graph.inference import infer
+from niwaki.graph.inference import Inference, infer
 from niwaki.graph.operators import RULES
+from niwaki.graph.paths import Probes, find_probes, freeze_elsewhere
 from niwaki.graph.types import Frozen, Graph
 from niwaki.running import Inputs, as_arguments, named_state, record, tensors_in
+from niwaki.running.probes import Variant, variants
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 _OLD_NORMS = ("WeightNorm", "SpectralNorm")
 
 
-def trace(model: nn.Module, inputs: Inputs) -> Graph:
+def trace(model: nn.Module, inputs: Inputs, *, probes: bool | Sequence[Inputs] = True) -> Graph:
     """Find the groups of channels that can be pruned.
 
     Args:
         model: any module; it is run in evaluation mode and left as it was found.
         inputs: a tensor, a tuple of positional or a dict of keyword arguments, on the model's
             device. The model's own inputs and outputs keep their sizes.
+        probes: whether the model is run on other inputs too: another batch size and other values,
+            longer and shorter ones, in training; or inputs that it takes, to be run beside these.
 
     Raises:
         TraceError: the model holds NaN or infinite weights or lazy ones, is scripted, quantised,
@@ -38,7 +44,8 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
     inference.scales = {
         name: bounded for name, bounded in inference.scales.items() if name in learned
     }  # no buffers
-    groups, variables, frozen = build_groups(inference)
+    seen = _probed(model, inputs, inference, probes)
+    groups, variables, frozen = build_groups(inference, seen.paths)
     for group in (
         groups
     ):  # the places of a cache or of a queue: no run says that the code never needs all of them
@@ -49,7 +56,24 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
                 *frozen,
                 Frozen(group.name, group.width, "kept in buffers alone, nothing of it is learned"),
             )
-    return Graph(model, inputs, inference, groups, variables, frozen)
+    return Graph(model, inputs, inference, groups, variables, frozen, seen)
+
+
+def _probed(
+    model: nn.Module, inputs: Inputs, inference: Inference, probes: bool | Sequence[Inputs]
+) -> Probes:
+    """The variants of the example that the model takes; of a model without values, or one too large
+    to be run for real, none.
+    """
+    if probes is False or inference.tape.fake:
+        return Probes(remarks=("proved on the example's path alone: no other inputs were tried",))
+    own = [] if probes is True else list(probes)
+    given = [Variant(f"inputs given as probe {n}", f"given {n}", x) for n, x in enumerate(own, 1)]
+    seen = find_probes(
+        model, inference, RULES, [*given, *variants(inputs, by_value=inference.tape.by_value)]
+    )
+    freeze_elsewhere(inference, seen.paths)
+    return seen
 
 
 def _refuse_unreadable(model: nn.Module) -> None:

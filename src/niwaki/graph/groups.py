@@ -5,7 +5,7 @@ the slices.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 from niwaki.graph.flow import follow
@@ -31,18 +31,27 @@ def layer_of(tensor: str) -> str:
 
 @dataclass
 class _Uses:
-    """Where one variable appears: axes of parameters with their roles, operators, reads."""
+    """Where one variable appears: axes of parameters with their roles, operators, reads; and the
+    reads of other paths than the example's.
+    """
 
     roles: dict[tuple[str, int], set[Role]] = field(default_factory=lambda: defaultdict(set))
     operators: list[int] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
+    elsewhere: list[tuple[Inference, Read]] = field(default_factory=list)
 
 
-def build_groups(state: Inference) -> tuple[tuple[Group, ...], dict[str, Var], tuple[Frozen, ...]]:
+def build_groups(
+    state: Inference, others: Sequence[Inference] = ()
+) -> tuple[tuple[Group, ...], dict[str, Var], tuple[Frozen, ...]]:
     """All groups with their variables, and what is frozen."""
     groups: list[Group] = []
     variables: dict[str, Var] = {}
     uses = _collect(state)
+    for other in others:
+        for var, use in _collect(other).items():
+            if var in uses:
+                _add(uses[var], other, use)
     for var, use in uses.items():
         if var.frozen or var.size < 2:
             continue
@@ -91,6 +100,13 @@ def _collect(state: Inference) -> dict[Var, _Uses]:
                     uses,
                 )
     return uses
+
+
+def _add(use: _Uses, other: Inference, more: _Uses) -> None:
+    """What another path does with a variable: its roles, and what is in a mixing's way there."""
+    for place, roles in more.roles.items():
+        use.roles[place] |= roles
+    use.elsewhere += [(other, read) for read in more.reads]
 
 
 def _union(sets: Iterable[dict[Var, None]]) -> dict[Var, None]:
@@ -148,14 +164,14 @@ def _main_role(roles: set[Role]) -> Role:
 
 def _fold_obstacle(state: Inference, use: _Uses) -> str | None:
     """Why consumers' weights cannot take up a mixing of the units."""
-    for read in use.reads:
-        op = state.tape.ops[read.position]
+    for path, read in [*((state, read) for read in use.reads), *use.elsewhere]:
+        op = path.tape.ops[read.position]
         where = f"{op.name} in {op.layer or 'the model'}"
         if read.statistics:
             continue
         if read.weight is None:
             return f"read without a weight by {where}"
-        if not state.origins[read.weight].pure:
+        if not path.origins[read.weight].pure:
             return f"read through a computed weight by {where}"
     for (name, _), roles in use.roles.items():
         if Role.CONSUMER in roles and len(roles) > 1:

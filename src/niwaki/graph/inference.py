@@ -240,11 +240,17 @@ class Inference:
 Rule = Callable[[Inference, Op], Kind | None]
 
 
-def infer(tape: Tape, rules: dict[str, Rule]) -> Inference:
+def infer(
+    tape: Tape, rules: dict[str, Rule], parameters: dict[str, list[Term]] | None = None
+) -> Inference:
     """Read a whole tape. Inputs and outputs are frozen: a pruned model takes and returns what the
     original does.
+
+    Args:
+        parameters: the terms that parameters have by another run of the same model; they learn
+            from this one.
     """
-    state = Inference(tape)
+    state = Inference(tape) if parameters is None else Inference(tape, parameters=parameters)
     for ref in tape.inputs:
         state.axes[ref] = state.fresh(state.shape(ref), "model input")
     for position, op in enumerate(tape.ops):

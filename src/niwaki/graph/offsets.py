@@ -15,7 +15,7 @@ from torch import Tensor
 
 from niwaki.graph.inference import Read
 from niwaki.graph.terms import leaves
-from niwaki.graph.types import Graph
+from niwaki.graph.types import Graph, Role
 from niwaki.running import Op, Ref
 from niwaki.running.layers import can_take_bias
 
@@ -70,9 +70,18 @@ def offsets(graph: Graph, name: str) -> tuple[tuple[Offset, ...], str | None]:
         places = tuple(found.values())
         for place in places:
             _refuse_shared(graph, place, reads)
+        _refuse_elsewhere(graph, name)
     except NoPlace as error:
         return (), str(error)
     return places, None
+
+
+def _refuse_elsewhere(graph: Graph, name: str) -> None:
+    """Raise where a consumer runs only on another path than the example's: no place is known."""
+    known = set(graph.inference.tape.parameters.values())
+    for piece in graph[name].of_role(Role.CONSUMER):
+        if piece.tensor not in known:
+            raise NoPlace(f"{piece.tensor} reads it on another path alone")
 
 
 def reads_of(graph: Graph, name: str) -> Iterator[Read]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from niwaki.core.errors import UnknownNameError
 from niwaki.graph.inference import Inference
+from niwaki.graph.paths import Probes
 from niwaki.graph.terms import Var, crossed, keep_mask, kept_size, leaves
 from niwaki.running import Inputs, named_state
 
@@ -170,6 +171,7 @@ class Graph:
         groups: by tape order of their first producer.
         unknown: operators that the table does not know, with their number; what they touch is
             frozen.
+        probes: other inputs that the model takes, and what it does there.
     """
 
     model: nn.Module
@@ -178,6 +180,7 @@ class Graph:
     groups: tuple[Group, ...]
     variables: Mapping[str, Var]
     frozen: tuple[Frozen, ...]
+    probes: Probes = field(default_factory=Probes)
 
     @property
     def unknown(self) -> Mapping[str, int]:

@@ -13,6 +13,7 @@ from niwaki.core.errors import SurgeryError, TraceError
 from niwaki.methods.base.cut import Cut
 from niwaki.proof.lockstep import Lockstep
 from niwaki.proof.masked_weights import masked_copy
+from niwaki.proof.on_probes import check_probes
 from niwaki.proof.outputs import run_outputs
 from niwaki.proof.reference import playback, reference_outputs, rerun_outputs
 from niwaki.running import Inputs, preserved_rng, tensors_in
@@ -71,6 +72,9 @@ def check(cut: Cut, pruned: nn.Module) -> Proof:
     fill(refilled, telling)
     if _compared(telling, refilled, inputs, made_up=True) is not None:
         covers.append("made-up weights")
+    tuple(check_probes(telling, refilled, made_up=True))
+    covers += check_probes(cut, pruned)
+    remarks += cut.graph.probes.remarks
     return Proof(difference or 0.0, tuple(covers), tuple(remarks))
 
 

@@ -40,7 +40,7 @@ class Blame:
         finders: list[Callable[[], Iterable[str]]] = []
         if error.position is not None and error.position < len(graph.inference.tape.ops):
             operators = self._operators(error.position)
-            finders += [lambda: _sized(graph, operators), lambda: _touched(graph, operators)]
+            finders += [lambda: _sized(graph, operators), lambda: touched(graph, operators)]
         for layer in _outwards(error.layer):
             finders += [
                 partial(graph.sized_by, layer, inside=False),
@@ -106,7 +106,8 @@ def _sized(graph: Graph, operators: set[int]) -> list[str]:
     return _names(graph, {var for number in numbers for var in leaves(number.term)})
 
 
-def _touched(graph: Graph, operators: set[int]) -> list[str]:
+def touched(graph: Graph, operators: set[int]) -> list[str]:
+    """Groups on the axes of what some operators read and give."""
     ops = [graph.inference.tape.ops[position] for position in operators]
     values = [ref for op in ops for ref in (*op.tensors, *op.outputs) if ref is not None]
     return _names(

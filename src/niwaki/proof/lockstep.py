@@ -52,6 +52,16 @@ class Lockstep(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
         self.layer: str | None = None
         self.position: int | None = None
 
+    @property
+    def reached(self) -> int:
+        """The operator that the masked original comes to next."""
+        return self._reference.position
+
+    @property
+    def length(self) -> int:
+        """Operators on the tape."""
+        return len(self._ops)
+
     def outputs(self) -> list[Tensor]:
         """The masked original's outputs; what the pruned model did not call is played now."""
         self._reference.until(len(self._ops), self._step)

@@ -22,14 +22,27 @@ from niwaki.running import (
 
 
 def run_outputs(
-    model: nn.Module, inputs: Inputs, watch: AbstractContextManager[Any] | None = None
+    model: nn.Module,
+    inputs: Inputs,
+    watch: AbstractContextManager[Any] | None = None,
+    *,
+    training: bool = False,
 ) -> list[Tensor]:
+    """The output tensors of a model on inputs, in evaluation mode or in training; it is left as it
+    was.
+
+    Args:
+        watch: a mode that it runs under.
+
+    Raises:
+        SurgeryError: it does not run; with the layer that raised.
+    """
     inputs = copied(inputs)
     # a model in evaluation mode is run as it is: setting the mode again might clear what is wrong
     # with it
     mode = (
-        preserved_mode(model, training=False)
-        if any(part.training for part in model.modules())
+        preserved_mode(model, training=training)
+        if any(part.training is not training for part in model.modules())
         else nullcontext()
     )
     with torch.no_grad(), preserved_state(model), mode, preserved_rng():
@@ -39,7 +52,7 @@ def run_outputs(
                 output = call(model, inputs)
             return [tensor.clone() for tensor in tensors_in(output)]
         except Exception as error:
-            layer, position = _failing_place(model, inputs)
+            layer, position = _failing_place(model, inputs, training)
             other_form = "" if isinstance(model, fx.GraphModule) else ', or ask for form="graph"'
             raise SurgeryError(
                 f"the pruned model does not run: {layer or 'its forward'} raised: {error}. Its "
@@ -50,10 +63,12 @@ def run_outputs(
             ) from error
 
 
-def _failing_place(model: nn.Module, inputs: Inputs) -> tuple[str | None, int | None]:
+def _failing_place(
+    model: nn.Module, inputs: Inputs, training: bool
+) -> tuple[str | None, int | None]:
     """The innermost module that raises when the model is run, and how many operators ran before."""
     try:
-        record(model, inputs, fake=False)
+        record(model, inputs, fake=False, training=training)
     except TraceError as error:
         return error.layer, error.position
     return None, None

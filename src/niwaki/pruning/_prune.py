@@ -57,6 +57,7 @@ def prune(
     selection: Selection | None = None,
     calibration: Inputted | None = None,
     data: Data | None = None,
+    probes: bool | Sequence[Inputs] = True,
     seed: int = 0,
     form: Form = "module",
     **choices: Any,
@@ -85,6 +86,9 @@ def prune(
             (which may hold class numbers). Not the inputs that the network will be judged on.
         data: (inputs, class numbers) batches for accuracy and loss before and after: an iterable
             that can be gone through twice, or a function that gives one. Nothing is chosen on it.
+        probes: whether the network is also run, and proved, on other inputs than the example:
+            another batch size and other values, longer and shorter ones, in training; or inputs
+            that it takes, to be tried beside these. The record says what was covered.
         seed: of the criterion's chance.
         form: "module" gives a network of the model's own class; a group to which that class's code
             cannot be made to fit is left whole. "graph" gives a `torch.fx.GraphModule` of the
@@ -108,7 +112,7 @@ def prune(
     seen = None if calibration is None else Calibration.of(calibration)
     clock = Clock()
     with clock.stage("trace"):
-        graph = trace(model, example_inputs)
+        graph = trace(model, example_inputs, probes=probes)
     remarks: list[str] = []
     with clock.stage("score"):
         generator = torch.Generator().manual_seed(seed)

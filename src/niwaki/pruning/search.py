@@ -187,7 +187,8 @@ class Search:
             try:
                 return self._finished(cut, left_whole)
             except SurgeryError as error:
-                suspects = blame(cut.plan, error)
+                named = [name for name in error.groups if name in cut.plan.kept]
+                suspects = named or blame(cut.plan, error)
                 if not set(cut.plan) - set(suspects) or not suspects:
                     raise
                 left_whole.update(dict.fromkeys(suspects, str(error)))

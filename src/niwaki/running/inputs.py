@@ -250,14 +250,14 @@ def _made_up(description: Any, batch: tuple[int, int] | None, generator: torch.G
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run a model in evaluation mode, without gradients, and leave its mode, its state and chance
-    as they were.
+def undisturbed(model: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """Run a model in evaluation mode, or in training, without gradients, and leave its mode, its
+    state and chance as they were.
     """
     with (
         torch.no_grad(),
         preserved_state(model),
-        preserved_mode(model, training=False),
+        preserved_mode(model, training=training),
         preserved_rng(),
     ):
         yield

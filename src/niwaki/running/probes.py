@@ -1,15 +1,116 @@
-"""Made-up weights and inputs: values that hide nothing."""
+"""Other inputs and made-up weights: values that hide nothing, and inputs that run otherwise than
+the example.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from niwaki.running.inputs import Inputs
+from niwaki.running.inputs import Inputs, batch_size, batched, copied, described, made_up
+from niwaki.running.tape import tensors_in
+
+MANY = 64  # samples, so that every branch on values is likely to be taken by some
+FEW = 2  # sizes that are made longer and shorter, the largest first
+LOUD = (1.0, 10.0, 1000.0)  # times the usual values, sample by sample
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Inputs that a model may take beside its example.
+
+    Attributes:
+        words: what they are, for a reader.
+        of: what is varied; of variants with the same word the first that the model takes counts.
+        training: whether the model is run in training mode.
+    """
+
+    words: str
+    of: str
+    inputs: Inputs
+    training: bool = False
+
+
+def variants(inputs: Inputs, *, by_value: bool = False) -> Iterator[Variant]:
+    """Another batch with other and louder values, sizes longer and shorter, and training mode.
+
+    Args:
+        by_value: whether the model's path depends on values; then other values are tried alone too.
+
+    Worked example, for images (2, 3, 32, 32): a batch of 7; 40 in the place of both 32, else 64;
+    16, else 31; and the example in training.
+    """
+    size = batch_size(inputs)
+    other = louder(batched(inputs, 2 * size + 3))
+    yield Variant(f"a batch of {2 * size + 3}", "batch", other)
+    if by_value:
+        yield Variant("negated values", "negated", negated(inputs))
+        for seed in (3, 4):
+            many = batched(inputs, MANY)
+            yield Variant(f"{MANY} samples of other values", f"values {seed}", louder(many, seed))
+    for old in _sizes(inputs)[:FEW]:
+        for new in (old + max(1, old // 4), 2 * old):
+            longer = resized(inputs, old, new)
+            yield Variant(f"{new} in the place of {old}", f"longer {old}", longer)
+        for new in dict.fromkeys((old // 2, old - 1)):
+            if new >= 1:
+                shorter = resized(inputs, old, new)
+                yield Variant(f"{new} in the place of {old}", f"shorter {old}", shorter)
+    yield Variant("training mode", "training", other, training=True)
+    yield Variant("training mode", "training", inputs, training=True)
+
+
+def louder(inputs: Inputs, seed: int = 2) -> Inputs:
+    """Noise of the kind of the inputs, of which some samples are far larger than others."""
+    noise = made_up(described(inputs), seed=seed)
+
+    def scaled(leaf: Any, like: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not isinstance(like, Tensor):
+            return like
+        leaf = leaf.to(like.device)
+        if leaf.is_floating_point() and leaf.ndim:
+            for place, factor in enumerate(LOUD):
+                leaf[place :: len(LOUD)] *= factor
+        return leaf
+
+    return tree_map(scaled, noise, inputs)  # type: ignore[no-any-return]  # the tree keeps its form
+
+
+def negated(inputs: Inputs) -> Inputs:
+    """The inputs with the other sign, where they are real numbers."""
+
+    def change(leaf: Any) -> Any:
+        return -leaf if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+    return tree_map(change, copied(inputs))  # type: ignore[no-any-return]  # the tree keeps its form
+
+
+def resized(inputs: Inputs, old: int, new: int) -> Inputs:
+    """The inputs with every axis of one size, but for the first, made longer or shorter: what is
+    there comes over again, or only its beginning.
+    """
+
+    def change(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        for axis in range(1, leaf.ndim):
+            if leaf.shape[axis] == old:
+                leaf = leaf.index_select(axis, torch.arange(new, device=leaf.device) % old)
+        return leaf
+
+    return tree_map(change, copied(inputs))  # type: ignore[no-any-return]  # the tree keeps its form
+
+
+def _sizes(inputs: Inputs) -> list[int]:
+    """Sizes of axes that are no batch, the largest first."""
+    sizes = {size for tensor in tensors_in(inputs) for size in tensor.shape[1:] if size > 1}
+    return sorted(sizes, reverse=True)
 
 
 def with_telling_weights(model: nn.Module) -> nn.Module:
@@ -32,6 +133,7 @@ def with_telling_weights(model: nn.Module) -> nn.Module:
 
 
 def telling_inputs(inputs: Inputs) -> Inputs:
+    """The inputs, with noise in the place of tensors that hold one value only."""
     generator = torch.Generator().manual_seed(0)
 
     def spread(leaf: Any) -> Any:

@@ -26,7 +26,9 @@ from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
 LARGE = 2**30  # bytes of parameters from which a run on fake tensors is quicker than a real one
 
 
-def record(model: nn.Module, inputs: Inputs, *, fake: bool | None = None) -> Tape:
+def record(
+    model: nn.Module, inputs: Inputs, *, fake: bool | None = None, training: bool = False
+) -> Tape:
     """Run the model once in evaluation mode and write its operators down; the model is left as it
     was found.
 
@@ -35,6 +37,7 @@ def record(model: nn.Module, inputs: Inputs, *, fake: bool | None = None) -> Tap
             device.
         fake: whether to try fake tensors before a real run; None: for large models, and those on
             the meta device.
+        training: run it in training mode, with its state left as it was all the same.
 
     Raises:
         TraceError: the forward raises; the message names the innermost module and the shapes that
@@ -47,20 +50,20 @@ def record(model: nn.Module, inputs: Inputs, *, fake: bool | None = None) -> Tap
         )
     if fake:
         try:
-            return _record(model, inputs, fake=True)
+            return _record(model, inputs, fake=True, training=training)
         except Exception:  # noqa: S110  # whatever fake tensors cannot do, the real run below decides
             pass
-    return _record(model, inputs, fake=False)
+    return _record(model, inputs, fake=False, training=training)
 
 
-def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
+def _record(model: nn.Module, inputs: Inputs, *, fake: bool, training: bool = False) -> Tape:
     layers = LayerStack(model)
     recorder = _Recorder(model, layers)
     args, kwargs = as_arguments(copied(inputs))
     try:
         with ExitStack() as stack:
             for context in (
-                undisturbed(model),
+                undisturbed(model, training=training),
                 plain_operators(),
             ):
                 stack.enter_context(context)

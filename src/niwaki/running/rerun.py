@@ -47,7 +47,8 @@ class _Stepper(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
                 raise TraceError(
                     "on these inputs the model takes another path than on the example inputs: "
                     f"{func.overloadpacket} where "
-                    f"{was} was recorded; use example inputs of the same kind"
+                    f"{was} was recorded; use example inputs of the same kind",
+                    other_path=True,
                 )
             return result
         result = self._step(self.done, expected, args, kwargs or {})
@@ -55,7 +56,9 @@ class _Stepper(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
         return result
 
 
-def run(model: nn.Module, tape: Tape, inputs: Inputs, step: Step) -> list[Tensor]:
+def run(
+    model: nn.Module, tape: Tape, inputs: Inputs, step: Step, *, training: bool = False
+) -> list[Tensor]:
     """Run the model itself on inputs of any batch size, letting the caller step in at every
     operator of its tape.
 
@@ -80,7 +83,7 @@ def run(model: nn.Module, tape: Tape, inputs: Inputs, step: Step) -> list[Tensor
     try:
         with ExitStack() as stack:
             for context in (
-                undisturbed(model),
+                undisturbed(model, training=training),
                 plain_operators(fast=not recurrent),
                 layers.watch(),
                 stepper,

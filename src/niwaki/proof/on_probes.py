@@ -1,0 +1,121 @@
+"""The proof on other inputs than the example: larger batches, other values, longer and shorter
+inputs, training mode, and whatever the user adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from niwaki.core.errors import SurgeryError, TraceError
+from niwaki.graph.paths import Probe
+from niwaki.methods.base.cut import Cut
+from niwaki.proof.blame import touched
+from niwaki.proof.lockstep import Lockstep
+from niwaki.proof.outputs import run_outputs
+from niwaki.proof.reference import playback, rerun_outputs
+from niwaki.running import Tape, preserved_rng
+from niwaki.running.compare import tolerance, worst
+
+
+def check_probes(cut: Cut, pruned: nn.Module, *, made_up: bool = False) -> Iterator[str]:
+    """Hold the pruned network against the masked original on every variant that the model takes.
+
+    Args:
+        made_up: both have made-up weights; then only paths of their own are looked at, and what
+            leads to yet another path tells nothing.
+
+    Yields:
+        what was covered, in words.
+
+    Raises:
+        SurgeryError: they differ there, or the pruned network does not run.
+    """
+    if cut.plan.blocks or cut.plan.branches:
+        return
+    for probe in cut.graph.probes.taken:
+        if made_up and probe.inference is None:
+            continue
+        try:
+            yield _covered(cut, probe, pruned)
+        except SurgeryError as error:
+            if made_up and not error.groups:
+                continue
+            where = f"on {probe.variant.words} {error}"
+            raise SurgeryError(where, error.layer, None, error.groups) from error
+
+
+def _covered(cut: Cut, probe: Probe, pruned: nn.Module) -> str:
+    variant, allowed = probe.variant, tolerance(cut.graph.inference.tape)
+    if probe.inference is None:
+        expected = _expected(cut, probe)
+        actual = run_outputs(pruned, variant.inputs, training=variant.training)
+        if expected is None:
+            return f"{variant.words} (runs)"
+        gap = worst(expected, actual)
+        if gap > allowed:
+            raise SurgeryError(f"the pruned model differs from the masked original by {gap:.1e}")
+        return variant.words
+    there = replace(cut, graph=replace(cut.graph, inference=probe.inference, inputs=variant.inputs))
+    return _on_path(there, probe, pruned)
+
+
+def _on_path(cut: Cut, probe: Probe, pruned: nn.Module) -> str:
+    """The same on another path than the example's, operator by operator."""
+    variant = probe.variant
+    lockstep = Lockstep(cut, playback(cut, variant.inputs))
+    random = _draws(cut.graph.inference.tape)
+    with preserved_rng():
+        torch.manual_seed(0)
+        try:
+            actual = run_outputs(
+                pruned,
+                variant.inputs,
+                watch=None if random else lockstep,
+                training=variant.training,
+            )
+        except SurgeryError as error:
+            raise SurgeryError(str(error), error.layer, groups=_groups(cut, lockstep)) from error
+        if random:
+            return f"{variant.words}, another path (runs)"
+        try:
+            expected = lockstep.outputs()
+        except (RuntimeError, IndexError, ValueError):
+            return f"{variant.words}, another path (runs)"  # masked, it goes yet another way
+    gap = worst(expected, actual)
+    if gap > tolerance(cut.graph.inference.tape):
+        raise SurgeryError(
+            f"the pruned model differs from the masked original by {gap:.1e}; {lockstep.verdict}",
+            lockstep.layer,
+            groups=_groups(cut, lockstep),
+        )
+    return f"{variant.words}, another path"
+
+
+def _groups(cut: Cut, lockstep: Lockstep) -> tuple[str, ...]:
+    """Groups at the operator where the two part."""
+    position = lockstep.position
+    if position is None:
+        position = lockstep.reached
+    return tuple(touched(cut.graph, {position} if position < lockstep.length else set()))
+
+
+def _draws(tape: Tape) -> bool:
+    return any(torch.Tag.nondeterministic_seeded in op.func.tags for op in tape.ops)
+
+
+def _expected(cut: Cut, probe: Probe) -> list[Tensor] | None:
+    """What the masked original puts out; None where chance, or the statistics of a batch, would
+    make two runs differ.
+    """
+    if probe.variant.training or _draws(cut.graph.inference.tape):
+        return None
+    with preserved_rng():
+        torch.manual_seed(0)
+        try:
+            return rerun_outputs(cut, probe.variant.inputs)
+        except (TraceError, RuntimeError, IndexError, ValueError):
+            return None  # masked, it goes another way than whole
