@@ -273,6 +273,7 @@ def _remember(model: nn.Module, blueprint: Blueprint) -> None:
             path: {name: old for name, (old, _) in table.items()}
             for path, table in blueprint.attributes.items()
         },
+        "stand_ins": dict(blueprint.stand_ins),
     }
     setattr(model, models.PROVENANCE, noted)
 

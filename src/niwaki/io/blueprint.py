@@ -6,7 +6,8 @@ inputs               what it is called with: shapes, types, ranges
 steps                the plans that pruned it, in order: group → width and kept units
 tensors              name → shape before and after; before is null where a repair added it
 attributes           module → attribute → size before and after
-channels_last        tensors in that memory layout, which safetensors does not keep
+strides              of tensors in another memory layout, which safetensors does not keep
+stand_ins            layer that is gone → what stands in its place: "identity" or "nothing"
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from niwaki.core.errors import CheckpointError, SettingError
-from niwaki.core.plan import Kept, Plan
+from niwaki.core.plan import Kept, Plan, StandIn
 from niwaki.models import provenance
 from niwaki.running import named_state
 from niwaki.surgery.lineage import plain, read_attribute
 
-SCHEMA = 2  # 1 was replayed through the graph, and so depended on how that is read
+SCHEMA = 3  # 2 knew no branches that go; 1 was replayed through the graph
+READ = (2, 3)
 LARGEST = 2**40  # numbers in one tensor
 
 
@@ -41,6 +43,7 @@ class Blueprint:
     tensors: Mapping[str, tuple[list[int] | None, list[int]]]
     attributes: Mapping[str, Mapping[str, tuple[Any, Any]]]
     strides: Mapping[str, list[int]] = field(default_factory=dict)
+    stand_ins: Mapping[str, StandIn] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -85,6 +88,7 @@ class Blueprint:
                 for name, tensor in state.items()
                 if _lies_otherwise(tensor)
             },
+            dict(known.get("stand_ins", {})),
         )
 
     def to_json(self) -> str:
@@ -108,6 +112,7 @@ class Blueprint:
                 for path, table in self.attributes.items()
             },
             "strides": dict(self.strides),
+            "stand_ins": dict(self.stand_ins),
         }
 
     @classmethod
@@ -121,13 +126,14 @@ class Blueprint:
         data = read_json(text)
         if not isinstance(data, dict) or type(data.get("schema")) is not int:
             raise SettingError("it is no table with a schema number")
-        if data["schema"] != SCHEMA:
+        if data["schema"] not in READ:
             age = (
                 "was written by a newer niwaki: update it"
                 if data["schema"] > SCHEMA
                 else "is no longer read: save it again"
             )
             raise SettingError(f"schema {data['schema']} {age} (this niwaki reads schema {SCHEMA})")
+        data.setdefault("stand_ins", {})
         if wrong := sorted(data.keys() ^ {"schema", *cls.__dataclass_fields__}):
             raise SettingError(f"it lacks or has too much: {', '.join(wrong)[:200]}")
         if not isinstance(data["factory"], (str, type(None))) or not isinstance(
@@ -149,6 +155,7 @@ class Blueprint:
                 for path, table in _table(data, "attributes").items()
             },
             {name: _strides(name, value) for name, value in _table(data, "strides").items()},
+            {name: _stand_in(name, kind) for name, kind in _table(data, "stand_ins").items()},
         )
 
 
@@ -242,6 +249,13 @@ def _strides(name: str, value: Any) -> list[int]:
     raise SettingError(
         f"the strides of tensor {name!r} are no list of whole numbers: {str(value)[:80]}"
     )
+
+
+def _stand_in(name: str, kind: Any) -> StandIn:
+    for known in get_args(StandIn):
+        if kind == known and name:
+            return known  # type: ignore[no-any-return]  # one of two words
+    raise SettingError(f"what stands in for layer {name!r} is neither an identity nor nothing")
 
 
 def _attribute_table(path: str, table: Any) -> dict[str, tuple[Any, Any]]:

@@ -4,9 +4,9 @@ safetensors alone.
     from load_without_niwaki import load_pruned
     model = load_pruned(".", original)  # `original`: the unpruned network, with any weights
 
-plan.json says which tensors and which integers of which module got smaller; everything else is the
-original's. Layers of which only blocks are kept (blocks.json) become ordinary ones here, with zeros
-where a block is gone.
+plan.json says which tensors and which integers of which module got smaller, and which layers are
+gone; everything else is the original's. Layers of which only blocks are kept (blocks.json) become
+ordinary ones here, with zeros where a block is gone.
 """
 
 import json
@@ -38,10 +38,23 @@ def load_pruned(folder: str, original: torch.nn.Module) -> torch.nn.Module:
     return original.eval()
 
 
+class Nothing(torch.nn.Module):
+    """Stands where a residual branch was: zeros of the shape of its first input."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+        return torch.zeros_like(next(tensors))
+
+
 def rebuild(model: torch.nn.Module, plan: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     """Give every tensor of a network its pruned value, and every size attribute its pruned size;
     all of it or nothing.
     """
+    present = dict(model.named_modules())
+    for path, kind in plan.get("stand_ins", {}).items():
+        if not path or path not in present:
+            raise ValueError(f"it is of another model: there is no layer {path!r}")
+        model.set_submodule(path, torch.nn.Identity() if kind == "identity" else Nothing())
     modules = dict(model.named_modules())
     own = {
         name: tensor for path, module in modules.items() for name, tensor in _tensors(path, module)

@@ -47,6 +47,10 @@ def remember(original: nn.Module, smaller: nn.Module, plan: Plan, inputs: Inputs
             "shapes", shapes
         ),  # the very first ones: a bias that a repair added since is not among them
         "attributes": attributes,
+        "stand_ins": {
+            **known.get("stand_ins", {}),
+            **{name: kind for table in plan.branches.values() for name, kind in table.items()},
+        },
     }
     setattr(smaller, PROVENANCE, noted)
 
