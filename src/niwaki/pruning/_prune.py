@@ -21,7 +21,7 @@ from niwaki.core.records import DependencyMaps, Record, as_table, as_text
 from niwaki.graph import trace
 from niwaki.measure import compare, cpu_threads
 from niwaki.methods.base.compensation import COMPENSATIONS, Compensation, compensate
-from niwaki.methods.base.criterion import CRITERIA, Criterion, scored
+from niwaki.methods.base.criterion import Criterion, ScoreFunction, as_criterion, scored
 from niwaki.methods.base.evidence import Calibration, Evidence
 from niwaki.methods.base.recovery import RECOVERIES, Recovery, recover
 from niwaki.pruning.allocation import Rounding, Scope, Selection, select
@@ -74,7 +74,7 @@ def prune(
     model: nn.Module,
     example_inputs: Inputs,
     *,
-    criterion: Criterion | str = "l2",
+    criterion: Criterion | str | ScoreFunction = "l2",
     budget: Budget | float | str = 0.5,
     compensation: Compensation | str = "auto",
     recovery: Recovery | str | Sequence[Recovery | str] = (),
@@ -97,7 +97,8 @@ def prune(
         model: any module. Its outputs keep their sizes.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments, on the
             model's device.
-        criterion: which units stay: `"l1"`, `"l2"`, `"l2-gm"`, `"random"`, or a `Criterion`.
+        criterion: which units stay: `"l1"`, `"taylor"`, … (an unknown name lists all), a
+            `Criterion`, or a function (group, evidence) → scores.
         budget: the share to remove: of the channels (`0.5`), or of what the model costs:
             `"params=0.5"`, `"macs=0.5"`, `"bytes=0.5"`, `"memory=0.5"` (activations),
             `"latency=0.5,batch=8,threads=2"`. Memory and latency are measured on networks made for
@@ -139,7 +140,7 @@ def prune(
         SurgeryError: no pruned model could be made that computes what the masked original computes.
     """
     budget = Budget.parse(budget)
-    chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
+    chosen = as_criterion(criterion)
     repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
     steps = _recoveries(recovery)
     selection = Selection(
@@ -214,7 +215,7 @@ def preview(
     model: nn.Module,
     example_inputs: Inputs,
     *,
-    criterion: Criterion | str = "l2",
+    criterion: Criterion | str | ScoreFunction = "l2",
     budget: Budget | float | str = 0.5,
     compensation: Compensation | str = "auto",
     calibration: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]] | None = None,
@@ -228,7 +229,7 @@ def preview(
     is.
     """
     budget = Budget.parse(budget)
-    chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
+    chosen = as_criterion(criterion)
     selection = selection or Selection(multiple=default_multiple(budget))
     seen = None if calibration is None else Calibration.of(calibration)
     graph = trace(model, example_inputs)

@@ -9,7 +9,16 @@ from niwaki.methods.base.compensation import (
     Groupwise,
     compensate,
 )
-from niwaki.methods.base.criterion import CRITERIA, Criterion, refine, score, scored
+from niwaki.methods.base.criterion import (
+    CRITERIA,
+    Criterion,
+    FunctionCriterion,
+    ScoreFunction,
+    as_criterion,
+    refine,
+    score,
+    scored,
+)
 from niwaki.methods.base.evidence import Calibration, Evidence
 from niwaki.methods.base.penalty import PENALTIES, Penalty, PenaltyOver
 from niwaki.methods.base.recovery import RECOVERIES, Recovery, recover
@@ -24,10 +33,13 @@ __all__ = [
     "Compensation",
     "Criterion",
     "Evidence",
+    "FunctionCriterion",
     "Groupwise",
     "Penalty",
     "PenaltyOver",
     "Recovery",
+    "ScoreFunction",
+    "as_criterion",
     "compensate",
     "recover",
     "refine",
