@@ -16,6 +16,7 @@ from niwaki.methods import (
     matching,
     mint,
     neuron_merging,
+    nisp,
     none,
     norms,
     optimal_brain_damage,
@@ -24,6 +25,7 @@ from niwaki.methods import (
     rni,
     slimming,
     taylor,
+    thinet,
     wanda,
 )
 
@@ -41,6 +43,7 @@ __all__ = [
     "matching",
     "mint",
     "neuron_merging",
+    "nisp",
     "none",
     "norms",
     "optimal_brain_damage",
@@ -49,5 +52,6 @@ __all__ = [
     "rni",
     "slimming",
     "taylor",
+    "thinet",
     "wanda",
 ]
