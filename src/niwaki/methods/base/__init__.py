@@ -20,6 +20,7 @@ from niwaki.methods.base.criterion import (
     scored,
 )
 from niwaki.methods.base.evidence import Calibration, Evidence
+from niwaki.methods.base.objective import Objective, Watching
 from niwaki.methods.base.penalty import PENALTIES, Penalty, PenaltyOver
 from niwaki.methods.base.recovery import RECOVERIES, Recovery, recover
 
@@ -35,10 +36,12 @@ __all__ = [
     "Evidence",
     "FunctionCriterion",
     "Groupwise",
+    "Objective",
     "Penalty",
     "PenaltyOver",
     "Recovery",
     "ScoreFunction",
+    "Watching",
     "as_criterion",
     "compensate",
     "recover",
