@@ -56,10 +56,6 @@ def test_ones_change_nothing_any_factor_folds_exactly_and_zeros_can_be_cut(
         with pytest.raises(SettingError, match="no factor"):
             with_factors(graph, over)  # type: ignore[arg-type]
         return
-    if name == "LstmInside":  # it keeps a list of its weights
-        with pytest.raises(SettingError, match="copies of them of their own"):
-            with_factors(graph, over)  # type: ignore[arg-type]
-        return
     factored = with_factors(graph, over)  # type: ignore[arg-type]
     for found, wanted in zip(outputs(factored, inputs), outputs(model, inputs), strict=True):
         assert torch.equal(found, wanted)
@@ -121,6 +117,13 @@ def test_weights_that_layers_share_get_no_factor_and_it_is_said() -> None:
     model = zoo.build("TiedWeights")
     _, refused = places(niwaki.trace(model, zoo.inputs(model, 1)), "units")
     assert any("belongs to several layers" in reason for reason in refused.values())
+
+
+def test_a_layer_that_keeps_a_list_of_its_weights_gets_no_factor() -> None:
+    model = zoo.build("LstmInside")
+    fitting, refused = places(niwaki.trace(model, zoo.inputs(model, 1)), "units")
+    assert [place.name for place in fitting] == ["hidden"]
+    assert "keeps a list of its weights" in refused["lstm"]
 
 
 def test_proximal_maps_are_minimisers() -> None:

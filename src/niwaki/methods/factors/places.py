@@ -49,7 +49,7 @@ def places(graph: Graph, over: Over) -> tuple[tuple[Place, ...], dict[str, str]]
     for item in graph.groups if over == "units" else branches(graph):
         try:
             place = _unit(item) if isinstance(item, Group) else _branch(graph, item)
-            _refuse_shared(place, shared)
+            _refuse(graph, place, shared)
             fitting.append(place)
         except _NoPlaceError as error:
             refused[item.name] = str(error)
@@ -141,9 +141,19 @@ def _shared(graph: Graph) -> set[str]:
     return {first[key] for key, count in counts.items() if count > 1}
 
 
-def _refuse_shared(place: Place, shared: set[str]) -> None:
+def _refuse(graph: Graph, place: Place, shared: set[str]) -> None:
     for piece in place.slices:
         if piece.tensor in shared:
             raise _NoPlaceError(f"{piece.tensor} belongs to several layers")
         if "parametrizations." in piece.tensor:
             raise _NoPlaceError(f"{piece.tensor} is a part of a computed weight")
+        owner = graph.model.get_submodule(piece.tensor.rpartition(".")[0])
+        if any(_holds_tensors(value) for value in vars(owner).values()):
+            raise _NoPlaceError(f"the layer of {piece.tensor} keeps a list of its weights")
+
+
+def _holds_tensors(value: object) -> bool:
+    """Whether a value is a list of tensors, which would not follow what becomes of a weight (of an
+    LSTM, say).
+    """
+    return isinstance(value, list) and any(isinstance(item, torch.Tensor) for item in value)

@@ -10,27 +10,15 @@ Example: a weight column (3, -1) with the factor 0.5 computes as (1.5, -0.5); fo
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from niwaki.core.errors import SettingError
 from niwaki.core.plan import Kept, Plan
 from niwaki.graph import Graph, Slice
-from niwaki.methods.factors.places import Over, Place, chosen
-from niwaki.running import (
-    Inputs,
-    call,
-    copied,
-    preserved_mode,
-    preserved_rng,
-    preserved_state,
-    tensors_in,
-)
+from niwaki.methods.factors.places import Over, chosen
 
 Start = Literal["ones", "normal"]
 
@@ -70,23 +58,10 @@ def with_factors(
     Raises:
         SettingError: there is no place for any.
     """
-    found = chosen(graph, over)
-    model = _with(graph, found, start, seed)
-    unheard = _unheard(model, graph.inputs)
-    heard = [place for place in found if place.name not in unheard]
-    if not heard:
-        raise SettingError(
-            f"no factor can be put on {over}: the layers that hold the weights of "
-            f"{', '.join(sorted(unheard)[:5])} keep copies of them of their own"
-        )
-    return model if len(heard) == len(found) else _with(graph, heard, start, seed)
-
-
-def _with(graph: Graph, found: Sequence[Place], start: Start, seed: int) -> nn.Module:
     model, generator = copy.deepcopy(graph.model), torch.Generator().manual_seed(seed)
     for module in model.modules():
         _own_class(module)
-    for place in found:
+    for place in chosen(graph, over):
         like = graph.state[place.slices[0].tensor]
         drawn = torch.randn(place.width, generator=generator)
         values = torch.ones_like(drawn) if start == "ones" else drawn
@@ -96,45 +71,6 @@ def _with(graph: Graph, found: Sequence[Place], start: Start, seed: int) -> nn.M
             scaled = Scaled(place.name, factor, piece)
             parametrize.register_parametrization(model.get_submodule(owner), name, scaled)
     return model
-
-
-def _unheard(model: nn.Module, inputs: Inputs) -> set[str]:
-    """Factors on tensors of which a layer computes with a copy of its own (an LSTM has a list of
-    its weights): nothing that comes out depends on their products.
-    """
-    products: dict[Scaled, list[Tensor]] = {
-        module: [] for module in model.modules() if isinstance(module, Scaled)
-    }
-    handles = [
-        module.register_forward_hook(lambda module, _, product: products[module].append(product))
-        for module in products
-    ]
-    contexts = (
-        torch.enable_grad(),
-        torch.autograd.graph.allow_mutation_on_saved_tensors(),
-        preserved_rng(),
-        preserved_state(model),
-        preserved_mode(model, training=False),
-    )
-    try:
-        with ExitStack() as stack:
-            for context in contexts:
-                stack.enter_context(context)
-            outputs = [out for out in tensors_in(call(model, copied(inputs))) if out.requires_grad]
-            asked = [product for made in products.values() for product in made]
-            if not outputs or not asked:  # nothing can be told
-                return set() if asked else {module.name for module in products}
-            goal = torch.stack([output.double().sum() for output in outputs]).sum()
-            slopes = torch.autograd.grad(goal, asked, allow_unused=True)
-    finally:
-        for handle in handles:
-            handle.remove()
-    used = {id(product) for product, slope in zip(asked, slopes, strict=True) if slope is not None}
-    return {
-        module.name
-        for module, made in products.items()
-        if not any(id(product) in used for product in made)
-    }
 
 
 def _own_class(module: nn.Module) -> None:
