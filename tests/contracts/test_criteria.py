@@ -30,6 +30,7 @@ BY_HAND = {
         math.sqrt(9 + 16 + 1) + math.sqrt(1 + 9),
         math.sqrt(4 + 16 + 4) + math.sqrt(1 + 9),
     ],
+    "pruning-filters": [7.0, 0.0, 1.0],
     "lamp": [25 / 25, 1 / 31, 5 / 30],
 }
 COMPARABLE = {"lamp"}  # not divided by their mean

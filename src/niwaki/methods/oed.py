@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from niwaki.core.errors import SettingError
 from niwaki.graph import Graph
-from niwaki.methods.factors.places import Over
+from niwaki.methods.factors._places import Over
 from niwaki.methods.factors.proximal import Fista, LearningRate
 from niwaki.methods.factors.scaled import factors_of, others, with_factors
 from niwaki.methods.nisp import last_reads

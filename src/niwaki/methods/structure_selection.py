@@ -22,7 +22,7 @@ from niwaki.core.errors import SettingError, UnknownNameError
 from niwaki.core.plan import Plan
 from niwaki.graph import Graph
 from niwaki.methods.base.evidence import Evidence
-from niwaki.methods.factors.places import Over
+from niwaki.methods.factors._places import Over
 from niwaki.methods.factors.proximal import AcceleratedProximalGradient, LearningRate
 from niwaki.methods.factors.scaled import (
     factors_of,

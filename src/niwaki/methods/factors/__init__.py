@@ -1,6 +1,6 @@
 """Factors: a learned number on every unit or branch, whose exact zeros say what goes."""
 
-from niwaki.methods.factors.places import Place, places
+from niwaki.methods.factors._places import Place, places
 from niwaki.methods.factors.proximal import (
     AcceleratedProximalGradient,
     Fista,

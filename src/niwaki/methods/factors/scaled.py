@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 
 from niwaki.core.plan import Kept, Plan
 from niwaki.graph import Graph, Slice
-from niwaki.methods.factors.places import Over, chosen
+from niwaki.methods.factors._places import Over, chosen
 
 Start = Literal["ones", "normal"]
 
