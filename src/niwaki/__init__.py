@@ -56,6 +56,7 @@ from niwaki.methods.gal import GAL
 from niwaki.methods.geometric_median import GeometricMedian
 from niwaki.methods.greg import GReg
 from niwaki.methods.group_lasso import GroupLasso
+from niwaki.methods.input_selection import select_inputs
 from niwaki.methods.isomorphic import Isomorphic
 from niwaki.methods.lamp import Lamp
 from niwaki.methods.matching import Match
@@ -198,6 +199,7 @@ __all__ = [
     "save",
     "score",
     "select",
+    "select_inputs",
     "sensitivity",
     "shares_by_sensitivity",
     "shrink",
