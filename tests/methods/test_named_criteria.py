@@ -147,3 +147,28 @@ def test_isomorphic_takes_a_criterion_by_name_and_refuses_others() -> None:
     assert torch.equal(by_name["stem"].argsort(), l1["stem"].argsort())
     with pytest.raises(UnknownNameError, match="known: "):
         niwaki.score(graph, "isomorphic:criterion=l9")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "taylor",
+        "taylor-activation",
+        "fisher",
+        "hessian",
+        "wanda",
+        "flap",
+        "nisp",
+        "thinet",
+        "lamp",
+        "isomorphic",
+        "pruning-filters",
+    ],
+)
+def test_torch_s_default_device_plays_no_part(name: str) -> None:
+    model, inputs = cnn(), torch.randn(6, 2, 4, 4, dtype=torch.float64)
+    graph, seen = niwaki.trace(model, inputs), niwaki.Calibration.of([inputs])
+    wanted = niwaki.score(graph, name, calibration=seen)
+    with torch.device("meta"):
+        scores = niwaki.score(graph, name, calibration=seen)
+    assert all(torch.equal(scores[group], values) for group, values in wanted.items())

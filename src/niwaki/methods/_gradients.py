@@ -178,7 +178,7 @@ def spread(leaf: Tensor, operand: Tensor, read: Read, units: Tensor, fill: float
     """A number a sample and unit (n, width), as a tensor that can be combined with what is
     read.
     """
-    width = leaf.shape[1]
+    width, leaf = leaf.shape[1], leaf.to(operand.device)
     column = torch.cat([leaf, leaf.new_full((len(leaf), 1), fill)], 1)
     values = column[:, torch.where(units >= 0, units, width).to(leaf.device)]
     there, rest = divmod(operand.shape[0], len(values)) if read.axis else (1, 1)

@@ -32,8 +32,12 @@ class Seen:
 
     count: int
     centre: Tensor
-    total: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    squares: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    total: Tensor = field(
+        default_factory=lambda: torch.zeros((), dtype=torch.float64, device="cpu")
+    )
+    squares: Tensor = field(
+        default_factory=lambda: torch.zeros((), dtype=torch.float64, device="cpu")
+    )
 
     def add(self, values: Tensor) -> None:
         """Take up some values: (n, width, positions)."""

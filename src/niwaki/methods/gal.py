@@ -154,7 +154,9 @@ def discriminator(classes: int, seed: int) -> nn.Sequential:
         layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
     with torch.no_grad():
         for layer in layers:
-            layer.weight.copy_(0.01 * torch.randn(layer.weight.shape, generator=generator))
+            layer.weight.copy_(
+                0.01 * torch.randn(layer.weight.shape, generator=generator, device="cpu")
+            )
             layer.bias.zero_()
     return nn.Sequential(*layers)
 

@@ -132,7 +132,7 @@ def select_inputs(graph: Graph, share: float) -> nn.Module:
         )
     scales = [_scale(graph, entrance) for entrance in found]
     every = torch.cat(scales)
-    going = torch.zeros(len(every), dtype=torch.bool)
+    going = torch.zeros(len(every), dtype=torch.bool, device="cpu")
     going[every.argsort(stable=True)[: round(share * len(every))]] = True
     model, start = copy.deepcopy(graph.model), 0
     for entrance, scale in zip(found, scales, strict=True):

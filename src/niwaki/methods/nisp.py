@@ -168,7 +168,9 @@ def propagated(graph: Graph, final: Final, kept: Mapping[str, Kept]) -> dict[str
     at = inserted(graph, names)
     masks = {name: _mask(entry) for name, entry in kept.items()}
     extras = {
-        group.name: torch.zeros(1, group.width, dtype=torch.float64, requires_grad=True)
+        group.name: torch.zeros(
+            1, group.width, dtype=torch.float64, device="cpu", requires_grad=True
+        )
         for group in graph.groups
     }
 
@@ -193,6 +195,6 @@ def propagated(graph: Graph, final: Final, kept: Mapping[str, Kept]) -> dict[str
 
 def _mask(entry: Kept) -> Tensor:
     """(1, width), one where a unit stays."""
-    mask = torch.zeros(1, entry.width, dtype=torch.float64)
+    mask = torch.zeros(1, entry.width, dtype=torch.float64, device="cpu")
     mask[0, list(entry.units)] = 1
     return mask

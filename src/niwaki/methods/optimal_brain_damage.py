@@ -47,7 +47,10 @@ class Damage(Differentiated):
 
     def _saliencies(self, evidence: Evidence, who: str, curvature: Curvature) -> dict[str, Tensor]:
         groups = evidence.graph.groups
-        totals = {group.name: torch.zeros(group.width, dtype=torch.float64) for group in groups}
+        totals = {
+            group.name: torch.zeros(group.width, dtype=torch.float64, device="cpu")
+            for group in groups
+        }
         samples = 0
         for replay in replays(evidence, who, self.batches):
             with replay.tracking():

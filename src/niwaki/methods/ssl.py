@@ -72,10 +72,11 @@ class Blocks(Term):
 
     def _table(self, model: nn.Module, name: str) -> Tensor:
         """Which entries of a flattened tensor a group has: (groups, entries)."""
+        parameter = model.get_parameter(name)
         if name not in self.tables:
-            shape, device = model.get_parameter(name).shape, model.get_parameter(name).device
-            entries = torch.arange(shape.numel(), device=device).view(shape)
+            entries = torch.arange(parameter.numel(), device="cpu").view(parameter.shape)
             self.tables[name] = entries.view(1, -1) if self.more else self._grouped(entries)
+        self.tables[name] = self.tables[name].to(parameter.device)
         return self.tables[name]
 
     def _grouped(self, entries: Tensor) -> Tensor:
@@ -173,7 +174,7 @@ def _whole(graph: Graph, names: Sequence[str]) -> Blocks | None:
     weights = [name for name in names if name in learned and learned[name].ndim > 1]
     if not weights:
         return None
-    units = torch.zeros(len(learned[weights[0]]), dtype=torch.int64)
+    units = torch.zeros(len(learned[weights[0]]), dtype=torch.int64, device="cpu")
     first = Blocks(Slice(weights[0], 0, Role.PRODUCER, units), _norms)
     return replace(first, more=tuple(weights[1:]))
 

@@ -70,7 +70,10 @@ class Differentiated(Criterion):
                 f"all units count alike, as the network cannot be differentiated: {reason}"
             )
             groups = evidence.graph.groups
-            return {group.name: torch.zeros(group.width, dtype=torch.float64) for group in groups}
+            return {
+                group.name: torch.zeros(group.width, dtype=torch.float64, device="cpu")
+                for group in groups
+            }
 
     @abstractmethod
     def _scores(self, evidence: Evidence) -> dict[str, Tensor]:
@@ -93,7 +96,10 @@ class Taylor(Differentiated):
 
     def _scores(self, evidence: Evidence) -> dict[str, Tensor]:
         groups = evidence.graph.groups
-        totals = {group.name: torch.zeros(group.width, dtype=torch.float64) for group in groups}
+        totals = {
+            group.name: torch.zeros(group.width, dtype=torch.float64, device="cpu")
+            for group in groups
+        }
         number = 0
         for replay in replays(evidence, "taylor", self.batches):
             number += 1
@@ -118,7 +124,10 @@ class TaylorActivation(Differentiated):
 
     def _scores(self, evidence: Evidence) -> dict[str, Tensor]:
         groups = evidence.graph.groups
-        totals = {group.name: torch.zeros(group.width, dtype=torch.float64) for group in groups}
+        totals = {
+            group.name: torch.zeros(group.width, dtype=torch.float64, device="cpu")
+            for group in groups
+        }
         samples = 0
         for replay in replays(evidence, "taylor-activation", self.batches):
             samples += replay.size

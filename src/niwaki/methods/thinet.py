@@ -70,8 +70,10 @@ class ThiNet(Criterion):
                 order = removal_order(parts[group.name])
             else:
                 order = L2().score(group, evidence).argsort(stable=True)
-            scores[group.name] = torch.empty(group.width, dtype=torch.float64)
-            scores[group.name][order] = torch.arange(1.0, group.width + 1, dtype=torch.float64)
+            scores[group.name] = torch.empty(group.width, dtype=torch.float64, device="cpu")
+            scores[group.name][order] = torch.arange(
+                1.0, group.width + 1, dtype=torch.float64, device="cpu"
+            )
         return scores
 
 
@@ -85,7 +87,7 @@ def removal_order(rows: Tensor) -> Tensor:
         order.append(channel)
         left += 2 * gram[channel]
         left[channel] = float("inf")
-    return torch.tensor(order)
+    return torch.tensor(order, device="cpu")
 
 
 @COMPENSATIONS.register("thinet")
@@ -153,7 +155,9 @@ def summands(
                 drawn = readers[position].rows(args, chosen).double().cpu()
                 weight = evidence.state[readers[position].weight]
                 matrix = readers[position].matrix(weight.detach()).double().cpu()
-                outputs = torch.randint(len(matrix), (len(drawn),), generator=evidence.generator)
+                outputs = torch.randint(
+                    len(matrix), (len(drawn),), generator=evidence.generator, device="cpu"
+                )
                 rows.append(by_unit(drawn * matrix[outputs], units, group.width))
         return op.func(*args, **kwargs)
 

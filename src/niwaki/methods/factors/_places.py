@@ -129,7 +129,7 @@ def _whole(graph: Graph, name: str, branch: Branch) -> Slice:
         raise _NoPlaceError(f"{name} is used outside of it too")
     tensor = graph.state[name]
     size = tensor.shape[0] if tensor.ndim else 1
-    return Slice(name, 0, Role.PRODUCER, torch.zeros(size, dtype=torch.int64))
+    return Slice(name, 0, Role.PRODUCER, torch.zeros(size, dtype=torch.int64, device="cpu"))
 
 
 def _shared(graph: Graph) -> set[str]:

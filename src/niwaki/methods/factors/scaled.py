@@ -63,7 +63,7 @@ def with_factors(
         _own_class(module)
     for place in chosen(graph, over):
         like = graph.state[place.slices[0].tensor]
-        drawn = torch.randn(place.width, generator=generator)
+        drawn = torch.randn(place.width, generator=generator, device="cpu")
         values = torch.ones_like(drawn) if start == "ones" else drawn
         factor = nn.Parameter(values.to(like.device, like.dtype))
         for piece in place.slices:
