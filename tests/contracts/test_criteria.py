@@ -115,9 +115,10 @@ def test_a_residual_stream_is_scored_over_all_who_write_it() -> None:
     assert raw.tolist() == pytest.approx(by_hand)
 
 
-QUICK = {
-    "mint": "mint:groups=2,samples=24"
-}  # settings for criteria that are slow, or need more samples, by default
+# settings for criteria that are slow, or need more samples, by default
+QUICK = {"mint": "mint:groups=2,samples=24"}
+QUICK |= {name: f"{name}:batches=2" for name in ("taylor", "taylor-activation")}
+QUICK |= {name: f"{name}:batches=2,draws=1" for name in ("fisher", "hessian")}
 
 
 @pytest.mark.filterwarnings(

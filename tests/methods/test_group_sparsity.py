@@ -139,10 +139,9 @@ def test_greg_is_a_growing_decay_of_the_units_that_go() -> None:
         model[0].weight.copy_(torch.tensor([[3.0, 4.0], [1.0, -1.0]]))
     penalty = GReg(0.1, every=2, ceiling=0.35).over(niwaki.trace(model, torch.randn(1, 2).double()))
     assert penalty.plan.kept == {"0": (0,)}
-    values = []
-    for _ in range(9):
-        values.append(float(penalty(model).detach()))
-        penalty.grow(model)
+    with torch.no_grad():
+        assert [float(penalty(model)) for _ in range(9)] == pytest.approx([0.1] * 9)  # no step
+    values = [float(penalty(model).detach()) for _ in range(9)]
     assert values == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.35, 0.35, 0.35])
     model.zero_grad()
     penalty(model).backward()
@@ -167,7 +166,6 @@ def test_greg_presses_what_it_chose_to_nothing_and_the_cut_costs_next_to_nothing
         lambda epoch: [(inputs, labels)],
         settings=settings,
         penalty=penalty,
-        after_step=penalty.grow,
         progress=False,
     )
     assert history.epochs[-1].accuracy > 0.95

@@ -32,7 +32,7 @@ from niwaki.methods.norms import L1
 class GReg(Penalty):
     """½ · λ · Σ ‖w‖² over the units that are to go, λ = reg at the start.
 
-    `over(graph)` gives the penalty; called after every step (`after_step=penalty.grow`) it grows.
+    `over(graph)` gives the penalty, which grows as it is called with gradients: once a step.
 
     Attributes:
         reg: δ: what λ begins at, and grows by.
@@ -105,7 +105,7 @@ class GrowingOver(PenaltyOver):
 
     Attributes:
         plan: the units that stay, for the cut at the end.
-        done: steps that were made; a run that is resumed begins anew.
+        done: how often it was called with gradients; a run that is resumed begins anew.
     """
 
     plan: Plan = field(default_factory=lambda: Plan({}))
@@ -118,13 +118,11 @@ class GrowingOver(PenaltyOver):
         assert isinstance(greg, GReg)
         return min(greg.ceiling, greg.reg * (1 + self.done[0] // greg.every))
 
-    def grow(self, model: nn.Module) -> None:
-        """Count a step."""
-        self.done[0] += 1
-
     def __call__(self, model: nn.Module) -> Tensor:
-        """½ · λ · Σ ‖w‖², with gradients."""
-        return self.level / 2 * torch.stack([term(model) for term in self.terms]).sum()
+        """½ · λ · Σ ‖w‖²; a step is counted where gradients are on."""
+        value = self.level / 2 * torch.stack([term(model) for term in self.terms]).sum()
+        self.done[0] += torch.is_grad_enabled()
+        return value
 
 
 def _squares(rows: Tensor) -> Tensor:
