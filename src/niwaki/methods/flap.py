@@ -4,7 +4,7 @@ The score of a unit that the weight W reads is Var(X_j)·‖W_:j‖²: what its 
 replaced by its mean, which the repair `flap` puts into their biases. Scores are standardised within
 a group (less their mean, divided by their standard deviation) before groups are compared. Source:
 An, Zhao, Yu, Tang, Wang, Fluctuation-based Adaptive Structured Pruning for Large Language Models,
-AAAI 2024, arXiv 2312.11983, sections 3.2 to 3.4.
+AAAI 2024, arXiv 2312.11983, section 3.
 
 Example: a unit with the values 3 and 5 on two inputs, read by the weights 1 and -2, scores
 ((3 - 4)² + (5 - 4)²)/(2 - 1)·(1² + 2²) = 10; without it the readers' biases gain 4·1 and 4·(-2).

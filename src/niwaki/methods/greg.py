@@ -4,7 +4,7 @@ The units of the least absolute weights of every group are chosen at the start. 
 ½·λ·Σ ‖w_u‖² over them alone, and λ grows by δ every so many steps up to a ceiling: the network has
 time to move what they know to others, so that little is left in them when they are cut. Source:
 Wang, Qin, Zhang, Fu, Neural Pruning via Growing Regularization, ICLR 2021, arXiv 2012.09243,
-section 3.2 (GReg-1).
+section 3 (GReg-1).
 
 Example: the rows (3, 4) and (1, -1), a share of a half, δ = 0.1: the second row is chosen, and the
 penalty is ½·0.1·2 = 0.1; after two growths it is ½·0.3·2 = 0.3.

@@ -3,7 +3,7 @@
 With the units of a group in the order of their squared norms, s(u) = ‖w_u‖² / Σ_{v ≥ u} ‖w_v‖². The
 heaviest unit of every group scores 1, so that one threshold for the network empties no group, and
 decides how much goes from each. Source: Lee, Park, Mo, Ahn, Shin, Layer-Adaptive Sparsity for the
-Magnitude-based Pruning, ICLR 2021, arXiv 2010.07611, eq. 3, there for single weights.
+Magnitude-based Pruning, ICLR 2021, arXiv 2010.07611, there for single weights.
 
 Example: units of the squared norms 1, 4 and 5 score 1/10, 4/9 and 5/5.
 """

@@ -2,10 +2,10 @@
 alone.
 
 With h the diagonal of the Hessian, a unit's saliency is ½ Σ h·w² over its weights. Sources: LeCun,
-Denker, Solla, Optimal Brain Damage, NeurIPS 1989, eq. 5 (the saliency). `fisher`: the mean squared
+Denker, Solla, Optimal Brain Damage, NeurIPS 1989 (the saliency). `fisher`: the mean squared
 gradient in the place of h, as in Theis, Korshunova, Tejani, Huszár, Faster Gaze Prediction with
-Dense Networks and Fisher Pruning, 2018, arXiv 1801.05787, eq. 6. `hessian`: h itself, by the
-estimate of Hutchinson as in Yao et al., ADAHESSIAN, AAAI 2021, arXiv 2006.00719, eq. 8: the mean of
+Dense Networks and Fisher Pruning, 2018, arXiv 1801.05787. `hessian`: h itself, by the
+estimate of Hutchinson as in Yao et al., ADAHESSIAN, AAAI 2021, arXiv 2006.00719: the mean of
 z·(H·z) over random signs z.
 
 Example: L = w₁² + 3·w₁·w₂ + 5·w₂² at w = (2, 1). H has the rows (2, 3) and (3, 10), and for the

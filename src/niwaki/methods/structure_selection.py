@@ -4,7 +4,7 @@ Every unit's or branch's output is multiplied by a factor f ≥ 0 that begins at
 γ·Σ|f|, met by accelerated proximal gradient steps while all other weights take their usual ones.
 What ends at zero is taken out, and the other factors fold into the weights: there is no
 fine-tuning. Source: Huang, Wang, Data-Driven Sparse Structure Selection for Deep Neural Networks,
-ECCV 2018, arXiv 1707.01213, eq. 2 and 10-12.
+ECCV 2018, arXiv 1707.01213, eq. 10-12.
 
 Example: f = 1, g = 0.5, lr = 0.1, γ = 1, momentum 0.9, from rest: z = S_0.1(0.95) = 0.85,
 v = -0.15, f = 0.85 + 0.9·(-0.15) = 0.715.
