@@ -50,7 +50,10 @@ class Proximal:
     What it remembers lives as long as the object: a run that is resumed begins with a new one.
 
     Attributes:
-        reg: the weight of Σ|f| in the loss; lr: of the factors.
+        reg: the weight of Σ|f| in the loss.
+        lr: of the factors; a function of the step where that of the weights falls, or the factors go
+            on shrinking when the weights stand still: `lambda step: learning_rate(settings, step /
+            steps)`.
         steps: how many were made.
     """
 
