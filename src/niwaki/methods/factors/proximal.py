@@ -51,9 +51,9 @@ class Proximal:
 
     Attributes:
         reg: the weight of Σ|f| in the loss.
-        lr: of the factors; a function of the step where that of the weights falls, or the factors go
-            on shrinking when the weights stand still: `lambda step: learning_rate(settings, step /
-            steps)`.
+        lr: of the factors; a function of the step where that of the weights falls, or the factors
+            go on shrinking when the weights stand still: `lambda step: learning_rate(settings, step
+            / steps)`.
         steps: how many were made.
     """
 
