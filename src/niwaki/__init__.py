@@ -50,18 +50,34 @@ from niwaki.methods.base import (
 from niwaki.methods.batchnorm_scale import BnScale
 from niwaki.methods.batchnorm_statistics import BatchNorm
 from niwaki.methods.data_free import DerivedMoments
+from niwaki.methods.factors import fold_factors, with_factors
+from niwaki.methods.flap import BiasCompensation, Flap
 from niwaki.methods.folding import Fold, FoldClusters
+from niwaki.methods.gal import GAL
 from niwaki.methods.geometric_median import GeometricMedian
+from niwaki.methods.greg import GReg
 from niwaki.methods.group_lasso import GroupLasso
+from niwaki.methods.input_selection import select_inputs
+from niwaki.methods.isomorphic import Isomorphic
+from niwaki.methods.lamp import Lamp
 from niwaki.methods.matching import Match
 from niwaki.methods.mint import Estimation, Mint, conditional_mutual_information, layer_dependencies
 from niwaki.methods.neuron_merging import Merge
+from niwaki.methods.nisp import Nisp
 from niwaki.methods.none import NoCompensation
 from niwaki.methods.norms import L1, L2
+from niwaki.methods.oed import OED
+from niwaki.methods.optimal_brain_damage import Fisher, Hessian
+from niwaki.methods.pruning_filters import PruningFilters, shares_by_sensitivity
 from niwaki.methods.random import Random
 from niwaki.methods.reconstruction import Lbfgs, Reconstruct, Reconstruction, Refit
 from niwaki.methods.rni import RNI, fold_sigmoid_batchnorm, with_sigmoid_batchnorm
 from niwaki.methods.slimming import Slimming
+from niwaki.methods.ssl import SSL
+from niwaki.methods.structure_selection import StructureSelection
+from niwaki.methods.taylor import Taylor, TaylorActivation
+from niwaki.methods.thinet import ChannelScale, ThiNet
+from niwaki.methods.wanda import Wanda
 from niwaki.proof import Proof, check
 from niwaki.pruning import (
     Preview,
@@ -78,41 +94,54 @@ from niwaki.pruning import (
 from niwaki.surgery import shrink
 
 __all__ = [
+    "GAL",
     "L1",
     "L2",
+    "OED",
     "RNI",
+    "SSL",
     "Auto",
     "BatchNorm",
+    "BiasCompensation",
     "BnScale",
     "Branch",
     "Budget",
     "Calibration",
+    "ChannelScale",
     "Compensation",
     "Criterion",
     "Cut",
     "DerivedMoments",
     "Estimation",
     "Evidence",
+    "Fisher",
+    "Flap",
     "Fold",
     "FoldClusters",
+    "GReg",
     "GeometricMedian",
     "Graph",
     "Group",
     "GroupLasso",
     "Groupwise",
+    "Hessian",
+    "Isomorphic",
     "Kept",
+    "Lamp",
     "Lbfgs",
     "Match",
     "Measurement",
     "Merge",
     "Mint",
     "Mixing",
+    "Nisp",
     "NiwakiError",
     "NoCompensation",
     "Penalty",
     "Plan",
     "Preview",
     "Proof",
+    "PruningFilters",
     "Random",
     "Reconstruct",
     "Reconstruction",
@@ -124,6 +153,11 @@ __all__ = [
     "Selection",
     "Sensitivity",
     "Slimming",
+    "StructureSelection",
+    "Taylor",
+    "TaylorActivation",
+    "ThiNet",
+    "Wanda",
     "__version__",
     "branches",
     "check",
@@ -138,6 +172,7 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "export_program",
+    "fold_factors",
     "fold_sigmoid_batchnorm",
     "graph",
     "io",
@@ -163,11 +198,14 @@ __all__ = [
     "save",
     "score",
     "select",
+    "select_inputs",
     "sensitivity",
+    "shares_by_sensitivity",
     "shrink",
     "shrink_files",
     "surgery",
     "trace",
     "trim",
+    "with_factors",
     "with_sigmoid_batchnorm",
 ]

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import niwaki
 from niwaki.core.errors import SettingError
 from niwaki.methods.base.criterion import CRITERIA, Criterion
+from niwaki.methods.norms import L1
 
 # three units with (weights, bias): (3, 4 | 0), (0, 0 | 1), (1, 0 | -2)
 WEIGHT, BIAS = [[3.0, 4.0], [0.0, 0.0], [1.0, 0.0]], [0.0, 1.0, -2.0]
@@ -28,7 +30,10 @@ BY_HAND = {
         math.sqrt(9 + 16 + 1) + math.sqrt(1 + 9),
         math.sqrt(4 + 16 + 4) + math.sqrt(1 + 9),
     ],
+    "pruning-filters": [7.0, 0.0, 1.0],
+    "lamp": [25 / 25, 1 / 31, 5 / 30],
 }
+COMPARABLE = {"lamp"}  # not divided by their mean
 
 
 def tiny() -> nn.Module:
@@ -49,15 +54,18 @@ def test_the_value_is_that_of_the_definition(name: str) -> None:
     graph = niwaki.trace(tiny(), torch.randn(2, 2))
     raw = CRITERIA.build(name).score(graph["0"], niwaki.Evidence(graph))
     assert raw.double().tolist() == pytest.approx(BY_HAND[name], rel=1e-12)
-    assert niwaki.score(graph, name)["0"].tolist() == pytest.approx(
-        divided_by_mean(BY_HAND[name]).tolist(), rel=1e-12
-    )
+    expected = torch.tensor(BY_HAND[name], dtype=torch.float64)
+    expected = expected if name in COMPARABLE else divided_by_mean(BY_HAND[name])
+    assert niwaki.score(graph, name)["0"].tolist() == pytest.approx(expected.tolist(), rel=1e-12)
 
 
 def test_every_criterion_but_chance_has_a_value_by_hand() -> None:
-    # chance has none; the others' are in test_sparsity.py, test_mint.py,
-    # test_reconstruction_criterion.py and test_fold.py
-    assert set(CRITERIA) == {*BY_HAND, "random", "bn-scale", "mint", "reconstruct", "fold"}
+    # chance has none; the others' are in tests/methods
+    elsewhere = {"random", "bn-scale", "mint", "reconstruct", "fold"}
+    elsewhere |= {"taylor", "taylor-activation", "fisher", "hessian"}  # test_differentiated.py
+    elsewhere |= {"wanda", "flap", "isomorphic"}  # test_named_criteria.py
+    elsewhere |= {"nisp", "thinet"}  # test_nisp.py, test_thinet.py
+    assert set(CRITERIA) == {*BY_HAND, *elsewhere}
 
 
 def test_chance_is_uniform_and_not_divided() -> None:
@@ -107,12 +115,15 @@ def test_a_residual_stream_is_scored_over_all_who_write_it() -> None:
     assert raw.tolist() == pytest.approx(by_hand)
 
 
-QUICK = {
-    "mint": "mint:groups=2,samples=24"
-}  # settings for criteria that are slow, or need more samples, by default
+# settings for criteria that are slow, or need more samples, by default
+QUICK = {"mint": "mint:groups=2,samples=24"}
+QUICK |= {name: f"{name}:batches=2" for name in ("taylor", "taylor-activation")}
+QUICK |= {name: f"{name}:batches=2,draws=1" for name in ("fisher", "hessian")}
 
 
-@pytest.mark.filterwarnings("ignore:.*dead units", "ignore:.*units in")
+@pytest.mark.filterwarnings(
+    "ignore:.*dead units", "ignore:.*units in", "ignore:hessian. squared gradients"
+)
 @pytest.mark.parametrize("name", list(CRITERIA))
 @pytest.mark.parametrize("model", zoo.MODELS)
 def test_one_finite_score_a_unit_the_same_by_seed(model: str, name: str) -> None:
@@ -150,6 +161,35 @@ def test_a_criterion_of_the_users_own_is_taken() -> None:
     assert niwaki.select(niwaki.Scores(graph, niwaki.score(graph, Constant())), 0.34).plan.kept == {
         "0": (0, 1)
     }
+
+
+def test_a_function_is_a_criterion() -> None:
+    graph = niwaki.trace(tiny(), torch.randn(2, 2))
+    largest = niwaki.score(graph, lambda group, evidence: group.rows(evidence.state).amax(1))
+    torch.testing.assert_close(largest["0"], divided_by_mean([4, 1, 1]))
+    result = niwaki.prune(
+        tiny(), torch.randn(2, 2), criterion=weakest_first, budget=0.34, compensation="none"
+    )
+    assert result.plan.kept == {"0": (1, 2)}
+    assert result.record.settings["criterion"] == "weakest_first"
+
+
+def weakest_first(group: niwaki.Group, evidence: niwaki.Evidence) -> Tensor:
+    return -group.rows(evidence.state).abs().sum(1)
+
+
+@pytest.mark.parametrize(
+    "given", [lambda group, evidence: torch.zeros(2), lambda group, evidence: 1]
+)
+def test_a_function_that_gives_no_scores_is_refused_with_the_shape_that_it_owes(given: Any) -> None:
+    with pytest.raises(SettingError, match=r"tensor of shape \(3,\), one score a unit"):
+        niwaki.score(niwaki.trace(tiny(), torch.randn(2, 2)), given)
+
+
+@pytest.mark.parametrize("given", [3, L1, None])
+def test_what_is_no_criterion_is_refused(given: Any) -> None:
+    with pytest.raises(SettingError, match="a criterion is a name"):
+        niwaki.score(niwaki.trace(tiny(), torch.randn(2, 2)), given)
 
 
 PRINT_GROUPS = """

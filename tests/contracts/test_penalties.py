@@ -33,6 +33,7 @@ def test_a_penalty_works_or_says_what_would(model: str, name: str) -> None:
     graph = niwaki.trace(network, inputs)
     bounded = {scale.bounded for group in graph.groups for scale in group.scales}
     served = {"rni": True in bounded, "l1": bool(bounded), "group-lasso": bool(graph.groups)}
+    served |= {"ssl": bool(graph.groups), "greg": bool(graph.groups)}
     if not served[name]:
         with pytest.raises(SettingError, match="group"):
             PENALTIES.build(name).over(graph)
@@ -60,7 +61,7 @@ def test_a_penalty_works_or_says_what_would(model: str, name: str) -> None:
 
 
 def test_a_penalty_is_listed_with_its_settings() -> None:
-    assert set(PENALTIES) == {"rni", "l1", "group-lasso"}
+    assert set(PENALTIES) == {"rni", "l1", "group-lasso", "ssl", "greg"}
     for name in PENALTIES:
         built = PENALTIES.build(f"{name}:reg=0.25")
         assert isinstance(built, Penalty)

@@ -15,17 +15,15 @@ class NiwakiError(Exception):
 
 
 class UnknownNameError(NiwakiError, ValueError):
-    """A criterion, compensation, model, data set or setting that does not exist."""
+    """A criterion, compensation, model, data set or setting that does not exist; the message lists
+    all that do, the nearest first.
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = (
-            f"did you mean {' or '.join(map(repr, near))}?"
-            if near
-            else f"known: {', '.join(names) or 'none'}"
-        )
-        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        super().__init__(f"unknown {kind} {name!r}; {hint}known: {', '.join(names) or 'none'}")
 
 
 class SettingError(NiwakiError, ValueError):

@@ -26,7 +26,9 @@ from niwaki.methods.base import (
     Cut,
     Evidence,
     Recovery,
+    ScoreFunction,
     Scores,
+    as_criterion,
     compensate,
     recover,
     scored,
@@ -51,7 +53,7 @@ def prune(
     example_inputs: Inputs,
     budget: Budget | float | str = 0.5,
     *,
-    criterion: Criterion | str = "l2",
+    criterion: Criterion | str | ScoreFunction = "l2",
     compensation: Compensation | str = "auto",
     recovery: Recovery | str | Sequence[Recovery | str] = (),
     selection: Selection | None = None,
@@ -72,7 +74,8 @@ def prune(
             `"params=0.5"`, `"macs=0.5"`, `"bytes=0.5"`, `"memory=0.5"` (activations),
             `"latency=0.5,batch=8,threads=2"`. Memory and latency are measured on networks made for
             the purpose, and in the end on the pruned one, which must meet the budget.
-        criterion: which units stay: `"l1"`, `"l2"`, `"l2-gm"`, `"random"`, or a `Criterion`.
+        criterion: which units stay: `"l1"`, `"taylor"`, … (an unknown name lists all), a
+            `Criterion`, or a function (group, evidence) → scores.
         compensation: what the kept units do for those that go: `"none"`, `"merge"`, with settings
             as in `"merge:threshold=0.45"`, `"match"`, `"fold"`, `"moments"`, `"reconstruct"`, or a
             `Compensation`; `"auto"` is `reconstruct` with calibration inputs, `moments` without.
@@ -104,7 +107,7 @@ def prune(
         SurgeryError: no pruned model could be made that computes what the masked original computes.
     """
     budget = Budget.parse(budget)
-    chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
+    chosen = as_criterion(criterion)
     repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
     steps = _recoveries(recovery)
     selection = Selection.of(selection, choices, budget)
@@ -149,7 +152,7 @@ def preview(
     example_inputs: Inputs,
     budget: Budget | float | str = 0.5,
     *,
-    criterion: Criterion | str = "l2",
+    criterion: Criterion | str | ScoreFunction = "l2",
     compensation: Compensation | str = "auto",
     selection: Selection | None = None,
     calibration: Inputted | None = None,
@@ -163,7 +166,7 @@ def preview(
     is.
     """
     budget = Budget.parse(budget)
-    chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
+    chosen = as_criterion(criterion)
     selection = Selection.of(selection, choices, budget)
     seen = None if calibration is None else Calibration.of(calibration)
     graph = trace(model, example_inputs)

@@ -14,7 +14,7 @@ from niwaki.core.errors import SettingError
 from niwaki.graph import Graph
 from niwaki.measure import evaluate
 from niwaki.methods.base.compensation import Compensation, compensate
-from niwaki.methods.base.criterion import CRITERIA, Criterion, scored
+from niwaki.methods.base.criterion import Criterion, ScoreFunction, as_criterion, scored
 from niwaki.methods.base.cut import Cut, Scores
 from niwaki.methods.base.evidence import Calibration, Evidence
 from niwaki.proof._check import check
@@ -54,7 +54,7 @@ class Sensitivity:
 def sensitivity(
     graph: Graph,
     *,
-    criterion: Criterion | str = "l2",
+    criterion: Criterion | str | ScoreFunction = "l2",
     compensation: Compensation | str = "auto",
     ratios: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
     calibration: Calibration | None = None,
@@ -76,7 +76,7 @@ def sensitivity(
             "ratios must be in [0, 1), where 0.5 removes half; got "
             f"{', '.join(map(str, ratios)) or 'none'}"
         )
-    method = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
+    method = as_criterion(criterion)
     evidence = Evidence(graph, calibration)
     scores = scored(method, evidence)
     curves: dict[str, tuple[float, ...]] = {}

@@ -20,7 +20,7 @@ class PreviewRow:
         lost: the share of the group's total score that goes with the dropped units; what plain
             selection gives up.
         residual: the share of what the group's consumers read that the compensation cannot make up
-            for (see `niwaki.Compensated`); None where it does not know.
+            for (see `niwaki.Cut`); None where it does not know.
         params, macs: what the network would have less if this group alone were pruned.
     """
 

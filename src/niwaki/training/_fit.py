@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from niwaki.core.errors import SettingError
+from niwaki.methods.base.objective import Objective
 from niwaki.running import preserved_rng
 from niwaki.training.accelerator import make_accelerator
 from niwaki.training.bar import TrainingBar
@@ -41,7 +42,7 @@ def fit(
     settings: TrainSettings,
     validate: Validate | None = None,
     penalty: Penalty | None = None,
-    distillation: Distillation | None = None,
+    distillation: Distillation | Objective | None = None,
     parameter_groups: ParameterGroups | None = None,
     after_step: AfterStep | None = None,
     folder: RunFolder | None = None,
@@ -63,7 +64,8 @@ def fit(
         validate: scores an epoch; the first with the highest accuracy (then the lowest loss) is
             kept; without it, the last.
         penalty: a scalar that is added to the loss of every step.
-        distillation: a teacher to learn from beside the labels.
+        distillation: a teacher to learn from beside the labels, or an objective with a state of its
+            own in the place of the loss (`niwaki.GAL`, `niwaki.OED`).
         parameter_groups: as torch's optimisers take them; an entry `lr_scale` multiplies the
             scheduled learning rate.
         after_step: called after every update, without gradients, to hold masks for example.

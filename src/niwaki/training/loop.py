@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from niwaki.core.errors import DataError, SettingError
+from niwaki.methods.base.objective import Watching
 from niwaki.running import preserved_mode
 from niwaki.training.bar import TrainingBar
-from niwaki.training.distillation import Watch, logits_of
+from niwaki.training.distillation import logits_of
 from niwaki.training.feed import Batch
 from niwaki.training.history import Epoch
 from niwaki.training.schedule import learning_rate
@@ -55,7 +56,7 @@ class Run:
     bar: TrainingBar
     device: torch.device
     ema: AveragedModel | None = None
-    watch: Watch | None = None
+    watch: Watching | None = None
     penalty: Penalty | None = None
     after_step: AfterStep | None = None
 

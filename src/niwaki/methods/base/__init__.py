@@ -8,9 +8,19 @@ from niwaki.methods.base.compensation import (
     Groupwise,
     compensate,
 )
-from niwaki.methods.base.criterion import CRITERIA, Criterion, refine, score, scored
+from niwaki.methods.base.criterion import (
+    CRITERIA,
+    Criterion,
+    FunctionCriterion,
+    ScoreFunction,
+    as_criterion,
+    refine,
+    score,
+    scored,
+)
 from niwaki.methods.base.cut import Cut, Scores
 from niwaki.methods.base.evidence import Calibration, Evidence
+from niwaki.methods.base.objective import Objective, Watching
 from niwaki.methods.base.penalty import PENALTIES, Penalty, PenaltyOver
 from niwaki.methods.base.recovery import RECOVERIES, Recovery, recover
 
@@ -24,11 +34,16 @@ __all__ = [
     "Criterion",
     "Cut",
     "Evidence",
+    "FunctionCriterion",
     "Groupwise",
+    "Objective",
     "Penalty",
     "PenaltyOver",
     "Recovery",
+    "ScoreFunction",
     "Scores",
+    "Watching",
+    "as_criterion",
     "compensate",
     "recover",
     "refine",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from niwaki.core.errors import SettingError
 from niwaki.core.plan import Plan
 from niwaki.core.records import DependencyMaps
 from niwaki.core.registry import Registry
@@ -55,11 +57,62 @@ class Criterion(ABC):
 
 
 CRITERIA: Registry[Criterion] = Registry("criterion")
+ScoreFunction = Callable[[Group, Evidence], Tensor]
+
+
+@dataclass(frozen=True)
+class FunctionCriterion(Criterion):
+    """A function (group, evidence) → scores (width,), as a criterion like any other.
+
+    Scores are divided by their group's mean before groups are compared, as those of most criteria.
+    """
+
+    function: ScoreFunction
+
+    def score(self, group: Group, evidence: Evidence) -> Tensor:
+        """What the function says.
+
+        Raises:
+            SettingError: that is no tensor of one number a unit.
+        """
+        scores = self.function(group, evidence)
+        if not isinstance(scores, Tensor) or scores.shape != (group.width,):
+            kind = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise SettingError(
+                f"{self} must give group {group.name!r} a tensor of shape ({group.width},), one "
+                f"score a unit; it gives {kind}"
+            )
+        return scores.detach()
+
+    def __str__(self) -> str:
+        return getattr(self.function, "__qualname__", type(self.function).__name__)
+
+
+def as_criterion(given: Criterion | str | ScoreFunction) -> Criterion:
+    """A criterion, given as itself, by its notation, or as a function of a group and the evidence.
+
+    Example:
+        >>> criterion = as_criterion(lambda group, evidence: group.rows(evidence.state).amax(1))
+
+    Raises:
+        UnknownNameError: no such criterion or setting; the message lists all.
+        SettingError: it is none of these.
+    """
+    if isinstance(given, str):
+        return CRITERIA.build(given)
+    if isinstance(given, Criterion):
+        return given
+    if callable(given) and not isinstance(given, type):
+        return FunctionCriterion(given)
+    raise SettingError(
+        "a criterion is a name, a Criterion, or a function (group, evidence) → scores; got "
+        f"{given!r}"
+    )
 
 
 def score(
     graph: Graph,
-    criterion: Criterion | str,
+    criterion: Criterion | str | ScoreFunction,
     *,
     calibration: Calibration | None = None,
     seed: int = 0,
@@ -69,7 +122,8 @@ def score(
     """Score every group of a graph.
 
     Args:
-        criterion: a criterion, or its notation: `"l2"`, `"random"`.
+        criterion: a criterion, its notation (`"l2"`, `"random"`), or a function (group, evidence) →
+            scores.
         calibration: inputs, for criteria that look at activations.
         weights: in the place of the model's own, for a model on the meta device.
         say: takes remarks that the user should read; by default a Python warning.
@@ -82,7 +136,7 @@ def score(
         UnknownNameError: no such criterion or setting.
         SettingError: the criterion needs inputs and there are none.
     """
-    method = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
+    method = as_criterion(criterion)
     return scored(
         method, Evidence(graph, calibration, torch.Generator().manual_seed(seed), weights, say)
     )
@@ -101,7 +155,7 @@ def scored(method: Criterion, evidence: Evidence) -> Scores:
 def refine(
     graph: Graph,
     plan: Plan,
-    criterion: Criterion | str,
+    criterion: Criterion | str | ScoreFunction,
     *,
     calibration: Calibration | None = None,
     seed: int = 0,
@@ -119,7 +173,7 @@ def refine(
     Raises:
         UnknownNameError: no such criterion or setting.
     """
-    method = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
+    method = as_criterion(criterion)
     return method.refine(
         plan, Evidence(graph, calibration, torch.Generator().manual_seed(seed), say=say)
     )
