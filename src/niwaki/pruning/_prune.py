@@ -86,6 +86,7 @@ def prune(
     min_units: int = 1,
     rounding: Rounding = "round",
     multiple: int | None = None,
+    selection: Selection | None = None,
     seed: int = 0,
     optimizer: Optimizer | None = None,
     form: Form = "module",
@@ -122,6 +123,8 @@ def prune(
         rounding: of the number of units that go.
         multiple: what kept counts are rounded to: 8 for a budget of latency, as kernels like it,
             and else 1, unless it is said.
+        selection: all of this at once, in the place of the six before it; also shares by pattern,
+            a limit to what a group loses, and RNI's rule for the threshold (`niwaki.Selection`).
         seed: of the criterion's chance.
         optimizer: of the model; it is handed over to the pruned one in place, with what it
             remembers (momenta, second moments) cut like the parameters, so that training goes on.
@@ -142,14 +145,16 @@ def prune(
     chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
     repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
     steps = _recoveries(recovery)
-    selection = Selection(
-        scope,
-        _patterns(only),
-        _patterns(skip),
-        min_units,
-        rounding,
-        multiple or default_multiple(budget),
+    count = multiple or default_multiple(budget)
+    by_words = Selection(
+        scope, _patterns(only), _patterns(skip), min_units, rounding, multiple=count
     )
+    if selection is not None and by_words != Selection(multiple=default_multiple(budget)):
+        raise SettingError(
+            "selection= says all of scope, only, skip, min_units, rounding and multiple; give them "
+            "in it, as Selection(scope='global')"
+        )
+    selection = by_words if selection is None else selection
     batches = _again(data)
     seen = None if calibration is None else Calibration.of(calibration)
     clock = Clock()
