@@ -17,7 +17,7 @@ from niwaki.papers.recipe import RECIPES, Places
 def reproduce(
     paper: Annotated[
         str,
-        typer.Argument(help="neuron-merging, mint, rni; with settings: rni:budget=quick,seed=1"),
+        typer.Argument(help="neuron-merging, mint, rni, baselines; with settings: rni:seed=1"),
     ],
     data_root: options.DataRoot = None,
     checkpoints: Annotated[
