@@ -54,7 +54,7 @@ def test_a_row_is_run_once_and_read_again(
     tables = recipe.tables()
     table = tables["resnet56"]
     del table["rows"][2:], table["rows"][0]
-    table["budgets"]["quick"] = {"epochs": 1, "lr": 0.01, "images": 64, "validation": 32}
+    table["budgets"]["quick"] = {"epochs": 1, "lr": 0.001, "images": 64}
     monkeypatch.setattr(recipe, "tables", lambda: tables)
     places, said = Places(shared_root / "data", limit=100, work=tmp_path), []
     quick = Baselines("quick")
@@ -69,7 +69,7 @@ def test_a_row_is_run_once_and_read_again(
     known = baseline_run.read(record)
     assert (known.row, known.test_images) == ("Pruning Filters B", 100)
     assert known.params == [855_770, 738_464]
-    assert known.notes == [baseline_run.SEEN]
+    assert known.notes == [baseline_run.KEPT]
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
@@ -96,4 +96,4 @@ def test_a_committed_record_is_whole(record: baseline_run.BaselineRun) -> None:
     assert len(record.curve) == record.settings["epochs"]
     assert record.versions["torch"]
     assert record.hardware["cpu"]
-    assert baseline_run.SEEN in record.notes
+    assert baseline_run.KEPT in record.notes

@@ -1,8 +1,8 @@
 """One row of a table with one seed: pruned, fine-tuned, measured on the whole test set, recorded.
 
 A row that has a record is not run again, and a fine-tuning that was cut off goes on where it
-stopped. The epoch is chosen on a validation split, never on the test images; the checkpoint's
-authors may have trained on those validation images, which every record says.
+stopped. Nothing is chosen: the last epoch is kept, since the checkpoint was trained on all training
+images, and a validation split of them would favour whatever stays nearest to it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from niwaki.training import (
 
 BATCH, EVALUATION_BATCH, WEIGHT_DECAY = 128, 500, 5e-4
 DISTIL, TEMPERATURE = 0.5, 4.0
-SEEN = "the checkpoint was trained on all training images, so that validation is a little rosy"
+KEPT = "the last epoch is kept; no image was left to choose one by, as the checkpoint saw all"
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ class Cost:
     """What a row may take.
 
     Attributes:
-        images, validation: at most so many to fine-tune on and to choose the epoch by; None: all.
+        lr: the highest of a one-cycle.
+        images: at most so many to fine-tune on; None: all.
     """
 
     epochs: int
     lr: float
     images: int | None = None
-    validation: int | None = None
 
     def __str__(self) -> str:
         images = "all" if self.images is None else f"{self.images:,}"
@@ -68,10 +68,9 @@ class BaselineRun:
 
     Attributes:
         base, untuned, test: of the checkpoint, of what was pruned, and of what was fine-tuned.
-        validation: of the epoch that was kept.
         params, macs: before and after.
         kept: layer → filters that stayed.
-        curve: epoch by epoch: training loss, training accuracy, validation accuracy (shares).
+        curve: epoch by epoch: training loss and training accuracy (a share).
     """
 
     experiment: str
@@ -81,7 +80,6 @@ class BaselineRun:
     base: float
     untuned: float
     test: float
-    validation: float
     test_images: int
     params: list[int]
     macs: list[int]
@@ -170,9 +168,8 @@ class Row:
         places: Places,
         work: Path,
     ) -> History:
-        """Train in place, with the unpruned network as a teacher; the best epoch's weights stay."""
+        """Train in place, with the unpruned network as a teacher; the last epoch's weights stay."""
         train = _some(dataset.split("train"), cost.images).to(places.device)
-        held_out = _some(dataset.split("validation"), cost.validation).to(places.device)
         settings = TrainSettings(
             cost.epochs,
             cost.lr,
@@ -186,7 +183,6 @@ class Row:
             smaller,
             Feed(train, FeedSettings(BATCH, Augment(border="zero"), seed=self.seed)),
             settings=settings,
-            validate=lambda network: evaluate(network, held_out.batches(EVALUATION_BATCH)),
             distillation=Distillation(copy.deepcopy(teacher), DISTIL, TEMPERATURE),
             folder=folder,
             progress=False,
@@ -198,7 +194,6 @@ class Row:
         before, after = result.record.before, result.record.after
         assert before.accuracy is not None
         assert after.accuracy is not None
-        best = history.best
         batches = test.batches(EVALUATION_BATCH, limit=places.limit)
         tested = evaluate(result.model, batches)
         one = models.example_inputs(result.model, batch=1)
@@ -210,18 +205,14 @@ class Row:
             base=_percent(before.accuracy),
             untuned=_percent(after.accuracy),
             test=_percent(tested.accuracy),
-            validation=_percent(best.validation.accuracy) if best and best.validation else 0.0,
             test_images=tested.samples,
             params=[before.params, count_params(result.model)],
             macs=[before.macs, count_macs(result.model, one)],
             kept={name: len(entry.units) for name, entry in result.plan.items()},
             settings=self._asked(cost),
-            curve=[
-                [e.loss, e.accuracy, e.validation.accuracy if e.validation else -1.0]
-                for e in history.epochs
-            ],
+            curve=[[e.loss, e.accuracy] for e in history.epochs],
             seconds=round(history.seconds, 1),
-            notes=[SEEN, *history.notes, *([history.stopped] if history.stopped else [])],
+            notes=[KEPT, *history.notes, *([history.stopped] if history.stopped else [])],
         )
 
 
