@@ -102,6 +102,8 @@ class Rni(Recipe):
             device=places.device,
             precision="bf16" if places.device.startswith("cuda") else "no",
             limit=cost.get("limit"),
+            rule=table.get("rule", "quantile"),
+            decay=table.get("decay", "all"),
         )
         work = _Work(
             (places.work or WORK) / f"{experiment}-{method}-{self.budget}-seed{self.seed}",
