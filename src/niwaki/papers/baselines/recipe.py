@@ -11,8 +11,10 @@ from typing import Any, Literal, get_args
 
 from niwaki import data
 from niwaki.core.errors import CheckpointError, DataError, UnknownNameError
+from niwaki.papers.baselines.lines import lines
 from niwaki.papers.baselines.run import BaselineRun, Cost, Row
 from niwaki.papers.cell import Cell, Outcome
+from niwaki.papers.line import Line
 from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
 
 Budget = Literal["full", "quick"]
@@ -37,6 +39,9 @@ class Baselines(Recipe):
     def __post_init__(self) -> None:
         if self.budget not in get_args(Budget):
             raise UnknownNameError("budget", self.budget, get_args(Budget))
+
+    def lines(self) -> tuple[Line, ...]:
+        return tuple(lines(tables()))
 
     def names(self) -> tuple[str, ...]:
         return tuple(tables())

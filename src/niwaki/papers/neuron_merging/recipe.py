@@ -21,6 +21,8 @@ from niwaki.measure import evaluate
 from niwaki.methods.base.compensation import compensate
 from niwaki.methods.base.criterion import score
 from niwaki.papers.cell import Cell, Outcome
+from niwaki.papers.line import Line
+from niwaki.papers.neuron_merging.lines import lines
 from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
 from niwaki.proof._check import check
 from niwaki.pruning.allocation import Selection, select
@@ -35,6 +37,9 @@ class NeuronMerging(Recipe):
     """LeNet-300-100 on FashionMNIST, and ResNet-56, VGG-16 and WideResNet-40-4 on CIFAR, from the
     authors' checkpoints.
     """
+
+    def lines(self) -> tuple[Line, ...]:
+        return tuple(lines(_tables()))
 
     def names(self) -> tuple[str, ...]:
         return tuple(_tables())
