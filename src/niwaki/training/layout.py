@@ -10,7 +10,8 @@ def wants_channels_last(model: nn.Module, asked: bool | None, device: torch.devi
     """Whether a model is to be trained channels-last: as asked, else where that is quicker.
 
     On a processor, torch's float32 convolutions read and write channels-last, and turn everything
-    else around first: 1.03 to 1.4 times as many images a second (benchmarks/training.py).
+    else around first: 1.17 times as many images a second for a ResNet-20
+    (benchmarks/training_options.py).
     """
     if asked is not None:
         return asked
