@@ -44,3 +44,15 @@ def test_the_page_on_mint_shows_its_record(tmp_path: Path, monkeypatch: pytest.M
         assert mint.as_markdown(json.loads(record.read_text(encoding="utf-8"))) in shown, (
             "write the page again: --read, --page"
         )
+
+
+def test_the_page_on_training_shows_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    options = importlib.import_module("training_options")
+    record = ROOT / "benchmarks" / "records" / "training_options.json"
+    known = json.loads(record.read_text(encoding="utf-8"))
+    assert set(known["images_per_second"]) <= set(options.OPTIONS)
+    shown = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert f"{options.START}\n{options.as_markdown(known)}\n{options.END}" in shown
+    made_up = {**known, "images_per_second": {options.PLAIN: [10, 20], "other": [30, 20]}}
+    assert options.as_markdown(made_up).splitlines()[-1] == "| other | 25 | 2.00 × |"

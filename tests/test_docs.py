@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.main import get_command
+
+from niwaki.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -82,3 +85,16 @@ def test_links_between_pages_lead_somewhere() -> None:
             r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text(encoding="utf-8")
         ):
             assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_the_commands_for_those_who_come_from_the_papers_exist() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    options = {
+        name: {option for given in command.params for option in given.opts}
+        for name, command in commands.items()
+    }
+    text = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
+    written = re.findall(r"`niwaki (\w+)([^`]*)`", text)
+    assert len(written) > 7
+    for verb, words in written:
+        assert set(re.findall(r"--[a-z-]+", words)) <= options[verb], (verb, words)

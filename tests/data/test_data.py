@@ -370,6 +370,24 @@ def test_parquet_shards_are_joined_in_order(tmp_path) -> None:
     assert test.labels.tolist() == [0, 1, 2, 3, 4, 5]
 
 
+def test_row_groups_are_read_one_by_one_and_images_counted_through(tmp_path) -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    path = tmp_path / "test-00000-of-00001.parquet"
+    whole = [png(image) for image in pixels]
+    write_parquet(path, whole, [0, 1, 2, 3, 4])
+    pq.write_table(pq.read_table(path), path, row_group_size=2)
+    split = data.load("cifar10", tmp_path).split("test")
+    assert split.labels.tolist() == [0, 1, 2, 3, 4]
+    assert np.array_equal(split.images.numpy(), pixels.transpose(0, 3, 1, 2))
+    assert split.images.is_contiguous()
+    for bad, said in ((b"no image", "image 3 cannot"), (png(pixels[0, :8]), "different sizes")):
+        write_parquet(path, [*whole[:3], bad, bad], [0, 1, 2, 3, 4])
+        pq.write_table(pq.read_table(path), path, row_group_size=3)
+        with pytest.raises(DataError, match=said):
+            data.load("cifar10", tmp_path).split("test")
+
+
 def test_grey_parquet(tmp_path) -> None:
     pixels = RANDOM.integers(0, 256, (28, 28), dtype=np.uint8)
     write_parquet(tmp_path / "test-00000-of-00001.parquet", [png(pixels)], [3], image="image")

@@ -169,3 +169,43 @@ def test_unknown_words_get_a_hint() -> None:
         FeedSettings(missing="skp")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="reflects more than"):
         Augment(pad=6)(make_split().images, torch.zeros(50, 3, dtype=torch.int64))
+
+
+def test_alternating_flips_show_every_image_both_ways_by_turns() -> None:
+    split = make_split()
+    feed = Feed(split, FeedSettings(8, Augment(pad=0, flip="alternate"), seed=3))
+    mirrored = []
+    for epoch in (1, 2, 3):
+        flags: dict[bytes, bool] = {}
+        for images, _ in feed(epoch):
+            for image in images.round().to(torch.uint8):
+                plain = next(
+                    own
+                    for own in split.images
+                    if torch.equal(own, image) or torch.equal(own.flip(2), image)
+                )
+                flags[plain.numpy().tobytes()] = not torch.equal(plain, image)
+        mirrored.append(flags)
+    first, second, third = mirrored
+    assert len(first) == 50
+    assert 10 < sum(first.values()) < 40
+    assert second == {image: not flag for image, flag in first.items()}
+    assert third == first
+
+
+def test_images_grow_from_epoch_to_epoch() -> None:
+    feed = Feed(make_split(), FeedSettings(8, sizes=((1, 3), (3, 4), (5, 6))))
+    sizes = [next(iter(feed(epoch)))[0].shape[2:] for epoch in (1, 2, 3, 4, 5)]
+    assert sizes == [(3, 3), (3, 3), (4, 4), (4, 4), (6, 6)]
+    later = Feed(make_split(), FeedSettings(8, sizes=((2, 3),)))
+    whole, scaled = (next(iter(later(epoch)))[0] for epoch in (1, 2))
+    assert whole.shape[2:] == (6, 5)
+    again = next(iter(Feed(make_split(), FeedSettings(8))(2)))[0]
+    wanted = F.interpolate(again, (3, 3), mode="bilinear", antialias=True)
+    torch.testing.assert_close(scaled, wanted)
+    assert later.describe()["sizes"] == [[2, 3]]
+    for bad in (((3, 4), (1, 3)), ((1, 0),), ((2, 3), (2, 4))):
+        with pytest.raises(SettingError, match="later epochs last"):
+            FeedSettings(8, sizes=bad)
+    with pytest.raises(SettingError, match="flip is true, false or 'alternate'"):
+        Augment(flip="twice")  # type: ignore[arg-type]

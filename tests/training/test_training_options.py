@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from niwaki.core.errors import MissingExtraError, SettingError
 from niwaki.measure import Evaluation
-from niwaki.training import TrainSettings, fit
+from niwaki.training import Epoch, TrainSettings, fit, learning_rate
 
 pytest.importorskip("accelerate")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -193,3 +194,92 @@ def test_without_accelerate_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(__import__("sys").modules, "accelerate", None)
     with pytest.raises(MissingExtraError, match=r"needs accelerate.*pip install 'niwaki\[train\]'"):
         train(make_model())
+
+
+def test_rmsprop() -> None:
+    model = make_model()
+    train(model, settings={"optimizer": "rmsprop", "lr": 0.001, "weight_decay": 0.1})
+    hand = by_hand(torch.optim.RMSprop, lr=0.001, alpha=0.9, momentum=0.9, weight_decay=0.1)
+    torch.testing.assert_close(weights(model), hand[-1])
+
+
+@pytest.mark.parametrize("milestones", [(2, 4), "2+4"])
+def test_milestones_are_torchs(milestones: Any) -> None:
+    """After an epoch that is a milestone, as torch's MultiStepLR steps once an epoch."""
+    settings = TrainSettings(
+        6, 0.5, schedule="multistep", milestones=milestones, gamma=0.2, nesterov=False, momentum=0
+    )
+    stepper = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(stepper, [2, 4], 0.2)
+    for epoch in range(1, 7):
+        for step in range(7):
+            rate = learning_rate(settings, (epoch - 1 + step / 7) / 6)
+            assert rate == pytest.approx(stepper.param_groups[0]["lr"])
+        stepper.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ({"milestones": "1,2"}, "milestones are epochs, as 10\\+20"),
+        ({"milestones": (2, 2), "schedule": "multistep"}, "each later than the one before"),
+        ({"milestones": (9,), "schedule": "multistep"}, "milestones are epochs of the run"),
+        ({"milestones": (1,)}, "milestones go with schedule='multistep'"),
+        ({"gamma": 0.0}, "gamma must lie in"),
+        ({"evaluate_every": 0}, "evaluate_every must be 1 or more"),
+    ],
+)
+def test_bad_schedules_are_refused(setting: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SettingError, match=complaint):
+        TrainSettings(**{"epochs": 3, **setting})
+
+
+def test_every_second_epoch_is_evaluated_and_the_last() -> None:
+    looked: list[int] = []
+    history = train(
+        make_model(),
+        validate=lambda model: Evaluation(0.9 - len(looked) / 10, 1.0, 10, 5),
+        observe={"test": lambda model: looked.append(1) or Evaluation(0.5, 1.0, 10, 5)},
+        settings={"epochs": 5, "evaluate_every": 2, "patience": 4},
+    )
+    assert [epoch.validation is not None for epoch in history.epochs] == [0, 1, 0, 1, 1]
+    assert [len(epoch.observed) for epoch in history.epochs] == [0, 1, 0, 1, 1]
+    assert len(looked) == 3
+    assert history.best_epoch == 2
+    assert Epoch.from_dict(dataclasses.asdict(history.epochs[1])) == history.epochs[1]
+
+
+def test_what_is_observed_does_not_move_the_weights_or_the_choice() -> None:
+    plain, watched = make_model(), make_model()
+    score = iter([0.5, 0.4, 0.3])
+    options = {"settings": {"epochs": 3}}
+    train(plain, validate=lambda model: Evaluation(0.5, 1.0, 10, 5), **options)
+    history = train(
+        watched,
+        validate=lambda model: Evaluation(0.5, 1.0, 10, 5),
+        observe={"test": lambda model: Evaluation(next(score) + torch.rand(()).item(), 1, 1, 1)},
+        **options,
+    )
+    assert torch.equal(weights(plain), weights(watched))
+    assert history.best_epoch == 1
+
+
+def test_convolutions_are_channels_last_on_a_processor_only_while_training() -> None:
+    model, seen = make_model().float(), []
+    model[0].register_forward_hook(
+        lambda module, inputs, output: seen.append(
+            module.weight.is_contiguous(memory_format=torch.channels_last)
+        )
+    )
+    reference = make_model().float()
+    for network, channels_last in ((model, None), (reference, False)):
+        fit(
+            network,
+            lambda epoch: [(x.float(), y) for x, y in batches(epoch)],
+            settings=TrainSettings(epochs=2, channels_last=channels_last),
+            progress=False,
+        )
+    assert set(seen) == {True}
+    assert model[0].weight.is_contiguous()
+    torch.testing.assert_close(weights(model), weights(reference))

@@ -14,6 +14,7 @@ import typer
 
 import niwaki
 from niwaki.cli.console import results, table
+from niwaki.cli.mint_words import by_pattern, groups_of
 from niwaki.cli.setup import Setup
 from niwaki.core.budget import Budget
 from niwaki.core.errors import SettingError
@@ -26,6 +27,7 @@ from niwaki.methods.base.criterion import CRITERIA, Criterion
 from niwaki.methods.base.evidence import Calibration, Evidence
 from niwaki.methods.mint._layer_dependencies import Dependency, layer_dependencies
 from niwaki.methods.mint.blocks import CutOff, cut_blocks, grid
+from niwaki.methods.mint.by_layer import PairSettings
 from niwaki.methods.mint.criterion import Mint, unit_scores
 from niwaki.methods.mint.dependency_maps import dependency_maps
 from niwaki.pruning.result import Result
@@ -38,14 +40,22 @@ Granularity = Annotated[
     ),
 ]
 Groups = Annotated[
-    int | None, typer.Option(help="mint: groups of a layer's channels; else 8", min=1)
+    str | None,
+    typer.Option(
+        help="mint: groups of a layer's channels, else 8; 250x100 of parents and children; "
+        "8,fc2=250x100 by layer"
+    ),
 ]
 PerClass = Annotated[
-    int | None, typer.Option(help="mint: inputs drawn of every class; else 250", min=1)
+    str | None,
+    typer.Option(help="mint: inputs drawn of every class, else 250; 250,fc2=500 by layer"),
 ]
 UpperLimit = Annotated[
-    float | None,
-    typer.Option(help="blocks: the share of its weights that a layer loses at most; else 0.75"),
+    str | None,
+    typer.Option(
+        help="blocks: the share of its weights that a layer loses at most, else 0.75; "
+        "0.75,conv5=0.45 by layer"
+    ),
 ]
 Fed = Annotated[
     bool,
@@ -74,8 +84,8 @@ ScoresFile = Annotated[
 class MintWords:
     """What the user said of MINT."""
 
-    groups: int | None = None
-    samples_per_class: int | None = None
+    groups: str | None = None
+    samples_per_class: str | None = None
     engine: str | None = None
     workers: int | None = None
     folder: Path | None = None
@@ -86,17 +96,39 @@ class MintWords:
         Raises:
             SettingError: they are given for another criterion, or twice.
         """
-        said = {key: str(value) for key, value in vars(self).items() if value is not None}
+        given = [key for key, value in vars(self).items() if value is not None]
         name = spec.partition(":")[0]
-        if said and name != "mint":
-            option = next(iter(said)).replace("_", "-").replace("folder", "keep")
+        if given and name != "mint":
+            option = given[0].replace("_", "-").replace("folder", "keep")
             raise SettingError(
                 f"--{option} is a setting of mint; the criterion is {spec!r}: use --criterion mint"
             )
+        said, by_layer = self._said()
         settings = ",".join(f"{key}={value}" for key, value in said.items())
-        return CRITERIA.build(
+        built = CRITERIA.build(
             spec if not said else f"{spec}{',' if ':' in spec else ':'}{settings}"
         )
+        return replace(built, by_layer=by_layer) if isinstance(built, Mint) and by_layer else built
+
+    def _said(self) -> tuple[dict[str, str], dict[str, PairSettings]]:
+        """Settings of all layers as text, and what single layers have of their own."""
+        said: dict[str, object] = {
+            "engine": self.engine,
+            "workers": self.workers,
+            "folder": self.folder,
+        }
+        by_layer: dict[str, PairSettings] = {}
+        if self.groups is not None:
+            common, own = by_pattern(self.groups, groups_of, "--groups", "8,fc2=250x100")
+            said["groups"], said["child_groups"] = common or (None, None)
+            by_layer |= {layer: PairSettings(*pair) for layer, pair in own.items()}
+        if self.samples_per_class is not None:
+            text, example = self.samples_per_class, "250,fc2=500"
+            said["samples_per_class"], each = by_pattern(text, int, "--samples-per-class", example)
+            for layer, number in each.items():
+                so_far = by_layer.get(layer, PairSettings())
+                by_layer[layer] = replace(so_far, per_class=number)
+        return {key: str(value) for key, value in said.items() if value is not None}, by_layer
 
 
 def whole_training_split(setup: Setup, criterion: Criterion, batch_size: int) -> Calibration | None:
@@ -120,7 +152,7 @@ def scores_of(path: Path, setup: Setup) -> Scores:
 
 
 def refuse_unheard(
-    granularity: str, upper_limit: float | None, cut_off: str | None, fed: bool, dry_run: bool
+    granularity: str, upper_limit: str | None, cut_off: str | None, fed: bool, dry_run: bool
 ) -> None:
     """Options that would do nothing are refused.
 
@@ -154,21 +186,24 @@ class BlockWords:
 
     budget: Budget | None
     cut_offs: str | None
-    upper_limit: float | None
+    upper_limit: str | None
     fed: bool = False
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
 
     def all(self) -> list[CutOff]:
         """The cut-offs that were asked for."""
-        limit = 0.75 if self.upper_limit is None else self.upper_limit
+        limit, limits = by_pattern(
+            self.upper_limit or "0.75", float, "--upper-limit", "0.75,conv5=0.45"
+        )
+        limit = 0.75 if limit is None else limit
         if self.cut_offs is not None:
             if self.budget is not None:
                 raise SettingError(
                     "--cut-off and --budget or --ratio both say how much goes; give one of them"
                 )
             return [
-                CutOff(share=share, upper_limit=limit, fed=self.fed)
+                CutOff(share=share, upper_limit=limit, fed=self.fed, limits=limits)
                 for share in grid(self.cut_offs)
             ]
         if self.budget is not None and self.budget.unit not in ("channels", "params"):
@@ -180,6 +215,7 @@ class BlockWords:
                 params=0.5 if self.budget is None else self.budget.amount,
                 upper_limit=limit,
                 fed=self.fed,
+                limits=limits,
             )
         ]
 

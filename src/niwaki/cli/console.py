@@ -14,13 +14,19 @@ results = Console()
 messages = Console(stderr=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table whose first column is words and whose others are numbers."""
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool = False
+) -> Table:
+    """A table whose first column is words and whose others are numbers.
+
+    Args:
+        wrap: cells go on in another line where the terminal is narrow; else they are cut off.
+    """
     drawn = Table(
         title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for index, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        drawn.add_column(column, justify="left" if index == 0 else "right", no_wrap=not wrap)
     for row in rows:
         drawn.add_row(*row)
     return drawn

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json as json_text
 from pathlib import Path
 from typing import Annotated
 
@@ -9,16 +11,23 @@ import typer
 
 from niwaki.cli import options
 from niwaki.cli.console import messages, results, table
+from niwaki.core.errors import SettingError
 from niwaki.core.records import write_text_atomic
 from niwaki.papers.cell import COLUMNS, Outcome, as_record, cells_as_rows
-from niwaki.papers.recipe import RECIPES, Places
+from niwaki.papers.line import COLUMNS as OVERVIEW
+from niwaki.papers.line import grouped
+from niwaki.papers.recipe import RECIPES, Places, overview
 
 
 def reproduce(
     paper: Annotated[
-        str,
-        typer.Argument(help="neuron-merging, mint, rni; with settings: rni:budget=quick,seed=1"),
-    ],
+        str | None,
+        typer.Argument(help="neuron-merging, mint, rni, baselines; with settings: rni:seed=1"),
+    ] = None,
+    list_: Annotated[
+        bool,
+        typer.Option("--list", help="all rows, published and measured so far; nothing is run"),
+    ] = False,
     data_root: options.DataRoot = None,
     checkpoints: Annotated[
         Path | None,
@@ -51,7 +60,14 @@ def reproduce(
     niwaki reproduce neuron-merging --data-root data --only lenet-300-100
 
     niwaki reproduce rni --data-root data --only vgg16-cifar10 --device cuda --work runs/rni
+
+    niwaki reproduce --list
     """
+    if list_:
+        _show_all(() if paper is None else (paper,), json)
+        return
+    if paper is None:
+        raise SettingError(f"name a paper: {', '.join(sorted(RECIPES))}; or --list all their rows")
     if budget is not None:
         paper += f"{',' if ':' in paper else ':'}budget={budget}"
     recipe = RECIPES.build(paper)
@@ -75,3 +91,15 @@ def reproduce(
         write_text_atomic(out, text)
     if json:
         typer.echo(text, nl=False)
+
+
+def _show_all(papers: tuple[str, ...], json: bool) -> None:
+    """The overview as tables, or as JSON."""
+    lines = overview(papers)
+    if json:
+        plain = [dataclasses.asdict(line) for line in lines]
+        typer.echo(json_text.dumps(plain, indent=2, ensure_ascii=False))
+        return
+    for title, counts, part in grouped(lines):
+        rows = [line.cells() for line in part]
+        results.print(table(f"{title} (share of: {counts})", OVERVIEW, rows, wrap=True))

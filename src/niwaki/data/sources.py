@@ -91,7 +91,10 @@ class Cifar10(FileSource):
 @sources.register("cifar100")
 @dataclasses.dataclass(frozen=True)
 class Cifar100(FileSource):
-    """Photographs of 100 fine classes, 32 × 32 colour (Krizhevsky 2009)."""
+    """Photographs of 100 fine classes, 32 × 32 colour (Krizhevsky 2009).
+
+    "cifar10" has CIFAR-10's numbers, which Neuron Merging normalises these images by too.
+    """
 
     facts: ClassVar = Facts(
         "cifar100",
@@ -103,7 +106,8 @@ class Cifar100(FileSource):
     )
     channels: ClassVar = 3
     statistics: ClassVar = {
-        "standard": Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+        "standard": Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+        "cifar10": Cifar10.statistics["standard"],
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from niwaki.core.errors import CheckpointError
+from niwaki.models.renaming import Renamed, renamed
 
 WRAPPERS = (
     "state_dict",
@@ -53,11 +55,17 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return _strip_prefixes(_tensors(content, path))
 
 
-def load_weights(model: nn.Module, weights: str | os.PathLike[str] | Mapping[str, Tensor]) -> None:
+def load_weights(
+    model: nn.Module, weights: str | os.PathLike[str] | Mapping[str, Tensor]
+) -> Renamed | None:
     """Copy `weights` (a file, or tensors by name) into `model`, cast to its dtypes and devices.
 
     A BatchNorm's `num_batches_tracked` may be missing, and so may a name whose tensor the model
-    shares with another.
+    shares with another. A torch file of another class, whose layers have the model's shapes one
+    after the other, is taken by that order (`niwaki.models.renaming`).
+
+    Returns:
+        which layers had other names, where they did (a warning says so too); else None.
 
     Raises:
         CheckpointError: a name is missing or unexpected, a shape does not fit, a kind of number
@@ -69,9 +77,11 @@ def load_weights(model: nn.Module, weights: str | os.PathLike[str] | Mapping[str
     else:
         source, state = str(weights), read_weights(weights)
     own: dict[str, Tensor] = model.state_dict(keep_vars=True)
-    problems = _misfits(own, state)
+    problems, other_names = _misfits(own, state), None
     if problems:
-        raise CheckpointError(f"{type(model).__name__} cannot take {source}: {'; '.join(problems)}")
+        refused = f"{type(model).__name__} cannot take {source}: {'; '.join(problems)}"
+        other_names = _by_order(own, state, source, refused)
+        state = other_names.state
     # everything is converted before anything is copied, so that nothing can fail half-way
     ready = {
         name: tensor.detach().to(own[name].device, own[name].dtype)
@@ -89,6 +99,28 @@ def load_weights(model: nn.Module, weights: str | os.PathLike[str] | Mapping[str
         )
     _refuse_torn_ties(own, ready, source)
     model.load_state_dict(ready, strict=False)
+    if other_names is not None:
+        warnings.warn(f"{source}: {other_names}; look at its accuracy", stacklevel=2)
+    return other_names
+
+
+def _by_order(
+    own: Mapping[str, Tensor], state: dict[str, Tensor], source: str, refused: str
+) -> Renamed:
+    """The weights under the model's names, where order and shapes leave no doubt.
+
+    Raises:
+        CheckpointError: they do; the names that do not fit are said first.
+    """
+    if source.endswith(".safetensors"):  # such a file does not keep the order of its tensors
+        raise CheckpointError(refused)
+    try:
+        matched = renamed(own, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{refused} (nor by shape and order: {error})") from error
+    if problems := _misfits(own, matched.state):
+        raise CheckpointError(f"{refused} (nor by shape and order: {'; '.join(problems)})")
+    return matched
 
 
 def _read_safetensors(path: Path) -> object:

@@ -3,7 +3,8 @@ blocks.
 
 With `shortcut="projection"` this is also the function of Neuron Merging's ResNet-56 checkpoint,
 name for name: its code applies the ReLU at the start of the next block instead of at the end of
-    this one, which is the same network.
+this one, which is the same network. With `stem="linear"` it is RNI's: no ReLU stands after the
+first convolution and its BatchNorm, so that the first block reads signed numbers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from niwaki.core.errors import SettingError
 from niwaki.models.architecture import Architecture, Shape, architectures, initialise
 
 Shortcut = Literal["padding", "projection"]
+Stem = Literal["relu", "linear"]
 WIDTHS = (16, 32, 64)
 
 
@@ -78,13 +80,21 @@ class ResNet(nn.Module):
     `fc`.
     """
 
-    def __init__(self, input_shape: Shape, classes: int, depth: int, shortcut: Shortcut) -> None:
+    def __init__(
+        self,
+        input_shape: Shape,
+        classes: int,
+        depth: int,
+        shortcut: Shortcut,
+        stem: Stem = "relu",
+    ) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise SettingError(
                 f"a CIFAR residual network has 6·n + 2 layers (8, 14, 20, …); got {depth}"
             )
         self.input_shape = input_shape
+        self.stem = stem
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(input_shape[0], WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
@@ -97,7 +107,8 @@ class ResNet(nn.Module):
     def forward(
         self, images: Tensor
     ) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
-        x = F.relu(self.bn1(self.conv1(images)))
+        x = self.bn1(self.conv1(images))
+        x = x if self.stem == "linear" else F.relu(x)
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))  # type: ignore[no-any-return]  # torch types it Any
 
@@ -111,21 +122,25 @@ def _stage(
 
 @dataclasses.dataclass(frozen=True)
 class ResNetSettings(Architecture):
-    """`shortcut` where the shape changes: "padding" (RNI, arXiv 2204.06404) or "projection" (Neuron
-    Merging).
+    """`shortcut` where the shape changes: "padding" (RNI, arXiv 2204.06404, and MINT) or
+    "projection" (Neuron Merging); `stem`: whether a ReLU follows the first convolution, "relu", or
+    none does, "linear" (RNI).
     """
 
     depth: ClassVar[int]  # each listed network is one depth
     shortcut: Shortcut = "padding"
+    stem: Stem = "relu"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.shortcut not in ("padding", "projection"):
             raise SettingError(f"shortcut is one of padding, projection; got {self.shortcut!r}")
+        if self.stem not in ("relu", "linear"):
+            raise SettingError(f"stem is one of relu, linear; got {self.stem!r}")
 
     def build(self) -> nn.Module:
         """Weights from He's initialisation."""
-        return ResNet(self.input_shape, self.classes, self.depth, self.shortcut)
+        return ResNet(self.input_shape, self.classes, self.depth, self.shortcut, self.stem)
 
 
 @architectures.register("resnet20")

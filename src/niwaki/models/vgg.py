@@ -1,10 +1,10 @@
-"""VGG-16 with BatchNorm for 32 × 32 images, in the two forms that the papers prune.
+"""VGG-16 with BatchNorm for 32 × 32 images, in the three forms that the papers prune.
 
-Both have thirteen 3 × 3 convolutions without bias, each followed by BatchNorm and ReLU, in five
-stages. They differ
-after the last stage: Neuron Merging pools by the maximum and has a hidden Linear; RNI averages and
-    has none. `vgg-small`
-is RNI's form with six convolutions in four stages, which trains in a minute on a CPU.
+All have thirteen 3 × 3 convolutions without bias, each followed by BatchNorm and ReLU, in five
+stages. They differ after the last stage: RNI averages the last 2 × 2 and has one Linear; Neuron
+Merging averages and has a hidden Linear (`classifier=two-layer,pool=average`); MINT takes the
+maximum and has a hidden Linear (`classifier=two-layer`). `vgg-small` is RNI's form with six
+convolutions in four stages, which trains in a minute on a CPU.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from niwaki.core.errors import SettingError
 from niwaki.models.architecture import Architecture, Shape, architectures, initialise
 
 Classifier = Literal["linear", "two-layer"]
+Pool = Literal["average", "maximum"]
+USUAL: dict[Classifier, Pool] = {"linear": "average", "two-layer": "maximum"}
 Stages = tuple[
     tuple[int, ...], ...
 ]  # widths of the convolutions; every stage ends in a pool that halves height and width
@@ -31,12 +33,18 @@ class Vgg16(nn.Module):
     """
 
     def __init__(
-        self, input_shape: Shape, classes: int, classifier: Classifier, stages: Stages = STAGES
+        self,
+        input_shape: Shape,
+        classes: int,
+        classifier: Classifier,
+        stages: Stages = STAGES,
+        pool: Pool | None = None,
     ) -> None:
         super().__init__()
         self.input_shape = input_shape
         channels, height, width = input_shape
-        last_pool = nn.AvgPool2d(2) if classifier == "linear" else nn.MaxPool2d(2)
+        averages = (pool or USUAL[classifier]) == "average"
+        last_pool = nn.AvgPool2d(2) if averages else nn.MaxPool2d(2)
         self.features = _features(channels, stages, last_pool)
         shrink = 2 ** len(stages)
         flat = stages[-1][-1] * (height // shrink) * (width // shrink)
@@ -86,15 +94,19 @@ def _two_layer(inputs: int, classes: int, hidden: int = 512) -> nn.Sequential:
 @dataclasses.dataclass(frozen=True)
 class Vgg16Settings(Architecture):
     """VGG-16: `classifier` is "linear" (RNI, arXiv 2204.06404) or "two-layer" (Neuron Merging,
-    arXiv 2010.13160).
+    arXiv 2010.13160, and MINT, arXiv 2003.08472); `pool`, the last one, is "average" or "maximum",
+    and without a word what goes with the classifier: average with "linear", else maximum.
     """
 
     classifier: Classifier = "linear"
+    pool: Pool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.classifier not in ("linear", "two-layer"):
             raise SettingError(f"classifier is one of linear, two-layer; got {self.classifier!r}")
+        if self.pool not in (None, "average", "maximum"):
+            raise SettingError(f"pool is one of average, maximum; got {self.pool!r}")
         if self.image_size < 2 ** len(STAGES):
             raise SettingError(
                 f"vgg16 halves the image five times: image_size must be at least {2 ** len(STAGES)}"
@@ -102,7 +114,7 @@ class Vgg16Settings(Architecture):
 
     def build(self) -> nn.Module:
         """Weights from He's initialisation."""
-        return Vgg16(self.input_shape, self.classes, self.classifier)
+        return Vgg16(self.input_shape, self.classes, self.classifier, pool=self.pool)
 
 
 @architectures.register("vgg-small")

@@ -1,5 +1,6 @@
 """Papers: one recipe each, its tables as data beside it, published and measured side by side."""
 
+from niwaki.papers.baselines.recipe import Baselines
 from niwaki.papers.cell import Cell, Outcome, cells_as_rows
 from niwaki.papers.mint.recipe import MintRecipe
 from niwaki.papers.neuron_merging.recipe import NeuronMerging
@@ -8,6 +9,7 @@ from niwaki.papers.rni.recipe import Rni
 
 __all__ = [
     "RECIPES",
+    "Baselines",
     "Cell",
     "MintRecipe",
     "NeuronMerging",

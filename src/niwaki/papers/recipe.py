@@ -12,6 +12,7 @@ from typing import Any
 from niwaki.core.errors import UnknownNameError
 from niwaki.core.registry import Registry
 from niwaki.papers.cell import Outcome
+from niwaki.papers.line import Line
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -64,6 +65,10 @@ class Recipe(ABC):
     def run(self, experiment: str, places: Places, say: Say) -> Outcome:
         """Run one experiment, telling of every cell as it is done."""
 
+    @abstractmethod
+    def lines(self) -> tuple[Line, ...]:
+        """All rows, with what the committed records have of them."""
+
     def experiments(self, only: Sequence[str] | None) -> tuple[str, ...]:
         """The experiments that were asked for; all without a word.
 
@@ -77,3 +82,8 @@ class Recipe(ABC):
 
 
 RECIPES: Registry[Recipe] = Registry("paper")
+
+
+def overview(papers: Sequence[str] = ()) -> tuple[Line, ...]:
+    """The rows of all papers, or of those that are named."""
+    return tuple(line for name in papers or RECIPES for line in RECIPES.build(name).lines())

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
@@ -19,11 +19,13 @@ from niwaki.core.patterns import patterns_of
 from niwaki.core.plan import Kept, Plan
 from niwaki.graph import Graph, Group
 from niwaki.methods.base.cut import Cut, Scores
+from niwaki.pruning.shares import check_shares, counts_by_share, refuse_over_limit, strictly_above
 
 Scope = Literal["local", "global", "cost"]
 Counts = dict[str, int]  # group → how many units stay
 Cost = Callable[[Counts], float]  # what the whole network costs once only so many units are left
 Rounding = Literal["round", "floor"]
+Rule = Literal["exact", "quantile"]
 NAMES = {
     "channels": "channels",
     "params": "parameters",
@@ -53,6 +55,13 @@ class Selection:
         rounding: a local share keeps round(width·(1 - share)) units, or floor of it.
         multiple: kept counts are rounded to the nearest multiple of this; None is 1, and 8 for a
             budget of latency, as kernels like it.
+        rule: "exact" removes as many units as the share says; "quantile" keeps those whose score
+            lies strictly above the share's quantile (interpolated), and at least `min_units` of a
+            group, without taking elsewhere what that gave back: RNI's rule (arXiv 2204.06404).
+        shares: glob pattern, as for `only` → the share of units that such groups lose, whatever the
+            budget: `{"layer1.*": 0.6}`. A budget of channels is then about the other groups; every
+            other budget is still about the whole network.
+        at_most: no group loses more than this share of its units.
     """
 
     scope: Scope = "local"
@@ -61,17 +70,22 @@ class Selection:
     min_units: int = 1
     rounding: Rounding = "round"
     multiple: int | None = None
+    rule: Rule = "exact"
+    shares: Mapping[str, float] = field(default_factory=dict)
+    at_most: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("scope", self.scope, get_args(Scope)),
             ("rounding", self.rounding, get_args(Rounding)),
+            ("rule", self.rule, get_args(Rule)),
         ):
             if value not in known:
                 raise UnknownNameError(name, value, known)
         for name, number in (("min_units", self.min_units), ("multiple", self.multiple or 1)):
             if not isinstance(number, int) or number < 1:
                 raise SettingError(f"{name} must be a whole number of at least 1; got {number!r}")
+        check_shares(self.shares, self.at_most)
 
     @classmethod
     def of(
@@ -161,13 +175,100 @@ def allocate(
             )
         if given.shape != (group.width,) or not bool(torch.isfinite(given).all()):
             raise SettingError(f"group {group.name!r} needs {group.width} finite scores")
+    aside = [group for group in graph.groups if group.name in without]
+    fixed = _own_shares(groups, scores, selection, aside)
+    free = [group for group in groups if group.name not in fixed]
+    if not free:
+        _refuse_idle_budget(budget, graph, fixed, cost)
+        return _plan(groups, scores, fixed)
     if budget.unit == "channels" and selection.scope != "cost":
-        choose = _local if selection.scope == "local" else _global
-        return _plan(groups, scores, choose(groups, scores, budget.amount, selection))
-    cost = cost or predicted_cost(graph, budget)
+        counts = _of_channels(free, scores, budget.amount, selection)
+        return _plan(groups, scores, {**fixed, **counts})
+    if selection.rule != "exact":
+        raise SettingError(
+            f"rule={selection.rule!r} reads a share of channels off the scores; a budget of "
+            f"{NAMES[budget.unit]}{' shared by cost' * (selection.scope == 'cost')} needs "
+            "rule='exact'"
+        )
+    asked = cost or predicted_cost(graph, budget)
+    rated = scores
     if selection.scope == "cost":
-        scores = _per_cost(groups, scores, cost)
-    return _plan(groups, scores, _within(groups, scores, cost, budget, selection, tolerance))
+        rated = _per_cost(free, scores, lambda counts: asked({**fixed, **counts}))
+    chosen = _within(free, rated, _beside(fixed, asked), budget, selection, tolerance)
+    return _plan(groups, scores, {**fixed, **chosen})
+
+
+def _own_shares(
+    groups: list[Group], scores: Mapping[str, Tensor], selection: Selection, aside: list[Group]
+) -> Counts:
+    """Counts of the groups that have a share of their own."""
+    return counts_by_share(
+        groups,
+        selection.shares,
+        lambda group, share: _share_of(group, scores, share, selection),
+        lambda group: _floor(group, selection),
+        aside,
+    )
+
+
+def _share_of(
+    group: Group, scores: Mapping[str, Tensor], share: float, selection: Selection
+) -> int:
+    """How many units a share leaves of a group by itself, before the limits."""
+    if selection.rule == "quantile":
+        return int(strictly_above(scores[group.name], share).sum())
+    return _whole(group, group.width * (1 - share), selection)
+
+
+def _beside(fixed: Counts, cost: Cost) -> Cost:
+    """The cost of a network in which some groups have their counts already."""
+    return lambda counts: cost({**fixed, **counts}) if counts else cost({})
+
+
+def _refuse_idle_budget(budget: Budget, graph: Graph, fixed: Counts, cost: Cost | None) -> None:
+    """Where every group has a share of its own, a budget can only be met already."""
+    if not budget.amount:
+        return
+    if budget.unit == "channels":
+        raise SettingError(
+            f"every group has a share of its own, so that a budget of {budget} has nothing to "
+            "divide; give 0"
+        )
+    asked = cost or predicted_cost(graph, budget)
+    gone = 1 - asked(fixed) / asked({})
+    if gone < budget.amount:
+        raise BudgetError(
+            f"every group has a share of its own, and together they remove {gone:.1%} of the "
+            f"{NAMES[budget.unit]}, not {budget.amount:.1%}; raise a share, or leave a group free"
+        )
+
+
+def _of_channels(
+    groups: list[Group], scores: Mapping[str, Tensor], share: float, selection: Selection
+) -> Counts:
+    """Counts for a share of the channels."""
+    if selection.scope == "local":
+        refuse_over_limit(share, selection.at_most)
+    if selection.rule == "quantile":
+        return _by_quantile(groups, scores, share, selection)
+    choose = _local if selection.scope == "local" else _global
+    return choose(groups, scores, share, selection)
+
+
+def _by_quantile(
+    groups: list[Group], scores: Mapping[str, Tensor], share: float, selection: Selection
+) -> Counts:
+    """Units above the quantile of all groups together ("global"), or of their own ("local")."""
+    widths = [group.width for group in groups]
+    values = [scores[group.name] for group in groups]
+    if selection.scope == "global":
+        stays = torch.split(strictly_above(torch.cat(values), share), widths)
+    else:
+        stays = tuple(strictly_above(own, share) for own in values)
+    return {
+        group.name: _rounded(group, int(part.sum()), selection)
+        for group, part in zip(groups, stays, strict=True)
+    }
 
 
 def predicted_cost(graph: Graph, budget: Budget) -> Cost:
@@ -247,25 +348,38 @@ def _participants(graph: Graph, selection: Selection, without: Collection[str]) 
 
 def _floor(group: Group, selection: Selection) -> int:
     """The fewest units that a group may keep."""
-    least = math.ceil(selection.min_units / (selection.multiple or 1)) * (selection.multiple or 1)
-    return min(group.width, least)
+    # 10·(1 - 0.8) is a little above 2
+    spared = math.ceil(group.width * (1 - selection.at_most) - 1e-9)
+    wanted = max(selection.min_units, spared)
+    return min(
+        group.width, math.ceil(wanted / (selection.multiple or 1)) * (selection.multiple or 1)
+    )
 
 
 def _rest(selection: Selection) -> str:
     multiples = (
         f", and multiples of {(selection.multiple or 1)}," if (selection.multiple or 1) > 1 else ""
     )
-    return f"at least {selection.min_units} unit{'s' * (selection.min_units > 1)}{multiples}"
+    spared = f" and {1 - selection.at_most:.0%} of the units" if selection.at_most < 1 else ""
+    return (
+        f"at least {selection.min_units} unit{'s' * (selection.min_units > 1)}{spared}{multiples}"
+    )
 
 
 def _rounded(group: Group, count: float, selection: Selection) -> int:
     """A wished count made a whole one that is allowed."""
+    whole = _whole(group, count, selection)
+    return max(_floor(group, selection), min(whole, group.width))
+
+
+def _whole(group: Group, count: float, selection: Selection) -> int:
+    """A wished count, rounded."""
     whole = (
         round(count) if selection.rounding == "round" else math.floor(count + 1e-9)
     )  # 10·(1 - 0.8) is a little below 2
     if (selection.multiple or 1) > 1 and whole < group.width:
         whole = round(whole / (selection.multiple or 1)) * (selection.multiple or 1)
-    return max(_floor(group, selection), min(whole, group.width))
+    return whole
 
 
 def _local(

@@ -8,7 +8,7 @@ was.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,9 @@ from niwaki.training.feed import Feed
 from niwaki.training.folder import Keeper, RunFolder, check_fits
 from niwaki.training.frame import Frame, Validate
 from niwaki.training.history import History
+from niwaki.training.layout import lay_out, wants_channels_last
 from niwaki.training.loop import AfterStep, Penalty, Run, TrainBatches
+from niwaki.training.optimizers import make_optimizer
 from niwaki.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def fit(
     after_step: AfterStep | None = None,
     folder: RunFolder | None = None,
     progress: bool = True,
+    observe: Mapping[str, Validate] | None = None,
 ) -> History:
     """Train `model` in place, and leave it with the weights of the best epoch.
 
@@ -71,6 +74,8 @@ def fit(
         after_step: called after every update, without gradients, to hold masks for example.
         folder: where to keep the run, so that it can be resumed; with trackers.
         progress: a line on stderr with epoch, loss, accuracy, images/s and time left.
+        observe: more evaluations of the same epochs, by name, which are noted in the history and
+            by which nothing is chosen; so a paper's curve on test data can be drawn.
 
     Raises:
         MissingExtraError: accelerate is not installed.
@@ -103,7 +108,7 @@ def fit(
             penalty=penalty,
             after_step=after_step,
         )
-        frame = Frame(run, keeper, train_batches, validate)
+        frame = Frame(run, keeper, train_batches, validate, dict(observe or {}))
         if accelerator.trackers or folder:
             accelerator.init_trackers("events", {key: str(value) for key, value in asked.items()})
         try:
@@ -112,6 +117,8 @@ def fit(
             for tracker in accelerator.trackers:
                 tracker.finish()
             _unwrap(run)
+            if run.channels_last and not settings.channels_last:
+                lay_out(model, torch.contiguous_format)
 
 
 def _asked(
@@ -160,26 +167,15 @@ def _assembled(
     if accelerator.num_processes > 1:
         device = accelerator.device
         model.to(device)
-    if settings.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
+    channels_last = wants_channels_last(model, settings.channels_last, device)
+    if channels_last:
+        lay_out(model, torch.channels_last)
     groups = (
         [dict(group) for group in parameter_groups]
         if parameter_groups
         else [{"params": parameters}]
     )
-    if settings.optimizer == "adamw":
-        betas = (settings.momentum, 0.999)
-        optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay
-        )
-    else:
-        optimizer = torch.optim.SGD(
-            groups,
-            settings.lr,
-            settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.nesterov,
-        )
+    optimizer = make_optimizer(groups, settings)
     forward: nn.Module = (
         accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
     )
@@ -187,7 +183,8 @@ def _assembled(
         forward = torch.compile(forward)  # type: ignore[assignment]  # torch types it as a function
     ema = _running_mean(model, settings.ema) if settings.ema else None
     prepared = accelerator.prepare_optimizer(optimizer, device_placement=False)
-    return Run(model, forward, prepared, accelerator, settings, bar, device, ema)
+    run = Run(model, forward, prepared, accelerator, settings, bar, device, ema)
+    return dataclasses.replace(run, channels_last=channels_last)
 
 
 def _running_mean(model: nn.Module, decay: float) -> AveragedModel:

@@ -13,6 +13,7 @@ from torch import Tensor
 from niwaki.core.errors import SettingError, UnknownNameError
 
 Border = Literal["reflect", "zero"]
+Flip = bool | Literal["alternate"]
 ASPECT = 4 / 3  # of a random crop's sides, at most, either way
 STEPS = (
     1 << 16
@@ -27,7 +28,9 @@ class Augment:
     Attributes:
         pad: pixels; 0 shifts nothing.
         border: what comes in at the edge: the image reflected, or black.
-        flip: whether images are mirrored at all.
+        flip: whether images are mirrored at all, every other time by chance; "alternate" mirrors
+            each image in every other epoch, so that both ways are seen equally often (Jordan, 94 %
+            on CIFAR-10 in 3.29 seconds, 2024, arXiv 2404.00498).
         crop: below 1, a random part of the image with at least this share of its area, of another
             aspect by up to 4/3, is cut out and resized to the whole (bilinear), before any shift;
             0.08 is usual for ImageNet (Szegedy et al., Going Deeper with Convolutions, 2015).
@@ -35,12 +38,14 @@ class Augment:
 
     pad: int = 4
     border: Border = "reflect"
-    flip: bool = True
+    flip: Flip = True
     crop: float = 1.0
 
     def __post_init__(self) -> None:
         if self.border not in get_args(Border):
             raise UnknownNameError("border", self.border, get_args(Border))
+        if not isinstance(self.flip, bool) and self.flip != "alternate":
+            raise SettingError(f"flip is true, false or 'alternate'; got {self.flip!r}")
         if not isinstance(self.pad, int) or self.pad < 0:
             raise SettingError(
                 f"pad must be a whole number of pixels of at least 0; got {self.pad!r}"
@@ -99,6 +104,17 @@ class Augment:
         if self.border == "zero":
             moved = moved.masked_fill(outside[:, None], 0)
         return moved.view_as(images)
+
+
+def alternating(order: Tensor, seed: int, epoch: int) -> Tensor:
+    """Whether each image of an epoch's order is mirrored: first by chance, then by turns.
+
+    >>> first = alternating(torch.arange(4), seed=0, epoch=1)
+    >>> bool((alternating(torch.arange(4), seed=0, epoch=2) == 1 - first).all())
+    True
+    """
+    drawn = torch.randint(0, 2, (len(order),), generator=torch.Generator().manual_seed(seed))
+    return (drawn[order] + epoch) % 2
 
 
 def _resized(images: Tensor, boxes: Tensor) -> Tensor:

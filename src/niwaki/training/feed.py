@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from niwaki.core.errors import DataError, SettingError, UnknownNameError
 from niwaki.data import HeldSplit, Split, StreamedSplit
-from niwaki.training.augment import Augment
+from niwaki.training.augment import Augment, alternating
 
 Missing = Literal["refuse", "skip"]
 Batch = tuple[Tensor, Tensor]
@@ -35,6 +36,8 @@ class FeedSettings:
         drop_last: leave out the last batch where it is smaller than the others.
         missing: what to do about a file that cannot be read any more: "refuse" ends the training
             and names it, "skip" goes on without it and counts it.
+        sizes: (epoch, pixels) pairs: from that epoch on, images are scaled to so many pixels a
+            side; ((1, 24), (9, 32)) begins small and quick. The network must take such images.
         workers: processes that read image files ahead; 0 reads them in this one.
     """
 
@@ -44,8 +47,15 @@ class FeedSettings:
     drop_last: bool = False
     missing: Missing = "refuse"
     workers: int = 0
+    sizes: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
+        epochs = [epoch for epoch, _ in self.sizes]
+        if epochs != sorted(set(epochs)) or any(min(pair) < 1 for pair in self.sizes):
+            raise SettingError(
+                "sizes are (epoch, pixels) pairs of whole numbers, later epochs last; got "
+                f"{self.sizes!r}"
+            )
         if self.missing not in get_args(Missing):
             raise UnknownNameError("missing", self.missing, get_args(Missing))
         for name, value, least in (
@@ -97,13 +107,24 @@ class Feed:
         )
         order = torch.randperm(len(self.split), generator=generator)
         augment = self.settings.augment or _NONE
-        drawn = augment.draw(len(order), generator).to(self.split.labels.device)
+        drawn = augment.draw(len(order), generator)
+        if augment.flip == "alternate":
+            drawn[:, 2] = alternating(order, self.settings.seed, epoch)
+        drawn = drawn.to(self.split.labels.device)
         size = self.settings.batch_size
         starts = range(start * size, len(self) * size, size)
         places = [_part(range(first, min(first + size, len(order))), part) for first in starts]
         for pixels, labels, taken in self._read(order, [place for place in places if place]):
             images = pixels if self.settings.augment is None else augment(pixels, drawn[taken])
-            yield self.split.normalization(images), labels
+            yield self._scaled(self.split.normalization(images), epoch), labels
+
+    def _scaled(self, images: Tensor, epoch: int) -> Tensor:
+        """Images of the epoch's size."""
+        begun = [pixels for first, pixels in self.settings.sizes if first <= epoch]
+        if not begun or images.shape[-2:] == (begun[-1], begun[-1]):
+            return images
+        size = (begun[-1], begun[-1])
+        return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
     def _read(
         self, order: Tensor, places: list[range]
@@ -161,6 +182,7 @@ class Feed:
             "augment": str(given.augment),
             "data_seed": given.seed,
             "drop_last": given.drop_last,
+            **({"sizes": [list(pair) for pair in given.sizes]} if given.sizes else {}),
             "labels": int(
                 self.split.labels.cpu()
                 .double()

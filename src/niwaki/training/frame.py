@@ -49,6 +49,7 @@ class Frame:
     keeper: Keeper | None
     train_batches: TrainBatches
     validate: Validate | None
+    observe: dict[str, Validate] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.progress = Progress(new_sums(self.run.device))
@@ -81,7 +82,9 @@ class Frame:
         if not progress.step:
             self.epoch_rng = generators(run)
         epoch = train_epoch(run, progress, self._batches(), self._stepped)
-        epoch = dataclasses.replace(epoch, validation=self._validated())
+        if self._looks_at(epoch.number):
+            observed = {name: self._evaluated(look) for name, look in self.observe.items()}
+            epoch = dataclasses.replace(epoch, validation=self._validated(), observed=observed)
         self._judge(epoch)
         self._log(epoch)
         progress.finish_epoch(epoch)
@@ -92,6 +95,8 @@ class Frame:
     def _judge(self, epoch: Epoch) -> None:
         """Keep the epoch if it is the best, and stop if there was none for long."""
         progress, patience = self.progress, self.run.settings.patience
+        if self.validate is not None and epoch.validation is None:
+            return
         score = _score(epoch)
         if score > progress.best_score or self.validate is None:
             self.best = copied(self.run.kept.state_dict())
@@ -114,12 +119,18 @@ class Frame:
         )
 
     def _validated(self) -> Evaluation | None:
+        return None if self.validate is None else self._evaluated(self.validate)
+
+    def _looks_at(self, epoch: int) -> bool:
+        """Whether an epoch is evaluated."""
+        every, last = self.run.settings.evaluate_every, self.run.settings.epochs
+        return epoch % every == 0 or epoch == last
+
+    def _evaluated(self, look: Validate) -> Evaluation:
         """By the first process, for all of them."""
-        if self.validate is None:
-            return None
         with preserved_rng():  # the weights must not depend on whether someone watches
-            found = self.validate(self.run.kept) if self.run.accelerator.is_main_process else None
-        result: Evaluation | None = broadcast(self.run.accelerator, found)
+            found = look(self.run.kept) if self.run.accelerator.is_main_process else None
+        result: Evaluation = broadcast(self.run.accelerator, found)
         return result
 
     def _log(self, epoch: Epoch) -> None:
@@ -135,6 +146,8 @@ class Frame:
                 "validation/loss": epoch.validation.loss,
                 "validation/accuracy": epoch.validation.accuracy,
             }
+        for name, found in epoch.observed.items():
+            numbers[f"{name}/accuracy"] = found.accuracy
         self.run.accelerator.log(numbers, step=epoch.number)
 
     def _stepped(self) -> None:

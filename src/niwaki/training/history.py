@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from niwaki.measure import Evaluation
@@ -23,15 +23,19 @@ class Epoch:
     lr: float  # of the epoch's last step
     samples: int
     seconds: float  # of training, validation left out
-    validation: Evaluation | None = None
+    validation: Evaluation | None = None  # None also where this epoch was not evaluated
+    observed: dict[str, Evaluation] = field(default_factory=dict)  # what nothing is chosen by
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Epoch:
         """What `dataclasses.asdict` made of one."""
         validation = data.get("validation")
-        return cls(
-            **{**data, "validation": None if validation is None else Evaluation(**validation)}
-        )
+        observed = data.get("observed", {})
+        evaluations = {
+            "validation": None if validation is None else Evaluation(**validation),
+            "observed": {name: Evaluation(**found) for name, found in observed.items()},
+        }
+        return cls(**{**data, **evaluations})
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ class Run:
     watch: Watching | None = None
     penalty: Penalty | None = None
     after_step: AfterStep | None = None
+    channels_last: bool = False
 
     @property
     def kept(self) -> nn.Module:
@@ -144,7 +145,7 @@ def _step(run: Run, inputs: Tensor, targets: Tensor, lr: float) -> Tensor:
     """One update of the weights; what it adds to the sums."""
     for group in run.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    if run.settings.channels_last and inputs.ndim == 4:
+    if run.channels_last and inputs.ndim == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     run.optimizer.zero_grad(set_to_none=True)
     pieces = min(run.settings.accumulate, len(targets))

@@ -13,15 +13,19 @@ WARM_UP, START = (
     0.3,
     1 / 25,
 )  # of one-cycle: share of the run that climbs, and where it starts (Smith, arXiv 1708.07120)
+EARLY = 1e-6  # of an epoch: a share of the run is not exact
 
 
 def learning_rate(settings: TrainSettings, done: float) -> float:
     """The learning rate once `done`, a share of the run in [0, 1], lies behind.
 
     `constant`: lr. `cosine`: from lr down to 0. `multistep`: a tenth after 1/2 of the run and a
-    hundredth after 3/4. `one-cycle`: linearly from lr/25 up to lr in the first 30 %, then a cosine
-    down to 0.
+    hundredth after 3/4; with `milestones`, times `gamma` after each of these epochs. `one-cycle`:
+    linearly from lr/25 up to lr in the first 30 %, then a cosine down to 0.
     """
+    if settings.milestones:
+        passed = sum(done * settings.epochs > int(epoch) - EARLY for epoch in settings.milestones)
+        return settings.lr * settings.gamma**passed
     return settings.lr * _FACTORS[settings.schedule](done)
 
 

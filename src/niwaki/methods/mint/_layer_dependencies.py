@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from niwaki.core.records import write_text_atomic
 from niwaki.graph.pairs import LayerPair
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.mint.activations import Sampling, observe
+from niwaki.methods.mint.by_layer import PairSettings, of_layer, refuse_unmatched
 from niwaki.methods.mint.mutual_information import LEAST, MEMORY, Resampling, dependencies
 from niwaki.methods.mint.spread import Workers
 
@@ -38,6 +39,8 @@ class Estimation:
         workers: who does it; the numbers are the same.
         folder: where finished layers are kept, so that a scoring that was interrupted goes on;
             None: nowhere.
+        by_layer: pattern on the child's name → what its pair has of its own: other groups, other
+            samples; of several patterns that match, the last one counts.
     """
 
     groups: int = 8
@@ -46,11 +49,24 @@ class Estimation:
     resampling: Resampling = "nearest"
     workers: Workers = field(default_factory=Workers)
     folder: Path | None = None
+    by_layer: Mapping[str, PairSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in (("groups", self.groups), ("child_groups", self.child_groups)):
             if value is not None and value < 1:
                 raise SettingError(f"{name} must be at least 1; got {value}")
+
+    def groups_of(self, child: str) -> tuple[int, int]:
+        """Into how many groups the child's and its parent's channels go."""
+        own = of_layer(self.by_layer, child) or PairSettings()
+        parents = own.groups or self.groups
+        return own.child_groups or own.groups or self.child_groups or parents, parents
+
+    def sampling_of(self, child: str) -> Sampling:
+        """How many inputs are drawn for the pair of a child."""
+        own = of_layer(self.by_layer, child) or PairSettings()
+        common = self.sampling
+        return Sampling(own.per_class or common.per_class, own.samples or common.samples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,18 +127,10 @@ def layer_dependencies(
         SettingError: no calibration inputs, a class without any, too few samples, or a layer
             without a finite activation.
     """
-    sites = [site for pair in pairs for site in (pair.writes, pair.reads)]
+    refuse_unmatched(estimation.by_layer, (pair.child for pair in pairs), "by_layer")
     seed = int(torch.randint(2**40, (1,), generator=evidence.generator))
-    seen = observe(evidence, sites, estimation.sampling)
-    if seen and len(seen[0]) < LEAST:
-        raise SettingError(
-            f"{len(seen[0])} samples cannot be split in three; draw at least {LEAST}, better "
-            "hundreds"
-        )
-    drafts = {
-        pair.weight: _Draft.of(pair, seen[2 * index], seen[2 * index + 1], estimation)
-        for index, pair in enumerate(pairs)
-    }
+    seen = _observed(evidence, pairs, estimation)
+    drafts = {pair.weight: _Draft.of(pair, *seen[pair.weight], estimation) for pair in pairs}
     # several processes would share one accelerator; alone, estimates run where the model is
     alone = estimation.workers == Workers()
     device = (
@@ -132,6 +140,25 @@ def layer_dependencies(
     )
     values = _estimated(drafts, seed, estimation, device)
     return [drafts[pair.weight].finished(values[pair.weight]) for pair in pairs]
+
+
+def _observed(
+    evidence: Evidence, pairs: Sequence[LayerPair], estimation: Estimation
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Weight → activations of its child and parent; pairs of one sampling share their inputs."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    for sampling in dict.fromkeys(estimation.sampling_of(pair.child) for pair in pairs):
+        those = [pair for pair in pairs if estimation.sampling_of(pair.child) == sampling]
+        sites = [site for pair in those for site in (pair.writes, pair.reads)]
+        values = observe(evidence, sites, sampling)
+        if len(values[0]) < LEAST:
+            raise SettingError(
+                f"{len(values[0])} samples cannot be split in three; draw at least {LEAST}, better "
+                "hundreds"
+            )
+        for index, pair in enumerate(those):
+            seen[pair.weight] = values[2 * index], values[2 * index + 1]
+    return seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,10 +181,9 @@ class _Draft:
     ) -> _Draft:
         child, dead_children = _alive(children, pair.child)
         parent, dead_parents = _alive(parents, pair.parent)
-        child_group = contiguous_groups(
-            child.shape[1], estimation.child_groups or estimation.groups
-        )
-        parent_group = contiguous_groups(parent.shape[1], estimation.groups)
+        child_groups, parent_groups = estimation.groups_of(pair.child)
+        child_group = contiguous_groups(child.shape[1], child_groups)
+        parent_group = contiguous_groups(parent.shape[1], parent_groups)
         return cls(
             pair,
             [child[:, child_group == number] for number in range(int(child_group.max()) + 1)],

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from niwaki.core.blocks import BlockPlan, LayerBlocks
 from niwaki.core.errors import BudgetError, SettingError
 from niwaki.methods.mint._layer_dependencies import Dependency
+from niwaki.methods.mint.by_layer import of_layer, refuse_unmatched
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,14 @@ class CutOff:
         upper_limit: no layer loses more than this share of its weights.
         fed: every group of a child keeps its strongest block, so that something still gets through
             every layer; not in the paper, where a cut that goes far can sever a network.
+        limits: pattern on a layer's name → its own upper limit; the last one of several counts.
     """
 
     share: float | None = None
     params: float | None = None
     upper_limit: float = 0.75
     fed: bool = False
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.share is None) == (self.params is None):
@@ -50,9 +53,15 @@ class CutOff:
             ("cut-off", self.share),
             ("params", self.params),
             ("upper limit", self.upper_limit),
+            *((f"upper limit of {pattern!r}", limit) for pattern, limit in self.limits.items()),
         ):
             if value is not None and not 0 <= value <= 1:
                 raise SettingError(f"the {name} is a share in [0, 1]; got {value}")
+
+    def limit_of(self, layer: str) -> float:
+        """The share of its weights that a layer loses at most."""
+        own = of_layer(self.limits, layer)
+        return self.upper_limit if own is None else own
 
 
 def grid(text: str) -> tuple[float, ...]:
@@ -156,6 +165,8 @@ def cut_blocks(
             "none of these layers has blocks to cut: each must read its parent through a weight "
             "of its own"
         )
+    limits = {item.pair.weight: cut_off.limit_of(item.pair.child) for item in found}
+    refuse_unmatched(cut_off.limits, (item.pair.child for item in found), "limits")
     gone = {name: torch.zeros(line.values.shape, dtype=torch.bool) for name, line in lines.items()}
     lost, full = dict.fromkeys(lines, 0), set()
     total = sum(line.total for line in lines.values())
@@ -167,16 +178,17 @@ def cut_blocks(
         size = int(lines[name].sizes[row, column])
         if cut_off.fed and int(gone[name][row].sum()) == gone[name].shape[1] - 1:
             continue
-        if name in full or lost[name] + size > cut_off.upper_limit * lines[name].total + 1e-9:
+        if name in full or lost[name] + size > limits[name] * lines[name].total + 1e-9:
             full.add(name)
             continue
         gone[name][row, column] = True
         lost[name] += size
     if wanted is not None and sum(lost.values()) < wanted:
         also = " and a block left to every group" if cut_off.fed else ""
+        own = ", or its own limit," if cut_off.limits else ""
         raise BudgetError(
             f"cannot remove {cut_off.params:.2%} of the weights: with at most "
-            f"{cut_off.upper_limit:.0%} of each layer{also} "
+            f"{cut_off.upper_limit:.0%} of each layer{own}{also} "
             f"{sum(lost.values()) / total:.2%} can go; raise the upper limit"
         )
     return BlockPlan({name: _with(line.draft, ~gone[name]) for name, line in lines.items()})

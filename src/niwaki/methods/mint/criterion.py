@@ -9,7 +9,7 @@ and compensation.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +24,7 @@ from niwaki.methods.base.criterion import CRITERIA, Criterion
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.mint._layer_dependencies import Dependency, Estimation, layer_dependencies
 from niwaki.methods.mint.activations import Sampling
+from niwaki.methods.mint.by_layer import PairSettings
 from niwaki.methods.mint.dependency_maps import dependency_maps
 from niwaki.methods.mint.mutual_information import Resampling
 from niwaki.methods.mint.spread import Engine, Workers
@@ -42,13 +43,15 @@ class Mint(Criterion):
     value: among them the norm of their weights decides.
 
     Attributes:
-        groups: of the channels of a layer.
+        groups: of the channels of a layer that is read.
         samples_per_class, samples: inputs to draw: of each class where there are class numbers,
             else of all.
         resampling: "nearest" is the paper's; "once" is less biased
             (`niwaki.conditional_mutual_information`).
         engine, workers: "local" processes, or "ray".
         folder: where finished layers are kept.
+        child_groups: of the channels of the layer that reads; None: as many as of the other's.
+        by_layer: what single layers have of their own (`niwaki.Estimation`).
     """
 
     comparable: ClassVar[bool] = True
@@ -60,16 +63,19 @@ class Mint(Criterion):
     engine: Engine = "local"
     workers: int = 1
     folder: str | None = None
+    child_groups: int | None = None
+    by_layer: Mapping[str, PairSettings] = field(default_factory=dict)
 
     def estimation(self) -> Estimation:
         """The settings as the estimator takes them."""
         return Estimation(
             self.groups,
-            None,
+            self.child_groups,
             Sampling(self.samples_per_class, self.samples),
             self.resampling,
             Workers(self.engine, self.workers),
             None if self.folder is None else Path(self.folder),
+            self.by_layer,
         )
 
     def __post_init__(self) -> None:

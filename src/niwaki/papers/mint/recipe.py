@@ -15,6 +15,8 @@ from niwaki.core.errors import CheckpointError, DataError, UnknownNameError
 from niwaki.data import Dataset
 from niwaki.methods.mint.spread import Engine, Workers
 from niwaki.papers.cell import Cell, Outcome
+from niwaki.papers.line import Line
+from niwaki.papers.mint.lines import lines
 from niwaki.papers.mint.run import Cost, Run, Training
 from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
 
@@ -52,6 +54,9 @@ class MintRecipe(Recipe):
         if self.budget not in get_args(Budget):
             raise UnknownNameError("budget", self.budget, get_args(Budget))
         Workers(self.engine, self.workers)
+
+    def lines(self) -> tuple[Line, ...]:
+        return tuple(lines(tables()))
 
     def names(self) -> tuple[str, ...]:
         return tuple(tables())

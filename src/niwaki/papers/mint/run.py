@@ -27,6 +27,7 @@ from niwaki.methods.base.evidence import Calibration
 from niwaki.methods.mint._layer_dependencies import Estimation
 from niwaki.methods.mint.activations import Sampling
 from niwaki.methods.mint.blocks import CutOff
+from niwaki.methods.mint.by_layer import PairSettings
 from niwaki.methods.mint.spread import Workers
 from niwaki.papers.recipe import Places
 from niwaki.pruning.result import Result
@@ -54,6 +55,7 @@ class Training:
     lr: float
     batch: int
     schedule: Schedule = "multistep"
+    milestones: tuple[int, ...] = ()
     label_smoothing: float = 0.0
     clip_norm: float | None = None
     distil: float = 0.0
@@ -69,6 +71,7 @@ class Training:
             self.lr,
             weight_decay=1e-4,
             schedule=self.schedule,
+            milestones=tuple(self.milestones),
             label_smoothing=self.label_smoothing,
             clip_norm=self.clip_norm,
             seed=seed,
@@ -139,6 +142,10 @@ class Run:
 
         estimation = Estimation(
             self.row["groups"],
+            self.row.get("child_groups"),
+            by_layer={
+                layer: PairSettings(**own) for layer, own in self.table.get("by_layer", {}).items()
+            },
             sampling=Sampling(self.row["per_class"]),
             workers=self.workers,
             folder=self.work / "layers",
@@ -152,10 +159,12 @@ class Run:
                 params=self.row["params"],
                 upper_limit=self.table["upper_limit"],
                 fed=self.table.get("fed", False),
+                limits=self.table.get("limits", {}),
             ),
             calibration=Calibration.labelled(lambda: train.batches(1000)),
             estimation=estimation,
             only=self.table["only"],
+            skip=self.table.get("skip", []),
             retrain=retrain,
             data=lambda: test.batches(500, limit=self.cost.test_images),
             seed=self.seed,

@@ -22,6 +22,8 @@ from niwaki.methods.base.compensation import compensate
 from niwaki.methods.base.criterion import score
 from niwaki.methods.base.cut import Cut, Scores
 from niwaki.papers.cell import Cell, Outcome
+from niwaki.papers.line import Line
+from niwaki.papers.neuron_merging.lines import lines
 from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
 from niwaki.proof._check import check
 from niwaki.pruning.allocation import Selection, select
@@ -33,7 +35,12 @@ BATCH = 200
 @RECIPES.register("neuron-merging")
 @dataclass(frozen=True)
 class NeuronMerging(Recipe):
-    """LeNet-300-100 on FashionMNIST and ResNet-56 on CIFAR-10, from the authors' checkpoints."""
+    """LeNet-300-100 on FashionMNIST, and ResNet-56, VGG-16 and WideResNet-40-4 on CIFAR, from the
+    authors' checkpoints.
+    """
+
+    def lines(self) -> tuple[Line, ...]:
+        return tuple(lines(_tables()))
 
     def names(self) -> tuple[str, ...]:
         return tuple(_tables())
@@ -45,10 +52,11 @@ class NeuronMerging(Recipe):
         except (CheckpointError, DataError) as error:
             return Outcome(table["setting"], missing=str(error))
         baseline = Cell(
-            experiment, "–", 0.0, "original", table["baseline"], _accuracy(model, split, places)
+            experiment, "–", 0.0, "original", table.get("baseline"), _accuracy(model, split, places)
         )
         cells = [baseline]
-        say(f"{experiment}: original {baseline.measured:.2f} (published {baseline.published:.2f})")
+        known = "" if baseline.published is None else f" (published {baseline.published:.2f})"
+        say(f"{experiment}: original {baseline.measured:.2f}{known}")
         for cell in _cells(experiment, table, model, split, places):
             cells.append(cell)
             say(
@@ -80,7 +88,11 @@ def _cells(
     experiment: str, table: dict[str, Any], model: nn.Module, split: Split, places: Places
 ) -> Iterator[Cell]:
     graph = trace(model, models.example_inputs(model))
-    selection = Selection(only=tuple(table["only"]), rounding=table["rounding"])
+    selection = Selection(
+        only=tuple(table["only"]),
+        skip=tuple(table.get("skip", ())),
+        rounding=table["rounding"],
+    )
     for criterion in table["criteria"]:
         scores = score(graph, criterion)
         for column, ratio in enumerate(table["ratios"]):

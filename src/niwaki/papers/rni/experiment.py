@@ -2,13 +2,14 @@
 
 Where this departs from the published code: the epoch that is kept is chosen on a validation split
 (a tenth of the training images), never on test data; and the penalty lies over the filters that are
-to be pruned, and no others.
+to be pruned, and no others (docs/rni.md has all departures in a table).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -18,7 +19,7 @@ from niwaki import models
 from niwaki.core.errors import SettingError, UnknownNameError
 from niwaki.data import Dataset
 from niwaki.graph import Graph, trace
-from niwaki.measure import evaluate
+from niwaki.measure import Evaluation, evaluate
 from niwaki.methods.base.criterion import score
 from niwaki.methods.base.cut import Scores
 from niwaki.methods.base.penalty import PenaltyOver
@@ -27,12 +28,15 @@ from niwaki.methods.rni.parameters import parameter_groups
 from niwaki.methods.rni.penalty import RNI
 from niwaki.methods.slimming import Slimming
 from niwaki.pruning._prune import prune
-from niwaki.pruning.allocation import Selection, select
+from niwaki.pruning.allocation import Rule, Selection, select
 from niwaki.pruning.result import Result
 from niwaki.running import preserved_rng
 from niwaki.training import Augment, Feed, FeedSettings, History, RunFolder, TrainSettings, fit
+from niwaki.training._fit import ParameterGroups
 
 Method = Literal["rni", "l1", "ucs"]
+Decay = Literal["all", "weights"]
+PUBLISHED = {"resnet56": "resnet56:stem=linear"}  # the paper's own form of a listed network
 MIN_UNITS = 3  # filters that stay in a layer at least
 WEIGHT_DECAY, SCALE_FACTOR, START = (
     1e-4,
@@ -47,6 +51,9 @@ class Setting:
     """What both steps are told; the defaults are the paper's for VGG-16.
 
     Attributes:
+        rule: how a share becomes a threshold: "quantile" is the paper's (`niwaki.Selection`).
+        decay: what decays by 1e-4 beside convolutions and linears: "all" is the paper's, everything
+            of L1's and UCS's networks, biases and BatchNorm too; "weights": nothing.
         precision, compile: see `niwaki.training.TrainSettings`.
         limit: train on so many images only, the first of a fixed shuffle, and validate on half as
             many; None: all.
@@ -64,10 +71,14 @@ class Setting:
     precision: Literal["no", "bf16", "fp16"] = "no"
     compile: bool = False
     limit: int | None = None
+    rule: Rule = "quantile"
+    decay: Decay = "all"
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             raise UnknownNameError("method", self.method, get_args(Method))
+        if self.decay not in get_args(Decay):
+            raise UnknownNameError("decay", self.decay, get_args(Decay))
 
 
 def prunable(graph: Graph) -> tuple[str, ...]:
@@ -80,11 +91,20 @@ def prunable(graph: Graph) -> tuple[str, ...]:
 
 
 def trained(
-    setting: Setting, dataset: Dataset, folder: RunFolder | None = None, *, progress: bool = True
+    setting: Setting,
+    dataset: Dataset,
+    folder: RunFolder | None = None,
+    *,
+    progress: bool = True,
+    tested: bool = False,
 ) -> tuple[nn.Module, History]:
-    """A network from scratch, with the method's penalty."""
+    """A network from scratch, with the method's penalty.
+
+    Args:
+        tested: note accuracy on the test images after every epoch, by which nothing is chosen.
+    """
     model = fresh(setting, dataset).to(setting.device)
-    history = _fitted(model, setting, dataset, penalty(model, setting), folder, progress)
+    history = _fitted(model, setting, dataset, penalty(model, setting), folder, progress, tested)
     return model.eval(), history
 
 
@@ -94,7 +114,10 @@ def fresh(setting: Setting, dataset: Dataset) -> nn.Module:
     with preserved_rng():
         torch.manual_seed(setting.seed)
         model = models.build(
-            setting.arch, classes=dataset.classes, in_channels=channels, image_size=size
+            PUBLISHED.get(setting.arch, setting.arch),
+            classes=dataset.classes,
+            in_channels=channels,
+            image_size=size,
         )
         return _prepared(model, setting)
 
@@ -110,9 +133,12 @@ def pruned(model: nn.Module, setting: Setting, dataset: Dataset, share: float) -
         criterion="bn-scale",
         budget=share,
         compensation="none",
-        scope="local" if setting.method == "ucs" else "global",
-        only=prunable(trace(model, inputs)),
-        min_units=MIN_UNITS,
+        selection=Selection(
+            "local" if setting.method == "ucs" else "global",
+            only=prunable(trace(model, inputs)),
+            min_units=MIN_UNITS,
+            rule=setting.rule,
+        ),
         data=lambda: dataset.split("test").to(setting.device).batches(EVALUATION_BATCH),
         seed=setting.seed,
     )
@@ -125,17 +151,17 @@ def tuned(
     folder: RunFolder | None = None,
     *,
     progress: bool = True,
+    tested: bool = False,
 ) -> History:
     """Train a pruned network as before, in place, without the penalty."""
-    history = _fitted(model, setting, dataset, None, folder, progress)
+    history = _fitted(model, setting, dataset, None, folder, progress, tested)
     model.eval()
     return history
 
 
 def test_accuracy(model: nn.Module, dataset: Dataset) -> float:
     """Share in [0, 1], on all test images."""
-    device = next(model.parameters()).device
-    return evaluate(model, dataset.split("test").to(device).batches(EVALUATION_BATCH)).accuracy
+    return _on_test(model, dataset).accuracy
 
 
 def penalty(model: nn.Module, setting: Setting) -> PenaltyOver | None:
@@ -185,6 +211,7 @@ def _fitted(
     added: PenaltyOver | None,
     folder: RunFolder | None,
     progress: bool,
+    tested: bool,
 ) -> History:
     train, validation = (dataset.split(name) for name in ("train", "validation"))
     if setting.limit is not None:
@@ -226,7 +253,20 @@ def _fitted(
         settings=settings,
         validate=lambda network: evaluate(network, validation.batches(EVALUATION_BATCH)),
         penalty=added,
-        parameter_groups=parameter_groups(model, weight_decay=WEIGHT_DECAY, factor=SCALE_FACTOR),
+        parameter_groups=groups_of(model, setting),
         folder=folder,
         progress=progress,
+        observe={"test": partial(_on_test, dataset=dataset)} if tested else None,
     )
+
+
+def groups_of(model: nn.Module, setting: Setting) -> ParameterGroups | None:
+    """What decays by how much: RNI spares Sigmoid BatchNorm, L1 and UCS spare nothing."""
+    if setting.method != "rni" and setting.decay == "all":
+        return None
+    return parameter_groups(model, weight_decay=WEIGHT_DECAY, factor=SCALE_FACTOR)
+
+
+def _on_test(model: nn.Module, dataset: Dataset) -> Evaluation:
+    device = next(model.parameters()).device
+    return evaluate(model, dataset.split("test").to(device).batches(EVALUATION_BATCH))

@@ -14,7 +14,8 @@ from niwaki import data
 from niwaki.core.errors import BudgetError, SettingError
 from niwaki.data import Dataset
 from niwaki.papers.rni.experiment import Method, Setting, pruned, trained, tuned
-from niwaki.training import History, RunFolder
+from niwaki.papers.rni.logs import Logs
+from niwaki.training import RunFolder
 
 
 def train(
@@ -33,7 +34,7 @@ def train(
     folder: str | Path | None = None,
     progress: bool = True,
     **options: Any,
-) -> tuple[nn.Module, History]:
+) -> tuple[nn.Module, Logs]:
     """Train a network from scratch, which can be pruned later.
 
     Args:
@@ -45,15 +46,18 @@ def train(
         lr: divided by 10 at 50 % and again at 75 % of the epochs.
         data_root: folder of the data set's files; without it they are fetched.
         folder: where to keep the run; if it holds one already, that goes on where it stopped.
-        options: more fields of `niwaki.papers.rni.Setting`: precision, compile, limit.
+        options: more fields of `niwaki.papers.rni.Setting`: precision, compile, limit, rule, decay.
 
     Returns:
-        the network with the weights of the best validation epoch, and the training history.
+        the network with the weights of the best validation epoch, and the logs: `logs["test_acc"]`,
+        a share an epoch, `logs["best_epoch"]`, the index of the kept one, and what else `Logs` has.
     """
     setting = Setting(
         arch, method, reg_weight, b, epochs, lr, batch_size, seed, _usable(device), **options
     )
-    return trained(setting, _loaded(dataset, data_root), _kept(folder), progress=progress)
+    loaded = _loaded(dataset, data_root)
+    model, history = trained(setting, loaded, _kept(folder), progress=progress, tested=True)
+    return model, Logs(history)
 
 
 def prune_finetune(
@@ -71,7 +75,7 @@ def prune_finetune(
     folder: str | Path | None = None,
     progress: bool = True,
     **options: Any,
-) -> tuple[nn.Module, History]:
+) -> tuple[nn.Module, Logs]:
     """Prune a share of a network's filters in one shot, and train it again without the penalty; the
     model is not touched.
 
@@ -81,7 +85,7 @@ def prune_finetune(
         prune_pc: share of the filters to remove, in [0, 1); at least three stay in a layer.
 
     Returns:
-        the smaller network with the weights of the best validation epoch, and the history of the
+        the smaller network with the weights of the best validation epoch, and the logs of the
         fine-tuning.
     """
     if not 0 <= prune_pc < 1:
@@ -93,7 +97,8 @@ def prune_finetune(
     )
     loaded = _loaded(dataset, data_root)
     smaller = pruned(model.to(setting.device), setting, loaded, prune_pc).model
-    return smaller, tuned(smaller, setting, loaded, _kept(folder), progress=progress)
+    history = tuned(smaller, setting, loaded, _kept(folder), progress=progress, tested=True)
+    return smaller, Logs(history)
 
 
 def _loaded(dataset: str | Dataset, root: str | Path | None) -> Dataset:

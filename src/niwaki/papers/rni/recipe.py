@@ -23,6 +23,7 @@ from niwaki.data import Dataset
 from niwaki.measure import count_params
 from niwaki.measure.macs import count_macs
 from niwaki.papers.cell import Cell, Outcome
+from niwaki.papers.line import Line
 from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
 from niwaki.papers.rni.experiment import (
     Setting,
@@ -33,6 +34,7 @@ from niwaki.papers.rni.experiment import (
     trained,
     tuned,
 )
+from niwaki.papers.rni.lines import lines
 from niwaki.papers.rni.runs import CellRun, read
 from niwaki.training import History, RunFolder
 
@@ -59,6 +61,9 @@ class Rni(Recipe):
     def __post_init__(self) -> None:
         if self.budget not in get_args(Budget):
             raise UnknownNameError("budget", self.budget, get_args(Budget))
+
+    def lines(self) -> tuple[Line, ...]:
+        return tuple(lines(tables()))
 
     def names(self) -> tuple[str, ...]:
         return tuple(tables())
@@ -102,6 +107,8 @@ class Rni(Recipe):
             device=places.device,
             precision="bf16" if places.device.startswith("cuda") else "no",
             limit=cost.get("limit"),
+            rule=table.get("rule", "quantile"),
+            decay=table.get("decay", "all"),
         )
         work = _Work(
             (places.work or WORK) / f"{experiment}-{method}-{self.budget}-seed{self.seed}",

@@ -1,0 +1,97 @@
+"""Pruning Filters (arXiv 1608.08710) and its like: prune once, fine-tune shortly with the unpruned
+network as a teacher, and hold the accuracy against what was published (tables.toml).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from niwaki import data
+from niwaki.core.errors import CheckpointError, DataError, UnknownNameError
+from niwaki.papers.baselines.lines import lines
+from niwaki.papers.baselines.run import BaselineRun, Cost, Row
+from niwaki.papers.cell import Cell, Outcome
+from niwaki.papers.line import Line
+from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
+
+Budget = Literal["full", "quick"]
+WORK = Path("niwaki-baselines")  # where there is no other word
+
+
+@RECIPES.register("baselines")
+@dataclass(frozen=True)
+class Baselines(Recipe):
+    """Pruning Filters A and B, and the l1 norm with one threshold, from a checkpoint.
+
+    Attributes:
+        budget: "full" fine-tunes on all training images, "quick" on some of them for a few epochs,
+            which the setting says.
+        epochs: of fine-tuning; None: as many as the budget has.
+    """
+
+    budget: Budget = "full"
+    seed: int = 0
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.budget not in get_args(Budget):
+            raise UnknownNameError("budget", self.budget, get_args(Budget))
+
+    def lines(self) -> tuple[Line, ...]:
+        return tuple(lines(tables()))
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(tables())
+
+    def run(self, experiment: str, places: Places, say: Say) -> Outcome:
+        table = tables()[experiment]
+        cost = self.cost(table)
+        how = f"{table['setting']}; {cost}, seed {self.seed}"
+        try:
+            dataset = data.load(table["data"], places.data_root)
+            dataset.split("test")
+            return Outcome(how, tuple(self._cells(experiment, table, cost, dataset, places, say)))
+        except (DataError, CheckpointError) as error:
+            return Outcome(how, missing=str(error))
+
+    def cost(self, table: dict[str, Any]) -> Cost:
+        """What a cell may take."""
+        given = dict(table["budgets"][self.budget])
+        return Cost(**given if self.epochs is None else {**given, "epochs": self.epochs})
+
+    def _cells(
+        self,
+        experiment: str,
+        table: dict[str, Any],
+        cost: Cost,
+        dataset: data.Dataset,
+        places: Places,
+        say: Say,
+    ) -> list[Cell]:
+        """The base, and what each row comes to before and after fine-tuning."""
+        work = (places.work or WORK) / self.budget
+        cells: list[Cell] = []
+        for entry in table["rows"]:
+            row = Row(experiment, self.budget, self.seed, table, entry)
+            run = row.run(cost, dataset, places, work)
+            if not cells:
+                published = entry.get("published_base")
+                cells.append(Cell(experiment, "–", 0.0, "original", published, run.base))
+            cells += _of_row(run, entry["published"])
+            say(f"{experiment}: {run.row}: {run.base:.2f} → {run.untuned:.2f} → {run.test:.2f}")
+        return cells
+
+
+def _of_row(run: BaselineRun, published: float) -> list[Cell]:
+    gone = run.gone
+    untuned = Cell(run.experiment, run.row, gone, "pruned", None, run.untuned)
+    return [untuned, Cell(run.experiment, run.row, gone, "fine-tuned", published, run.test)]
+
+
+def tables() -> dict[str, Any]:
+    """The experiments by name."""
+    text = resources.files("niwaki.papers.baselines").joinpath("tables.toml")
+    return read_toml(text.read_text(encoding="utf-8"))

@@ -1,0 +1,253 @@
+"""One row of a table with one seed: pruned, fine-tuned, measured on the whole test set, recorded.
+
+A row that has a record is not run again, and a fine-tuning that was cut off goes on where it
+stopped. Nothing is chosen: the last epoch is kept, since the checkpoint was trained on all training
+images, and a validation split of them would favour whatever stays nearest to it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from niwaki import models
+from niwaki.core.provenance import hardware, versions
+from niwaki.core.records import write_text_atomic
+from niwaki.data import Dataset, Split
+from niwaki.io.weights import load_weights
+from niwaki.measure import count_params, evaluate
+from niwaki.measure.macs import count_macs
+from niwaki.papers.recipe import Places
+from niwaki.pruning._prune import prune
+from niwaki.pruning.allocation import Selection
+from niwaki.pruning.result import Result
+from niwaki.training import (
+    Augment,
+    Distillation,
+    Feed,
+    FeedSettings,
+    History,
+    RunFolder,
+    TrainSettings,
+    fit,
+)
+
+BATCH, EVALUATION_BATCH, WEIGHT_DECAY = 128, 500, 5e-4
+DISTIL, TEMPERATURE = 0.5, 4.0
+KEPT = "the last epoch is kept; no image was left to choose one by, as the checkpoint saw all"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a row may take.
+
+    Attributes:
+        lr: the highest of a one-cycle.
+        images: at most so many to fine-tune on; None: all.
+    """
+
+    epochs: int
+    lr: float
+    images: int | None = None
+
+    def __str__(self) -> str:
+        images = "all" if self.images is None else f"{self.images:,}"
+        return f"{self.epochs} epochs of fine-tuning on {images} training images"
+
+
+@dataclass(frozen=True)
+class BaselineRun:
+    """What a row came to; accuracies in percent on all test images.
+
+    Attributes:
+        base, untuned, test: of the checkpoint, of what was pruned, and of what was fine-tuned.
+        params, macs: before and after.
+        kept: layer → filters that stayed.
+        curve: epoch by epoch: training loss and training accuracy (a share).
+    """
+
+    experiment: str
+    row: str
+    budget: str
+    seed: int
+    base: float
+    untuned: float
+    test: float
+    test_images: int
+    params: list[int]
+    macs: list[int]
+    kept: dict[str, int]
+    settings: dict[str, Any]
+    curve: list[list[float]]
+    seconds: float
+    notes: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=versions)
+    hardware: dict[str, Any] = field(default_factory=hardware)
+    schema: int = 1
+
+    @property
+    def gone(self) -> float:
+        """Share of all parameters that went."""
+        return 1 - self.params[1] / self.params[0]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of tables.toml with one seed."""
+
+    experiment: str
+    budget: str
+    seed: int
+    table: dict[str, Any]
+    entry: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The record's file name without its suffix."""
+        words = f"{self.experiment}-{self.entry['name']}-{self.budget}-seed{self.seed}".lower()
+        return "-".join("".join(c if c.isalnum() else " " for c in words).split())
+
+    def run(self, cost: Cost, dataset: Dataset, places: Places, work: Path) -> BaselineRun:
+        """The row's numbers: from its record, or made now."""
+        path = work / "records" / f"{self.name}.json"
+        if path.is_file() and (known := read(path)).settings == self._asked(cost):
+            return known
+        model = self._original(dataset, places)
+        test = dataset.split("test").to(places.device)
+        result = self._pruned(model, test, places)
+        history = self._tuned(model, result.model, cost, dataset, places, work)
+        done = self._record(result, history, cost, test, places)
+        write(done, path)
+        return done
+
+    def _asked(self, cost: Cost) -> dict[str, Any]:
+        """All that the numbers depend on, as JSON holds it."""
+        asked = {**dataclasses.asdict(cost), "row": self.entry, "batch": BATCH}
+        asked |= {"weight_decay": WEIGHT_DECAY, "distil": DISTIL, "temperature": TEMPERATURE}
+        plain: dict[str, Any] = json.loads(json.dumps(asked))
+        return plain
+
+    def _original(self, dataset: Dataset, places: Places) -> nn.Module:
+        model = models.build(self.table["model"], classes=dataset.classes)
+        load_weights(model, places.checkpoint(self.table["checkpoint"]))
+        return model.to(places.device).eval()
+
+    def _pruned(self, model: nn.Module, test: Split, places: Places) -> Result:
+        entry = self.entry
+        selection = Selection(
+            entry.get("scope", "local"),
+            only=tuple(self.table["only"]),
+            skip=tuple(entry["skip"]),
+            rounding="floor",
+            shares=entry.get("shares", {}),
+        )
+        return prune(
+            model,
+            models.example_inputs(model),
+            criterion=entry["criterion"],
+            budget=entry.get("budget", 0),
+            compensation="none",
+            selection=selection,
+            data=lambda: test.batches(EVALUATION_BATCH, limit=places.limit),
+            seed=self.seed,
+        )
+
+    def _tuned(
+        self,
+        teacher: nn.Module,
+        smaller: nn.Module,
+        cost: Cost,
+        dataset: Dataset,
+        places: Places,
+        work: Path,
+    ) -> History:
+        """Train in place, with the unpruned network as a teacher; the last epoch's weights stay."""
+        train = _some(dataset.split("train"), cost.images).to(places.device)
+        settings = TrainSettings(
+            cost.epochs,
+            cost.lr,
+            weight_decay=WEIGHT_DECAY,
+            schedule="one-cycle",
+            seed=self.seed,
+            channels_last=True,
+        )
+        folder = RunFolder(work / self.name, resume=True, trackers=(), describes={"row": self.name})
+        return fit(
+            smaller,
+            Feed(train, FeedSettings(BATCH, Augment(border="zero"), seed=self.seed)),
+            settings=settings,
+            distillation=Distillation(copy.deepcopy(teacher), DISTIL, TEMPERATURE),
+            folder=folder,
+            progress=False,
+        )
+
+    def _record(
+        self, result: Result, history: History, cost: Cost, test: Split, places: Places
+    ) -> BaselineRun:
+        before, after = result.record.before, result.record.after
+        assert before.accuracy is not None
+        assert after.accuracy is not None
+        batches = test.batches(EVALUATION_BATCH, limit=places.limit)
+        tested = evaluate(result.model, batches)
+        one = models.example_inputs(result.model, batch=1)
+        return BaselineRun(
+            self.experiment,
+            self.entry["name"],
+            self.budget,
+            self.seed,
+            base=_percent(before.accuracy),
+            untuned=_percent(after.accuracy),
+            test=_percent(tested.accuracy),
+            test_images=tested.samples,
+            params=[before.params, count_params(result.model)],
+            macs=[before.macs, count_macs(result.model, one)],
+            kept={name: len(entry.units) for name, entry in result.plan.items()},
+            settings=self._asked(cost),
+            curve=[[e.loss, e.accuracy] for e in history.epochs],
+            seconds=round(history.seconds, 1),
+            notes=[KEPT, *history.notes, *([history.stopped] if history.stopped else [])],
+        )
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 4)
+
+
+def _some(split: Split, count: int | None) -> Split:
+    """The first so many of a fixed shuffle; all of them without a number."""
+    if count is None or count >= len(split):
+        return split
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    return split.take(order[:count])
+
+
+def write(run: BaselineRun, path: Path) -> None:
+    """A record, whole or not at all: one line a field."""
+    lines = [
+        f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
+        for key, value in dataclasses.asdict(run).items()
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read(path: Any) -> BaselineRun:
+    """A record back from its file."""
+    return BaselineRun(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def committed() -> list[BaselineRun]:
+    """The records that come with niwaki, by name."""
+    folder = resources.files("niwaki.papers.baselines").joinpath("records")
+    if not folder.is_dir():
+        return []
+    files = (path for path in folder.iterdir() if path.name.endswith(".json"))
+    return [read(path) for path in sorted(files, key=lambda path: path.name)]

@@ -1,0 +1,54 @@
+"""MINT's rows for the overview, and those of the methods that its tables compare with."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from niwaki.papers.line import Line, Measured
+from niwaki.papers.mint.rendering import committed
+
+COUNTS = "weights of the layers that are cut"
+
+
+def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
+    """Every row, then what its table compares with, from their own papers."""
+    for experiment, table in tables.items():
+        for row in table["rows"]:
+            gone = row.get("published_gone", row["params"])
+            yield Line(
+                "MINT",
+                experiment,
+                row["name"],
+                f"{gone:.2%}",
+                COUNTS,
+                row["published"],
+                table.get("baseline"),
+                tuple(_measured(experiment, row["name"])),
+            )
+        for other in table.get("compared", ()):
+            yield Line(
+                "Methods that MINT compares with",
+                experiment.removesuffix("-authors"),
+                other["name"],
+                f"{other['gone']:.2%}",
+                other["counts"],
+                other["published"],
+                other.get("base"),
+            )
+
+
+def _measured(experiment: str, row: str) -> Iterator[Measured]:
+    by_budget: dict[str, list[dict[str, Any]]] = {}
+    for record in committed():
+        budget = "quick" if "budget=quick" in record["paper"] else "full"
+        those = [r for r in record["runs"] if (r["experiment"], r["row"]) == (experiment, row)]
+        by_budget.setdefault(budget, []).extend(those)
+    for budget, runs in by_budget.items():
+        if runs:
+            gone, accuracy, base = (
+                statistics.median(run[key] for run in runs)
+                for key in ("gone", "accuracy", "original")
+            )
+            yield Measured(accuracy, base, budget, len(runs), f"{gone:.2%} gone")

@@ -1,0 +1,45 @@
+"""Neuron Merging's rows for the overview."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from typing import Any
+
+from niwaki.papers.line import Line, Measured
+
+Key = tuple[str, str, float, str]
+
+
+def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
+    """Every published cell, and every measured one."""
+    known = _recorded()
+    for experiment, table in tables.items():
+        base = known.get((experiment, "–", 0.0, "original"))
+        for criterion in table["criteria"]:
+            for column, ratio in enumerate(table["ratios"]):
+                for name in table["compensations"]:
+                    row = table.get("published", {}).get(criterion, {}).get(name)
+                    found = known.get((experiment, criterion, ratio, name))
+                    yield Line(
+                        "Neuron Merging, no fine-tuning",
+                        experiment,
+                        f"{criterion}, {name}",
+                        f"{ratio:.0%}",
+                        table["counts"],
+                        row[column] if row else None,
+                        table.get("baseline"),
+                        () if found is None else (Measured(found, base),),
+                    )
+
+
+def _recorded() -> dict[Key, float]:
+    folder = resources.files("niwaki.papers.neuron_merging").joinpath("records")
+    return {
+        (cell["experiment"], cell["criterion"], cell["ratio"], cell["compensation"]): cell[
+            "measured"
+        ]
+        for path in sorted(folder.iterdir(), key=lambda path: path.name)
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+    }
