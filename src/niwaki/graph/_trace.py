@@ -33,7 +33,7 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
     """
     _refuse_unreadable(model)
     _refuse_misplaced(model, inputs)
-    inference = infer(record(model, inputs), RULES)
+    inference = infer(record(model, inputs, sources=True), RULES)
     learned = dict(model.named_parameters(remove_duplicate=False))
     inference.scales = {
         name: bounded for name, bounded in inference.scales.items() if name in learned

@@ -25,7 +25,7 @@ from niwaki.proof._check import check
 from niwaki.proof.blame import Blame
 from niwaki.pruning.allocation import Selection, select
 from niwaki.pruning.cost import MEASURED, MeasuredCost
-from niwaki.surgery import follow_config, rewrite, shrink, size_guesses
+from niwaki.surgery import Sizes, follow_config, least_sizes, rewrite, shrink, size_guesses
 
 Form = Literal["module", "graph"]
 # a measured budget may be undercut by this share of what is left, so that fewer networks must be
@@ -209,11 +209,36 @@ class Cutting:
                 with self.clock.stage("shrink"):
                     smaller = make()
                 with self.clock.stage("check"):
-                    return smaller, sized, check(self.graph, plan, mixings, smaller)
+                    gap = check(self.graph, plan, mixings, smaller)
             except SurgeryError as error:
                 failures.append(error)
+            else:
+                return self._with_least_sizes(smaller, sized, gap, mixings)
         # where the guesses fail differently, the one that got further is nearer to the cause
         raise max(failures, key=lambda error: -1 if error.position is None else error.position)
+
+    def _with_least_sizes(
+        self, smaller: nn.Module, sized: Plan, gap: float, mixings: Mapping[str, Mixing]
+    ) -> tuple[nn.Module, Plan, float]:
+        """The same, with no size of the model's code changed that need not be."""
+        if self.form == "graph" or not sized.sizes:
+            return smaller, sized, gap
+        proved: list[tuple[nn.Module, Plan, float]] = [(smaller, sized, gap)]
+
+        def proves(sizes: Sizes) -> bool:
+            fewer = dataclasses.replace(sized, sizes=sizes)
+            network = shrink(self.graph, fewer, mixings)
+            try:
+                gap = check(self.graph, fewer, mixings, network)
+            except SurgeryError:
+                return False
+            proved.append((network, fewer, gap))
+            return True
+
+        with self.clock.stage("check"):
+            tables = {name: dict(table) for name, table in sized.sizes.items()}
+            least_sizes(self.graph, sized, tables, proves)
+        return proved[-1]
 
     def _makers(
         self, plan: Plan, mixings: Mapping[str, Mixing]

@@ -20,13 +20,17 @@ from torch.utils.weak import WeakIdKeyDictionary
 from niwaki.core.errors import TraceError
 from niwaki.running.attributes import noted_reads
 from niwaki.running.inputs import Inputs, as_arguments, copied, undisturbed
+from niwaki.running.lines import calling_line
+from niwaki.running.passing import PassedIntegers
 from niwaki.running.tape import Op, Ref, Tape, named_state, named_tensors_in, tensors_in
 from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
 
 LARGE = 2**30  # bytes of parameters from which a run on fake tensors is quicker than a real one
 
 
-def record(model: nn.Module, inputs: Inputs, *, fake: bool | None = None) -> Tape:
+def record(
+    model: nn.Module, inputs: Inputs, *, fake: bool | None = None, sources: bool = False
+) -> Tape:
     """Run the model once in evaluation mode and write its operators down; the model is left as it
     was found.
 
@@ -35,6 +39,8 @@ def record(model: nn.Module, inputs: Inputs, *, fake: bool | None = None) -> Tap
             device.
         fake: whether to try fake tensors before a real run; None: for large models, and those on
             the meta device.
+        sources: whether to follow integers from the attributes of modules to operators, where the
+            code bears it.
 
     Raises:
         TraceError: the forward raises; the message names the innermost module and the shapes that
@@ -47,13 +53,18 @@ def record(model: nn.Module, inputs: Inputs, *, fake: bool | None = None) -> Tap
         )
     if fake:
         try:
-            return _record(model, inputs, fake=True)
+            return _record(model, inputs, fake=True, sources=sources)
         except Exception:  # noqa: S110  # whatever fake tensors cannot do, the real run below decides
             pass
-    return _record(model, inputs, fake=False)
+    if sources:
+        try:
+            return _record(model, inputs, fake=False, sources=True)
+        except TraceError:  # code may ask for `type(n) is int`: the plain run decides
+            pass
+    return _record(model, inputs, fake=False, sources=False)
 
 
-def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
+def _record(model: nn.Module, inputs: Inputs, *, fake: bool, sources: bool) -> Tape:
     layers = LayerStack(model)
     recorder = _Recorder(model, layers)
     args, kwargs = as_arguments(copied(inputs))
@@ -73,7 +84,11 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool) -> Tape:
                 stack.enter_context(mode)
             recorder.tape.inputs = [recorder.ref(tensor) for tensor in tensors_in((args, kwargs))]
             stack.enter_context(layers.watch())
-            recorder.tape.attributes = stack.enter_context(noted_reads(model))
+            passing = PassedIntegers(recorder.tape, recorder.source) if sources else None
+            reads = noted_reads(model, passing)
+            recorder.tape.attributes = stack.enter_context(reads)
+            if passing is not None and passing.wanted(model):
+                stack.enter_context(passing)
             with recorder:
                 output = model(*args, **kwargs)
     except Exception as error:
@@ -143,6 +158,11 @@ class _Recorder(OperatorMode):
                 self.tape.parameters[ref] = name
         return ref
 
+    def source(self, tensor: Tensor) -> Ref | str | None:
+        """A tensor that the tape knows, or the name of a parameter; None for any other."""
+        ref: Ref | None = self._refs.get(tensor)  # type: ignore[no-untyped-call]
+        return self._names.get(id(tensor)) if ref is None else self.tape.parameters.get(ref, ref)
+
     def __torch_dispatch__(
         self,
         func: OpOverload,
@@ -157,6 +177,7 @@ class _Recorder(OperatorMode):
             read, read_by_name = tree_map(self.operand, (args, kwargs))
             refs = tuple(self.ref(item) if isinstance(item, Tensor) else None for item in outputs)
             self.tape.ops.append(Op(func, read, read_by_name, refs, self._layers.current))
+            self.tape.lines.append(calling_line())
             self.tape.by_value |= _size_by_value(func, args)
         elif func.namespace != "prim" and isinstance(result, (bool, int, float)):
             self.tape.by_value = True
