@@ -49,7 +49,7 @@ def size_guesses(graph: Graph, plan: Plan) -> Iterator[Sizes]:
     * near: also where another axis of the same size stayed as it was;
     * wide: also from the operators of the modules inside it and of the one around it, and from the
       tensors that it holds: for code that passes its sizes on, or compares them with what it is
-          given.
+      given; then of these one attribute of one class at a time.
 
     Raises:
         SurgeryError: one of two attributes must change and nothing says which, or one stands for
@@ -64,8 +64,9 @@ def size_guesses(graph: Graph, plan: Plan) -> Iterator[Sizes]:
             yield guess
     if solution.tied is not None:
         raise _tied(graph, *solution.tied)
-    for reach in get_args(Reach):
-        guess = _joined(shown, _sizes_by_value(graph, plan, solution, reach))
+    by_value = [_sizes_by_value(graph, plan, solution, reach) for reach in get_args(Reach)]
+    for found in (*by_value, *_kinds(graph, by_value[-1])):
+        guess = _joined(shown, found)
         if guess not in tried:
             tried.append(guess)
             yield guess
@@ -82,20 +83,17 @@ def least_sizes(graph: Graph, plan: Plan, sizes: Sizes, proves: Callable[[Sizes]
     """
     solution = Evidence(graph, plan).solve()
     shown = _joined(_unread_sizes(graph, plan), _as_sizes(graph, solution.sure))
-    kinds = _kinds(
-        graph, {name: _beyond(table, shown.get(name, {})) for name, table in sizes.items()}
-    )
+    unshown = {name: _beyond(table, shown.get(name, {})) for name, table in sizes.items()}
     needed: list[Sizes] = []
-    spare: list[Sizes] = []
-    for kind in kinds:
+    for kind in _kinds(graph, unshown):
         fewer = _without(sizes, kind)
         if proves(fewer):
             sizes = fewer
-            spare.append(kind)
         else:
             needed.append(kind)
+    others = _kinds(graph, _sizes_by_value(graph, plan, solution, "wide")) if needed else []
     for kind in needed:
-        for other in spare:
+        for other in (other for other in others if other not in needed):
             if kind.keys() == other.keys() and proves(_joined(_without(sizes, kind), other)):
                 raise _either(graph, kind, other)
     return sizes
