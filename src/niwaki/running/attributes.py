@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from niwaki.running.layers import knows_sizes
+from niwaki.running.lock import PROCESS
 
 
 class Sources(Protocol):
@@ -47,6 +48,7 @@ def noted_reads(model: nn.Module, sources: Sources | None = None) -> Iterator[di
     names = {id(module): name for name, module in model.named_modules()}
     reads: dict[str, set[str]] = defaultdict(set)
     patched: list[tuple[type, Any]] = []
+    PROCESS.acquire()
     try:
         for cls in {type(module) for module in model.modules() if keeps_integers(module)}:
             patched.append((cls, vars(cls).get("__getattribute__")))
@@ -58,6 +60,7 @@ def noted_reads(model: nn.Module, sources: Sources | None = None) -> Iterator[di
                 del cls.__getattribute__
             else:
                 cls.__getattribute__ = own
+        PROCESS.release()
 
 
 def _noting(

@@ -24,6 +24,7 @@ from niwaki.running.lines import calling_line
 from niwaki.running.passing import PassedIntegers
 from niwaki.running.tape import Op, Ref, Tape, named_state, named_tensors_in, tensors_in
 from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
+from niwaki.running.writes import ParameterWrites
 
 LARGE = 2**30  # bytes of parameters from which a run on fake tensors is quicker than a real one
 
@@ -67,6 +68,7 @@ def record(
 def _record(model: nn.Module, inputs: Inputs, *, fake: bool, sources: bool) -> Tape:
     layers = LayerStack(model)
     recorder = _Recorder(model, layers)
+    recorder.tape.fake = fake
     args, kwargs = as_arguments(copied(inputs))
     try:
         with ExitStack() as stack:
@@ -98,6 +100,14 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool, sources: bool) -> T
             f"{error}"
         )
         raise TraceError(message, layers.current, len(recorder.tape.ops)) from error
+    finally:
+        changed = recorder.writes.undo()
+    if changed:
+        raise TraceError(
+            f"the model's forward writes into its parameter {changed[0]}, so that every run "
+            "changes it; write into parameters outside of forward, or make it a buffer "
+            "(register_buffer). The values of before are back"
+        )
     found = list(named_tensors_in(output))
     recorder.tape.outputs = [recorder.operand(tensor) for _, tensor in found]
     recorder.tape.output_names = [name for name, _ in found]
@@ -107,7 +117,6 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool, sources: bool) -> T
             "tensors, or a tuple, dict "
             "or dataclass of them"
         )
-    recorder.tape.fake = fake
     return recorder.tape
 
 
@@ -118,6 +127,7 @@ class _Recorder(OperatorMode):
         super().__init__()
         self.tape = Tape()
         self._layers = layers
+        self.writes = ParameterWrites(model)
         self._refs = (
             WeakIdKeyDictionary()
         )  # a number stands for an object only while that object lives
@@ -171,6 +181,8 @@ class _Recorder(OperatorMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if not self.tape.fake:
+            self.writes.watch(func, args, kwargs)
         result = func(*args, **kwargs)
         outputs = result if isinstance(result, (tuple, list)) else (result,)
         if func.namespace != "prim" and any(isinstance(item, Tensor) for item in outputs):
