@@ -7,6 +7,7 @@ from niwaki.graph._outline import GroupOutline, Outline, outline
 from niwaki.graph._trace import trace
 from niwaki.graph.masked import Folded, Masked
 from niwaki.graph.types import Graph, Group, Normaliser, Role, Slice, Writer
+from niwaki.graph.ways_out import ways_out
 
 __all__ = [
     "Branch",
@@ -23,4 +24,5 @@ __all__ = [
     "branches",
     "outline",
     "trace",
+    "ways_out",
 ]

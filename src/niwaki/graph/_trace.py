@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.prune import BasePruningMethod
 
 from niwaki.core.errors import TraceError
 from niwaki.graph.groups import build_groups
@@ -102,8 +103,19 @@ def _refuse_module(name: str, module: nn.Module) -> None:
     if any(type(hook).__name__ in _OLD_NORMS for hook in module._forward_pre_hooks.values()):
         raise TraceError(
             f"{name or 'the model'} uses torch.nn.utils.weight_norm or spectral_norm, whose "
-            "weights cannot be copied; "
-            "undo it (remove_weight_norm), or use torch.nn.utils.parametrizations"
+            "weights cannot be copied; undo it before (remove_weight_norm, remove_spectral_norm; "
+            "of torch.nn.utils.parametrizations: remove_parametrizations) and norm the pruned "
+            "layers again"
+        )
+    masked = [
+        hook for hook in module._forward_pre_hooks.values() if isinstance(hook, BasePruningMethod)
+    ]
+    if masked:
+        tensor = masked[0]._tensor_name
+        raise TraceError(
+            f"{name or 'the model'} still has its masks of torch.nn.utils.prune on; make them "
+            f"final with torch.nn.utils.prune.remove({name or 'model'}, {tensor!r}): its zeroed "
+            "units are then the first to go"
         )
 
 

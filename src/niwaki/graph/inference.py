@@ -138,7 +138,9 @@ class Inference:
         if ref not in self.axes:
             name = self.tape.parameters.get(ref)
             if name is None:
-                self.axes[ref] = self.fresh(self.shape(ref), "constant tensor")
+                kept = self.tape.kept_tensors.get(ref)
+                reason = f"plain tensor {kept}, no buffer" if kept else "constant tensor"
+                self.axes[ref] = self.fresh(self.shape(ref), reason)
             else:
                 if name not in self.parameters:
                     self.parameters[name] = self.fresh(self.shape(ref))

@@ -18,7 +18,7 @@ from niwaki.core.budget import Budget
 from niwaki.core.errors import BudgetError, SettingError, SurgeryError, UnknownNameError
 from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
-from niwaki.graph import Graph
+from niwaki.graph import Graph, ways_out
 from niwaki.measure import Ratio
 from niwaki.methods.base.compensation import Compensated, compensate
 from niwaki.proof._check import check
@@ -74,6 +74,7 @@ class Cut:
             worst = sorted(self.compensated.residuals.items(), key=lambda pair: -pair[1])[:3]
             lost = ", ".join(f"{share:.1%} of {name}" for name, share in worst)
             notes.append(f"most is lost, of what consumers read: {lost}")
+        notes += ways_out(graph)
         if graph.unknown:
             notes.append(
                 "operators unknown to niwaki, whose channels are left whole: "
@@ -182,7 +183,8 @@ class Cutting:
                     reasons = "".join(
                         f"; {name} is {reason}" for name, reason in left_whole.items()
                     )
-                    raise BudgetError(f"{error}{reasons}") from error
+                    help_ = "".join(f"; {way}" for way in ways_out(self.graph))
+                    raise BudgetError(f"{error}{reasons}{help_}") from error
             with self.clock.stage("compensate"):
                 compensated = self.repair(plan)
             try:

@@ -133,6 +133,13 @@ class _Recorder(OperatorMode):
         )  # a number stands for an object only while that object lives
         state = named_state(model)
         self._names = {id(tensor): name for name, tensor in state.items()}
+        self._kept = {
+            id(tensor): f"{name}.{attribute}" if name else attribute
+            for name, module in model.named_modules()
+            for attribute, value in vars(module).items()
+            if isinstance(value, (Tensor, tuple, list))
+            for tensor in tensors_in(value)
+        }
         # `parameter.data` is another object over the same memory
         self._storages = {
             (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape)): name
@@ -164,6 +171,8 @@ class _Recorder(OperatorMode):
                 name = self._storages.get(key)
             if name is None:
                 self.tape.constants[ref] = leaf
+                if id(leaf) in self._kept:
+                    self.tape.kept_tensors[ref] = self._kept[id(leaf)]
             else:
                 self.tape.parameters[ref] = name
         return ref

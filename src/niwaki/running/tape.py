@@ -82,6 +82,7 @@ class Tape:
         parameters: value → name of the parameter or buffer that it is (the first name of a shared
             one).
         constants: value → tensor, for tensors that are none of the above and no operator made.
+        kept_tensors: value → attribute, for constants that a module keeps as plain tensors.
         fake: whether the run was on fake tensors.
         by_value: whether the model's code looked at a tensor's values, or sizes came of them, so
             that others might take another path.
@@ -100,6 +101,7 @@ class Tape:
     output_names: list[str] = field(default_factory=list)
     parameters: dict[Ref, str] = field(default_factory=dict)
     constants: dict[Ref, Tensor] = field(default_factory=dict)
+    kept_tensors: dict[Ref, str] = field(default_factory=dict)
     fake: bool = True
     by_value: bool = False
     attributes: dict[str, set[str]] = field(default_factory=dict)
