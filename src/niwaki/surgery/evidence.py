@@ -37,6 +37,8 @@ class Fact:
         lenient: the operator may take the old number too (the end of a slice), or the code only
             compared it.
         parts: the sizes of the factors of its term, before and after.
+        alone: the call ran one operator, so that the integer is this operator's argument; of a
+            whole layer's (`multi_head_attention_forward`), only the values speak for it.
     """
 
     source: Source
@@ -45,6 +47,7 @@ class Fact:
     position: int
     lenient: bool = False
     parts: tuple[tuple[int, int], ...] = ()
+    alone: bool = True
 
     @property
     def new(self) -> int | None:
@@ -209,7 +212,12 @@ class Evidence:
                 direct[fact.lenient][fact.source].setdefault(fact.new, fact.position)
         strict, lenient = direct[False], direct[True]
         torn = next(
-            ((one, list(news.values())[-1]) for one, news in strict.items() if len(news) > 1), None
+            (
+                (one, list(news.values())[-1])
+                for one, news in strict.items()
+                if len(news) > 1 and all(fact.alone for fact in self.facts if fact.source == one)
+            ),
+            None,
         )
         values = {one: next(iter(news)) for one, news in strict.items() if len(news) == 1}
         tied = self._derive(values, frozenset(strict))
@@ -313,4 +321,5 @@ def _matched(arrival: Arrival, numbers: list[Number], position: int) -> Iterator
                 position,
                 all(number.lenient for number in same),
                 tuple(part for number in same for part in number.parts),
+                arrival.stop - arrival.start == 1,
             )

@@ -28,6 +28,7 @@ from niwaki.graph.terms import keep_mask
 from niwaki.running.layers import knows_sizes, sizes
 from niwaki.running.origins import Attribute
 from niwaki.surgery.evidence import Evidence, Solution, Values
+from niwaki.surgery.nested import with_plain_tensors
 from niwaki.surgery.unread import layer_changes, named_size
 
 Change = tuple[int, int]  # old and new size
@@ -58,7 +59,8 @@ def size_guesses(graph: Graph, plan: Plan) -> Iterator[Sizes]:
     solution = Evidence(graph, plan).solve()
     shown = _joined(_unread_sizes(graph, plan), _as_sizes(graph, solution.sure))
     tried: list[Sizes] = []
-    for guess in (shown, _joined(shown, _as_sizes(graph, solution.maybe))):
+    for values in ({}, solution.maybe):
+        guess = with_plain_tensors(graph.model, _joined(shown, _as_sizes(graph, values)))
         if guess not in tried:
             tried.append(guess)
             yield guess
@@ -66,7 +68,7 @@ def size_guesses(graph: Graph, plan: Plan) -> Iterator[Sizes]:
         raise _tied(graph, *solution.tied)
     by_value = [_sizes_by_value(graph, plan, solution, reach) for reach in get_args(Reach)]
     for found in (*by_value, *_kinds(graph, by_value[-1])):
-        guess = _joined(shown, found)
+        guess = with_plain_tensors(graph.model, _joined(shown, found))
         if guess not in tried:
             tried.append(guess)
             yield guess
@@ -254,15 +256,15 @@ def follow_sizes(model: nn.Module, graph: Graph, plan: Plan) -> None:
 
 
 def _set(module: nn.Module | None, name: str, path: str, size: Size) -> None:
-    """Give an integer, or a sequence of integers, that is there already its new value; nothing else
-    can be set.
+    """Give an integer (a switch: 0), or a sequence of integers, that is there already its new
+    value; nothing else can be set.
     """
     owner: Any = module
     *way, attribute = path.split(".")
     for step in way:
         owner = vars(owner).get(step) if hasattr(owner, "__dict__") else None
     old = vars(owner).get(attribute) if hasattr(owner, "__dict__") else None
-    if type(old) is int and type(size) is int:
+    if type(old) in (int, bool) and type(size) is int:
         setattr(owner, attribute, size)
     elif isinstance(old, (list, tuple)) and isinstance(size, tuple) and len(old) == len(size):
         setattr(owner, attribute, size if isinstance(old, tuple) else list(size))
