@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from niwaki.graph.terms import Product, Term, Var, freeze, leaves, split, unify
+from niwaki.graph.terms import Product, Term, Var, freeze, leaves, resolve, split, unify
 from niwaki.running import Op, Ref, Tape
 
 
@@ -302,8 +302,9 @@ def _freeze_squares(state: Inference) -> None:
 
 
 def _squared(term: Term) -> set[Var]:
+    term = resolve(term)
     if isinstance(term, Var):
-        return set() if term.bound is None else _squared(term.bound)
+        return set()
     if not isinstance(term, Product):
         return set().union(*(_squared(part) for part in term.parts))
     seen: set[Var] = set()
