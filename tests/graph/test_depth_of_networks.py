@@ -34,9 +34,10 @@ class Deep(nn.Module):
 @pytest.mark.parametrize("kind", ["sum", "product", "cat"])
 def test_a_deep_network_is_read(kind: str) -> None:
     graph = niwaki.trace(Deep(kind).eval(), torch.randn(2, 3))
-    assert sum(group.width for group in graph.groups) + sum(
-        frozen.width for frozen in graph.frozen
-    ) >= 4
+    assert (
+        sum(group.width for group in graph.groups) + sum(frozen.width for frozen in graph.frozen)
+        >= 4
+    )
     assert graph.state["scales.0"].shape == (4,)
     if kind == "sum":
         assert [group.width for group in graph.groups] == [4]

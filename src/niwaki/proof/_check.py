@@ -18,6 +18,7 @@ from niwaki.core.plan import Plan
 from niwaki.graph import Graph, Role
 from niwaki.graph.terms import keep_mask
 from niwaki.proof.reference import reference_outputs
+from niwaki.proof.shapes import first_misshapen
 from niwaki.running import (
     Inputs,
     Op,
@@ -91,7 +92,14 @@ def _compare(
             "that nothing can be compared; "
             "use inputs on which it finds something"
         )
-    actual = run_outputs(pruned, inputs)
+    try:
+        actual = run_outputs(pruned, inputs)
+    except SurgeryError as error:
+        place = first_misshapen(graph, plan, pruned, inputs)
+        if place is None or error.position is None or place >= error.position:
+            raise
+        layer = graph.inference.tape.ops[place].layer
+        raise SurgeryError(str(error), layer, place) from error
     if len(expected) != len(actual):
         raise SurgeryError(
             f"the pruned model returns {len(actual)} tensors, the original {len(expected)}"

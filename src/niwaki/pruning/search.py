@@ -22,7 +22,7 @@ from niwaki.graph import Graph, ways_out
 from niwaki.measure import Ratio
 from niwaki.methods.base.compensation import Compensated, compensate
 from niwaki.proof._check import check
-from niwaki.proof.blame import Blame
+from niwaki.proof.blame import Blame, cause
 from niwaki.pruning.allocation import Selection, select
 from niwaki.pruning.cost import MEASURED, MeasuredCost
 from niwaki.surgery import Sizes, follow_config, least_sizes, rewrite, shrink, size_guesses
@@ -193,7 +193,8 @@ class Cutting:
                 suspects = blame(plan, error)
                 if not set(plan) - set(suspects) or not suspects:
                     raise
-                left_whole.update(dict.fromkeys(suspects, f"left whole: {error}"))
+                why = f"left whole: {error}{cause(self.graph, error)}"
+                left_whole.update(dict.fromkeys(suspects, why))
             else:
                 unstated = None
                 if self.form == "module":
