@@ -85,6 +85,37 @@ class InAMessage(Net):
         return x.view(-1, self.hidden)
 
 
+class InZeros(Net):
+    def between(self, x):  # type: ignore[no-untyped-def]
+        return x + torch.zeros(x.shape[0], self.hidden, dtype=x.dtype)
+
+
+class InANorm(Net):
+    def between(self, x):  # type: ignore[no-untyped-def]
+        return nn.functional.layer_norm(x, (self.hidden,))
+
+
+class Compared(Net):
+    def between(self, x):  # type: ignore[no-untyped-def]
+        if x.shape[1] != self.hidden:
+            raise ValueError("another width")
+        return x
+
+
+class Sliced(Net):
+    """The first half gates the second; both are repeated."""
+
+    def between(self, x):  # type: ignore[no-untyped-def]
+        gated = x[:, : self.hidden] * x[:, self.hidden :].sigmoid()
+        return torch.cat([gated, gated], 1)
+
+
+class Split(Net):
+    def between(self, x):  # type: ignore[no-untyped-def]
+        one, other = x.split(self.hidden, 1)
+        return torch.cat([one * other, one - other], 1)
+
+
 def pruned(model: nn.Module, **options: object) -> niwaki.Result:
     torch.manual_seed(0)
     options = {"compensation": "none", **options}
@@ -101,6 +132,11 @@ def pruned(model: nn.Module, **options: object) -> niwaki.Result:
         (EntryOfAList(shape=[7, 32]), "shape", [7, 16]),
         (Private(_hidden=32), "_hidden", 16),
         (SourceForgotten(hidden=32, limit=32), "hidden", 16),
+        (InZeros(hidden=32), "hidden", 16),
+        (InANorm(hidden=32), "hidden", 16),
+        (Compared(hidden=32), "hidden", 16),
+        (Sliced(hidden=16), "hidden", 8),
+        (Split(hidden=16), "hidden", 8),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -119,6 +155,31 @@ def test_what_only_equals_a_size_stays(kind: type[Net]) -> None:
     result = pruned(kind(hidden=32, limit=32))
     assert (result.model.hidden, result.model.limit) == (16, 32)
     assert not any("left whole" in note for note in result.record.notes)
+
+
+class Heads(nn.Module):
+    """The width of a head is computed where it is used, its scale when the module is made."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.dim, self.num_heads, self.scale = width, heads, (width // heads) ** -0.5
+        self.enter, self.leave = nn.Linear(6, width), nn.Linear(width, 3)
+        self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.enter(x)
+        shape = (*x.shape[:2], self.num_heads, self.dim // self.num_heads)
+        q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        attention = (q @ k.transpose(2, 3) * self.scale).softmax(-1)
+        return self.leave((attention @ v).transpose(1, 2).reshape(*x.shape[:2], self.dim))
+
+
+@pytest.mark.parametrize(("width", "heads"), [(32, 4), (48, 6), (16, 4)])
+def test_a_quotient_of_two_sizes_follows(width: int, heads: int) -> None:
+    model = Heads(width, heads).eval()
+    result = niwaki.prune(model, torch.randn(2, 5, 6), compensation="none")
+    assert (result.model.dim, result.model.num_heads) == (width // 2, heads // 2)
+    assert result.model.q.out_features == width // 2
 
 
 class Spectrum(nn.Module):

@@ -281,12 +281,19 @@ class Evidence:
         ]
         if found:
             return list(dict.fromkeys(found))
-        return [
-            (one, new)
+        # of several (17 // 2 is 8 as well), the least: it divides without a rest
+        least = {
+            one: next(
+                (
+                    new
+                    for new in range(1, min(self._held(one) or 0, LARGEST))
+                    if self._fits(fact, one, new, values)
+                ),
+                None,
+            )
             for one in free
-            for new in range(1, min(self._held(one) or 0, LARGEST))
-            if self._fits(fact, one, new, values)
-        ]
+        }
+        return [(one, new) for one, new in least.items() if new is not None]
 
     def _fits(self, fact: Fact, one: Attribute, new: int, values: Values) -> bool:
         return self.value(fact.source, {**values, one: new}) in fact.news
