@@ -5,9 +5,9 @@ together.
 from niwaki.graph._branches import Branch, branches
 from niwaki.graph._outline import GroupOutline, Outline, outline
 from niwaki.graph._trace import trace
+from niwaki.graph._ways_out import ways_out
 from niwaki.graph.masked import Folded, Masked
 from niwaki.graph.types import Graph, Group, Normaliser, Role, Slice, Writer
-from niwaki.graph.ways_out import ways_out
 
 __all__ = [
     "Branch",

@@ -10,9 +10,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from niwaki.graph._ways_out import ways_out
 from niwaki.graph.groups import layer_of
 from niwaki.graph.types import Frozen, Graph, Group, Role
-from niwaki.graph.ways_out import ways_out
 
 
 @dataclass(frozen=True)
