@@ -192,6 +192,26 @@ def test_a_config_that_cannot_state_the_sizes_is_left_and_said(quick_latency: No
     assert result.model.config.intermediate_size == 80  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(("heads", "hidden"), [(4, 32), (2, 48)])
+def test_a_config_states_the_heads_that_are_left(
+    heads: int, hidden: int, quick_latency: None
+) -> None:
+    """Weights of a new network hardly show how many heads share a width."""
+    library = transformers()
+    torch.manual_seed(0)
+    config = library.BertConfig(
+        vocab_size=99, hidden_size=hidden, num_hidden_layers=2, num_attention_heads=heads,
+        intermediate_size=64,
+    )  # fmt: skip
+    model = library.BertModel(config).eval()
+    small = niwaki.prune(model, {"input_ids": words()["input_ids"]}, compensation="none").model
+    attention = small.encoder.layer[0].attention.self
+    if small.config.hidden_size != hidden:
+        assert small.config.num_attention_heads == attention.num_attention_heads
+    else:
+        assert small.config.num_attention_heads == heads
+
+
 def test_a_cache_among_the_outputs_is_named_as_what_keeps_the_heads() -> None:
     inputs = {"input_ids": words()["input_ids"]}
     reasons = {frozen.reason for frozen in niwaki.trace(llama(), inputs).frozen}

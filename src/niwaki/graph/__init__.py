@@ -5,6 +5,7 @@ together.
 from niwaki.graph._branches import Branch, branches, branches_of
 from niwaki.graph._outline import GroupOutline, Outline, outline
 from niwaki.graph._trace import trace
+from niwaki.graph._ways_out import ways_out
 from niwaki.graph.masked import Folded, Masked
 from niwaki.graph.types import Graph, Group, Normaliser, Role, Slice, Writer
 
@@ -24,4 +25,5 @@ __all__ = [
     "branches_of",
     "outline",
     "trace",
+    "ways_out",
 ]

@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from niwaki.graph._ways_out import ways_out
 from niwaki.graph.groups import layer_of
 from niwaki.graph.types import Frozen, Graph, Group, Role
 
@@ -44,6 +45,7 @@ class Outline:
         params, macs: of the whole model; macs of one run on the example inputs.
         unknown: operators that niwaki does not know → how often they occur; what they touch is
             frozen.
+        ways_out: what the user can do about channels that keep their size.
     """
 
     model: str
@@ -52,6 +54,7 @@ class Outline:
     groups: tuple[GroupOutline, ...]
     frozen: tuple[Frozen, ...]
     unknown: dict[str, int]
+    ways_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The same as nested dicts and lists."""
@@ -86,6 +89,8 @@ class Outline:
         if self.unknown:
             listed = ", ".join(f"{name} ({times}×)" for name, times in self.unknown.items())
             lines += ["", f"operators that niwaki does not know: {listed}"]
+        for way in self.ways_out:
+            lines += ["", way]
         return "\n".join(lines)
 
 
@@ -116,7 +121,13 @@ def outline(graph: Graph) -> Outline:
         for group in graph.groups
     )
     return Outline(
-        type(graph.model).__name__, params, macs, groups, graph.frozen, dict(graph.unknown)
+        type(graph.model).__name__,
+        params,
+        macs,
+        groups,
+        graph.frozen,
+        dict(graph.unknown),
+        tuple(ways_out(graph)),
     )
 
 

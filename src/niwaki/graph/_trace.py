@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.prune import BasePruningMethod
 
 from niwaki.core.errors import TraceError
 from niwaki.graph.groups import build_groups
@@ -39,7 +40,7 @@ def trace(model: nn.Module, inputs: Inputs, *, probes: bool | Sequence[Inputs] =
     """
     _refuse_unreadable(model)
     _refuse_misplaced(model, inputs)
-    inference = infer(record(model, inputs), RULES)
+    inference = infer(record(model, inputs, sources=True), RULES)
     learned = dict(model.named_parameters(remove_duplicate=False))
     inference.scales = {
         name: bounded for name, bounded in inference.scales.items() if name in learned
@@ -126,8 +127,19 @@ def _refuse_module(name: str, module: nn.Module) -> None:
     if any(type(hook).__name__ in _OLD_NORMS for hook in module._forward_pre_hooks.values()):
         raise TraceError(
             f"{name or 'the model'} uses torch.nn.utils.weight_norm or spectral_norm, whose "
-            "weights cannot be copied; "
-            "undo it (remove_weight_norm), or use torch.nn.utils.parametrizations"
+            "weights cannot be copied; undo it before (remove_weight_norm, remove_spectral_norm; "
+            "of torch.nn.utils.parametrizations: remove_parametrizations) and norm the pruned "
+            "layers again"
+        )
+    masked = [
+        hook for hook in module._forward_pre_hooks.values() if isinstance(hook, BasePruningMethod)
+    ]
+    if masked:
+        tensor = masked[0]._tensor_name
+        raise TraceError(
+            f"{name or 'the model'} still has its masks of torch.nn.utils.prune on; make them "
+            f"final with torch.nn.utils.prune.remove({name or 'model'}, {tensor!r}): its zeroed "
+            "units are then the first to go"
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from niwaki.graph.terms import Product, Term, Var, freeze, leaves, split, unify
+from niwaki.graph.terms import Product, Term, Var, freeze, leaves, resolve, split, unify
 from niwaki.running import Op, Ref, Tape
 
 
@@ -138,7 +138,9 @@ class Inference:
         if ref not in self.axes:
             name = self.tape.parameters.get(ref)
             if name is None:
-                self.axes[ref] = self.fresh(self.shape(ref), "constant tensor")
+                kept = self.tape.kept_tensors.get(ref)
+                reason = f"plain tensor {kept}, no buffer" if kept else "constant tensor"
+                self.axes[ref] = self.fresh(self.shape(ref), reason)
             else:
                 if name not in self.parameters:
                     self.parameters[name] = self.fresh(self.shape(ref))
@@ -306,8 +308,9 @@ def _freeze_squares(state: Inference) -> None:
 
 
 def _squared(term: Term) -> set[Var]:
+    term = resolve(term)
     if isinstance(term, Var):
-        return set() if term.bound is None else _squared(term.bound)
+        return set()
     if not isinstance(term, Product):
         return set().union(*(_squared(part) for part in term.parts))
     seen: set[Var] = set()

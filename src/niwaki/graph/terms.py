@@ -79,15 +79,17 @@ def concat(*terms: Term) -> Term:
 
 def resolve(term: Term) -> Term:
     """The term with everything put in that its variables have been bound to."""
-    if isinstance(term, Var):
-        if term.bound is None:
-            return term
-        term.bound = resolve(term.bound)
-        return term.bound
-    old = term.factors if isinstance(term, Product) else term.parts
-    if all(isinstance(child, Var) and child.bound is None for child in old):
-        return term
-    return product(*old) if isinstance(term, Product) else concat(*old)
+    bound: list[Var] = []  # step by step: a residual network binds a thousand in a chain
+    while isinstance(term, Var) and term.bound is not None:
+        bound.append(term)
+        term = term.bound
+    if not isinstance(term, Var):
+        old = term.factors if isinstance(term, Product) else term.parts
+        if not all(isinstance(child, Var) and child.bound is None for child in old):
+            term = product(*old) if isinstance(term, Product) else concat(*old)
+    for var in bound:
+        var.bound = term
+    return term
 
 
 def leaves(term: Term) -> Iterator[Var]:

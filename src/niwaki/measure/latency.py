@@ -11,7 +11,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from niwaki.core.errors import SettingError
 from niwaki.running import Inputs, as_arguments, call, preserved_mode, preserved_rng
+from niwaki.running.lock import PROCESS
 
 Work = Callable[[], object]
 Clock = Callable[[Work], float]  # runs the work, returns the milliseconds that it took
@@ -153,12 +154,13 @@ def _ratio(ratios: list[float]) -> Ratio:
 @contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
     """Let torch use so many CPU threads for a while; None changes nothing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with PROCESS if count else nullcontext():
+        before = torch.get_num_threads()
+        torch.set_num_threads(count or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def _warm_up(forwards: Sequence[Work], warmup: int) -> None:

@@ -16,6 +16,7 @@ from niwaki.proof.masked_weights import masked_copy
 from niwaki.proof.on_probes import check_probes
 from niwaki.proof.outputs import run_outputs
 from niwaki.proof.reference import playback, reference_outputs, rerun_outputs
+from niwaki.proof.shapes import first_misshapen
 from niwaki.running import Inputs, preserved_rng, tensors_in
 from niwaki.running.compare import tolerance, worst
 from niwaki.running.probes import telling_inputs, with_telling_weights
@@ -95,7 +96,10 @@ def _compared(
             if made_up:
                 return None
             raise SurgeryError(f"the masked original cannot be run: {error}") from error
-    actual = run_outputs(pruned, inputs, watch=None if apart else lockstep)
+    try:
+        actual = run_outputs(pruned, inputs, watch=None if apart else lockstep)
+    except SurgeryError as error:
+        raise _at_the_cause(cut, pruned, inputs, error) from error
     if expected is None:
         expected = _finished(lockstep, cut, made_up)
         if expected is None:
@@ -114,6 +118,14 @@ def _compared(
     ):
         _refuse(lockstep, gap, gap > allowed)
     return gap
+
+
+def _at_the_cause(cut: Cut, pruned: nn.Module, inputs: Inputs, error: SurgeryError) -> SurgeryError:
+    """The same error at the first operator that gives a wrong size, where that came before."""
+    place = first_misshapen(cut.graph, cut.plan, pruned, inputs)
+    if place is None or error.position is None or place >= error.position:
+        return error
+    return SurgeryError(str(error), cut.graph.inference.tape.ops[place].layer, place)
 
 
 def _runs_apart(cut: Cut) -> bool:

@@ -11,7 +11,9 @@ from functools import partial
 from niwaki.core.errors import SurgeryError
 from niwaki.core.plan import Plan
 from niwaki.graph import Graph
+from niwaki.graph.inference import Number
 from niwaki.graph.terms import Var, leaves
+from niwaki.running.origins import attributes_in
 
 # class of the module around a layer of torch's own (of any other layer: its own), the layer's name
 # in it, the operator, and how often it was called before in that layer
@@ -102,8 +104,55 @@ def _is_torchs(cls: type) -> bool:
 
 
 def _sized(graph: Graph, operators: set[int]) -> list[str]:
-    numbers = (number for number in graph.inference.numbers if number.position in operators)
+    """Groups by their numbers among the operators' arguments: by those that the code did not read
+    from a tensor's shape, where there are any.
+    """
+    numbers = [number for number in graph.inference.numbers if number.position in operators]
+    doubtful = [number for number in numbers if not _from_a_shape(graph, number)]
+    return _by_number(graph, doubtful) or _by_number(graph, numbers)
+
+
+def _by_number(graph: Graph, numbers: list[Number]) -> list[str]:
     return _names(graph, {var for number in numbers for var in leaves(number.term)})
+
+
+def _from_a_shape(graph: Graph, number: Number) -> bool:
+    """Whether all integers of this size that the call was given come from tensors alone."""
+    sources = [
+        source
+        for arrival in graph.inference.tape.arrivals
+        if arrival.start <= number.position < arrival.stop
+        for value, source in arrival.numbers
+        if value == number.term.size
+    ]
+    return bool(sources) and all(
+        source is not None and not any(attributes_in(source)) for source in sources
+    )
+
+
+def cause(graph: Graph, error: SurgeryError) -> str:
+    """Where a failed cut failed, to be put behind the error: the operator, the line of the user's
+    code, the attributes that it was given there, and what would help; "" where none is known.
+    """
+    tape = graph.inference.tape
+    if error.position is None or error.position >= len(tape.ops):
+        return ""
+    op, line = tape.ops[error.position], tape.lines[error.position]
+    given = dict.fromkeys(
+        str(attribute)
+        for arrival in tape.arrivals
+        if arrival.start <= error.position < arrival.stop
+        for _, source in arrival.numbers
+        if source is not None
+        for attribute in attributes_in(source)
+    )
+    parts = [
+        f"it is {op.name} in {op.layer or 'the model'}",
+        f"called at {line}" if line else "",
+        f"given {' and '.join(given)}" if given else "",
+        "a size that is read there from a tensor (x.shape) follows by itself" if line else "",
+    ]
+    return "; " + ", ".join(part for part in parts if part)
 
 
 def touched(graph: Graph, operators: set[int]) -> list[str]:

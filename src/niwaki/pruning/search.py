@@ -17,14 +17,14 @@ from torch import Tensor, fx, nn
 from niwaki.core.budget import Budget
 from niwaki.core.errors import BudgetError, SettingError, SurgeryError, UnknownNameError
 from niwaki.core.plan import Plan
-from niwaki.graph import Graph
+from niwaki.graph import Graph, ways_out
 from niwaki.measure import Ratio
 from niwaki.methods.base.cut import Cut
 from niwaki.proof._check import Proof, check
-from niwaki.proof.blame import Blame
+from niwaki.proof.blame import Blame, cause
 from niwaki.pruning.allocation import Selection, allocate
 from niwaki.pruning.cost import MEASURED, MeasuredCost
-from niwaki.surgery import follow_config, rewrite, shrink, size_guesses
+from niwaki.surgery import Sizes, follow_config, least_sizes, rewrite, shrink, size_guesses
 
 Form = Literal["module", "graph"]
 # a measured budget may be undercut by this share of what is left, so that fewer networks must be
@@ -70,6 +70,7 @@ class Attempt:
             largest = sorted(self.cut.residuals.items(), key=lambda pair: -pair[1])[:3]
             shares = ", ".join(f"{share:.1%} of {name}" for name, share in largest)
             yield f"most is lost, of what consumers read: {shares}"
+        yield from ways_out(self.cut.graph)
         if self.cut.graph.unknown:
             names = ", ".join(self.cut.graph.unknown)
             yield f"operators unknown to niwaki, whose channels are left whole: {names}"
@@ -191,7 +192,8 @@ class Search:
                 suspects = named or blame(cut.plan, error)
                 if not set(cut.plan) - set(suspects) or not suspects:
                     raise
-                left_whole.update(dict.fromkeys(suspects, str(error)))
+                why = f"{error}{cause(self.graph, error)}"
+                left_whole.update(dict.fromkeys(suspects, why))
 
     def _cut(self, choose: Callable[..., Plan], left_whole: Mapping[str, str]) -> Cut:
         with self.clock.stage("select"):
@@ -202,7 +204,8 @@ class Search:
                 reasons = "".join(
                     f"; {name} is left whole: {why}" for name, why in left_whole.items()
                 )
-                raise BudgetError(f"{error}{reasons}") from error
+                ways = "".join(f"; {way}" for way in ways_out(self.graph))
+                raise BudgetError(f"{error}{reasons}{ways}") from error
         with self.clock.stage("compensate"):
             return self.repair(plan)
 
@@ -223,11 +226,36 @@ class Search:
                 with self.clock.stage("shrink"):
                     smaller = rewrite(sized) if self.form == "graph" else shrink(sized)
                 with self.clock.stage("check"):
-                    return smaller, sized, check(sized, smaller)
+                    proof = check(sized, smaller)
             except SurgeryError as error:
                 failures.append(error)
+            else:
+                return self._with_least_sizes(smaller, sized, proof)
         # where the guesses fail differently, the one that got further is nearer to the cause
         raise max(failures, key=lambda error: -1 if error.position is None else error.position)
+
+    def _with_least_sizes(
+        self, smaller: nn.Module, cut: Cut, proof: Proof
+    ) -> tuple[nn.Module, Cut, Proof]:
+        """The same, with no size of the model's code changed that need not be."""
+        sizes = cut.plan.sizes
+        if self.form == "graph" or not sizes:
+            return smaller, cut, proof
+        proved: list[tuple[nn.Module, Cut, Proof]] = [(smaller, cut, proof)]
+
+        def proves(fewer: Sizes) -> bool:
+            sized = cut.with_plan(dataclasses.replace(cut.plan, sizes=fewer))
+            network = shrink(sized)
+            try:
+                proved.append((network, sized, check(sized, network)))
+            except SurgeryError:
+                return False
+            return True
+
+        with self.clock.stage("check"):
+            tables = {name: dict(table) for name, table in sizes.items()}
+            least_sizes(self.graph, cut.plan, tables, proves)
+        return proved[-1]
 
     def _guesses(self, cut: Cut) -> Iterator[Cut]:
         if self.form == "graph":

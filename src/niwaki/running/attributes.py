@@ -5,35 +5,54 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
 from niwaki.running.layers import knows_sizes
+from niwaki.running.lock import PROCESS
 
 
-def _keeps_integers(module: nn.Module) -> bool:
-    return not knows_sizes(module) and any(
-        type(value) in (int, tuple, list) for value in vars(module).values()
-    )
+class Sources(Protocol):
+    """Gives integers their source (niwaki.running.passing)."""
+
+    def traced(self, value: Any, module: str, attribute: str) -> Any:
+        """The value of a module's attribute, its integers with their source."""
+
+
+def keeps_integers(module: nn.Module) -> bool:
+    """Whether a module, not one of torch's own layers, has integers among its attributes."""
+    return not knows_sizes(module) and any(holds_integers(value) for value in vars(module).values())
+
+
+def holds_integers(value: Any) -> bool:
+    """Whether a value is an integer, or a tuple or list of nothing else."""
+    if type(value) in (tuple, list):
+        return bool(value) and all(type(item) is int for item in value)
+    return type(value) is int
 
 
 @contextmanager
-def noted_reads(model: nn.Module) -> Iterator[dict[str, set[str]]]:
+def noted_reads(model: nn.Module, sources: Sources | None = None) -> Iterator[dict[str, set[str]]]:
     """Module → attributes holding an integer, or a list or tuple, that are read for as long as this
     lasts.
 
     The classes of the modules get a `__getattribute__` that takes notes, and lose it at the end: no
     module changes its class. Layers of torch whose sizes are known (niwaki.running.layers) are left
     out.
+
+    Args:
+        sources: what the code is handed is given its source by this. Lists are changed in place;
+            whoever asks for it restores the model's state (`preserved_state`).
     """
     names = {id(module): name for name, module in model.named_modules()}
     reads: dict[str, set[str]] = defaultdict(set)
     patched: list[tuple[type, Any]] = []
+    PROCESS.acquire()
     try:
-        for cls in {type(module) for module in model.modules() if _keeps_integers(module)}:
+        for cls in {type(module) for module in model.modules() if keeps_integers(module)}:
             patched.append((cls, vars(cls).get("__getattribute__")))
-            cls.__getattribute__ = _noting(cls.__getattribute__, names, reads)  # type: ignore[method-assign]
+            cls.__getattribute__ = _noting(cls.__getattribute__, names, reads, sources)  # type: ignore[method-assign]
         yield reads
     finally:
         for cls, own in reversed(patched):
@@ -41,13 +60,20 @@ def noted_reads(model: nn.Module) -> Iterator[dict[str, set[str]]]:
                 del cls.__getattribute__
             else:
                 cls.__getattribute__ = own
+        PROCESS.release()
 
 
-def _noting(plain: Any, names: dict[int, str], reads: dict[str, set[str]]) -> Any:
+def _noting(
+    plain: Any, names: dict[int, str], reads: dict[str, set[str]], sources: Sources | None
+) -> Any:
     def __getattribute__(self: Any, attribute: str) -> Any:  # noqa: N807  # it becomes the method of that name
         value = plain(self, attribute)
         if type(value) in (int, tuple, list) and id(self) in names:
-            reads[names[id(self)]].add(attribute)
+            name = names[id(self)]
+            reads[name].add(attribute)
+            own = plain(self, "__dict__")
+            if sources is not None and own.get(attribute) is value and holds_integers(value):
+                return sources.traced(value, name, attribute)
         return value
 
     return __getattribute__

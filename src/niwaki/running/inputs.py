@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from niwaki.core.errors import TraceError
+from niwaki.running.lock import PROCESS
 
 Inputs: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
@@ -116,7 +119,7 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
         for _, known in found
         for table in (known["_parameters"], known["_buffers"])
     ]
-    values = [(tensor, tensor.detach().clone()) for tensor in (*model.buffers(), *_renormed(model))]
+    values = [(tensor, tensor.detach().clone()) for tensor in (*model.buffers(), *renormed(model))]
     data = [
         (parameter, parameter.data) for parameter in model.parameters()
     ]  # a forward may set another in its place
@@ -142,7 +145,7 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
                 tensor.copy_(value)
 
 
-def _renormed(model: nn.Module) -> list[Tensor]:
+def renormed(model: nn.Module) -> list[Tensor]:
     """Parameters that a forward writes into: an embedding with `max_norm` shortens the rows that it
     reads.
     """
@@ -154,9 +157,21 @@ def _renormed(model: nn.Module) -> list[Tensor]:
 
 @contextmanager
 def preserved_rng() -> Iterator[None]:
-    """Give torch's random generators (CPU, and every GPU in use) their state back at the end, also
-    after an error.
+    """Give the random generators of torch (CPU, and every GPU in use), of Python and of numpy their
+    state back at the end, also after an error; no other thread uses them here meanwhile.
     """
+    with PROCESS:
+        pythons, numpys = random.getstate(), np.random.get_state()
+        try:
+            with _preserved_torch_rng():
+                yield
+        finally:
+            random.setstate(pythons)
+            np.random.set_state(numpys)
+
+
+@contextmanager
+def _preserved_torch_rng() -> Iterator[None]:
     cpu = torch.get_rng_state()
     # An uninitialised CUDA stays so: asking for its state would cost a context of several hundred
     # MB.

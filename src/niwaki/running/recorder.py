@@ -20,14 +20,22 @@ from torch.utils.weak import WeakIdKeyDictionary
 from niwaki.core.errors import TraceError
 from niwaki.running.attributes import noted_reads
 from niwaki.running.inputs import Inputs, as_arguments, copied, undisturbed
+from niwaki.running.lines import calling_line
+from niwaki.running.passing import PassedIntegers
 from niwaki.running.tape import Op, Ref, Tape, named_state, named_tensors_in, tensors_in
 from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
+from niwaki.running.writes import ParameterWrites
 
 LARGE = 2**30  # bytes of parameters from which a run on fake tensors is quicker than a real one
 
 
 def record(
-    model: nn.Module, inputs: Inputs, *, fake: bool | None = None, training: bool = False
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    fake: bool | None = None,
+    training: bool = False,
+    sources: bool = False,
 ) -> Tape:
     """Run the model once in evaluation mode and write its operators down; the model is left as it
     was found.
@@ -38,6 +46,8 @@ def record(
         fake: whether to try fake tensors before a real run; None: for large models, and those on
             the meta device.
         training: run it in training mode, with its state left as it was all the same.
+        sources: whether to follow integers from the attributes of modules to operators, where the
+            code bears it.
 
     Raises:
         TraceError: the forward raises; the message names the innermost module and the shapes that
@@ -50,15 +60,23 @@ def record(
         )
     if fake:
         try:
-            return _record(model, inputs, fake=True, training=training)
+            return _record(model, inputs, fake=True, training=training, sources=sources)
         except Exception:  # noqa: S110  # whatever fake tensors cannot do, the real run below decides
             pass
-    return _record(model, inputs, fake=False, training=training)
+    if sources:
+        try:
+            return _record(model, inputs, fake=False, training=training, sources=True)
+        except TraceError:  # code may ask for `type(n) is int`: the plain run decides
+            pass
+    return _record(model, inputs, fake=False, training=training, sources=False)
 
 
-def _record(model: nn.Module, inputs: Inputs, *, fake: bool, training: bool = False) -> Tape:
+def _record(
+    model: nn.Module, inputs: Inputs, *, fake: bool, training: bool = False, sources: bool = False
+) -> Tape:
     layers = LayerStack(model)
     recorder = _Recorder(model, layers)
+    recorder.tape.fake = fake
     args, kwargs = as_arguments(copied(inputs))
     try:
         with ExitStack() as stack:
@@ -76,7 +94,11 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool, training: bool = Fa
                 stack.enter_context(mode)
             recorder.tape.inputs = [recorder.ref(tensor) for tensor in tensors_in((args, kwargs))]
             stack.enter_context(layers.watch())
-            recorder.tape.attributes = stack.enter_context(noted_reads(model))
+            passing = PassedIntegers(recorder.tape, recorder.source) if sources else None
+            reads = noted_reads(model, passing)
+            recorder.tape.attributes = stack.enter_context(reads)
+            if passing is not None and passing.wanted(model):
+                stack.enter_context(passing)
             with recorder:
                 output = model(*args, **kwargs)
     except Exception as error:
@@ -86,6 +108,14 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool, training: bool = Fa
             f"{error}"
         )
         raise TraceError(message, layers.current, len(recorder.tape.ops)) from error
+    finally:
+        changed = recorder.writes.undo()
+    if changed:
+        raise TraceError(
+            f"the model's forward writes into its parameter {changed[0]}, so that every run "
+            "changes it; write into parameters outside of forward, or make it a buffer "
+            "(register_buffer). The values of before are back"
+        )
     found = list(named_tensors_in(output))
     recorder.tape.outputs = [recorder.operand(tensor) for _, tensor in found]
     recorder.tape.output_names = [name for name, _ in found]
@@ -95,7 +125,6 @@ def _record(model: nn.Module, inputs: Inputs, *, fake: bool, training: bool = Fa
             "tensors, or a tuple, dict "
             "or dataclass of them"
         )
-    recorder.tape.fake = fake
     return recorder.tape
 
 
@@ -106,11 +135,19 @@ class _Recorder(OperatorMode):
         super().__init__()
         self.tape = Tape()
         self._layers = layers
+        self.writes = ParameterWrites(model)
         self._refs = (
             WeakIdKeyDictionary()
         )  # a number stands for an object only while that object lives
         state = named_state(model)
         self._names = {id(tensor): name for name, tensor in state.items()}
+        self._kept = {
+            id(tensor): f"{name}.{attribute}" if name else attribute
+            for name, module in model.named_modules()
+            for attribute, value in vars(module).items()
+            if isinstance(value, (Tensor, tuple, list))
+            for tensor in tensors_in(value)
+        }
         # `parameter.data` is another object over the same memory
         self._storages = {
             (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape)): name
@@ -142,9 +179,16 @@ class _Recorder(OperatorMode):
                 name = self._storages.get(key)
             if name is None:
                 self.tape.constants[ref] = leaf
+                if id(leaf) in self._kept:
+                    self.tape.kept_tensors[ref] = self._kept[id(leaf)]
             else:
                 self.tape.parameters[ref] = name
         return ref
+
+    def source(self, tensor: Tensor) -> Ref | str | None:
+        """A tensor that the tape knows, or the name of a parameter; None for any other."""
+        ref: Ref | None = self._refs.get(tensor)  # type: ignore[no-untyped-call]
+        return self._names.get(id(tensor)) if ref is None else self.tape.parameters.get(ref, ref)
 
     def __torch_dispatch__(
         self,
@@ -154,12 +198,15 @@ class _Recorder(OperatorMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if not self.tape.fake:
+            self.writes.watch(func, args, kwargs)
         result = func(*args, **kwargs)
         outputs = result if isinstance(result, (tuple, list)) else (result,)
         if func.namespace != "prim" and any(isinstance(item, Tensor) for item in outputs):
             read, read_by_name = tree_map(self.operand, (args, kwargs))
             refs = tuple(self.ref(item) if isinstance(item, Tensor) else None for item in outputs)
             self.tape.ops.append(Op(func, read, read_by_name, refs, self._layers.current))
+            self.tape.lines.append(calling_line())
             self.tape.by_value |= _size_by_value(func, args)
         elif func.namespace != "prim" and isinstance(result, (bool, int, float)):
             self.tape.by_value = True

@@ -55,6 +55,21 @@ class Op:
         return first
 
 
+@dataclass(frozen=True)
+class Arrival:
+    """The integers that one call of a function of torch's was given, in order, and where they came
+    from.
+
+    Attributes:
+        start, stop: the operators that the call ran.
+        numbers: value and source, an `origins.Source`; None for an integer of unknown source.
+    """
+
+    start: int
+    stop: int
+    numbers: tuple[tuple[int, Any], ...]
+
+
 @dataclass
 class Tape:
     """A recorded run.
@@ -67,10 +82,15 @@ class Tape:
         parameters: value → name of the parameter or buffer that it is (the first name of a shared
             one).
         constants: value → tensor, for tensors that are none of the above and no operator made.
+        kept_tensors: value → attribute, for constants that a module keeps as plain tensors.
         fake: whether the run was on fake tensors.
         by_value: whether the model's code looked at a tensor's values, or sizes came of them, so
             that others might take another path.
         attributes: module → attributes with integers that its code read; not of torch's own layers.
+        arrivals: calls that were given integers of known source.
+        equalities: sources of two integers that the code compared, and that were equal.
+        lines: the line of the user's code that called each operator, as "file:line"; "" where
+            there is none.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -81,9 +101,18 @@ class Tape:
     output_names: list[str] = field(default_factory=list)
     parameters: dict[Ref, str] = field(default_factory=dict)
     constants: dict[Ref, Tensor] = field(default_factory=dict)
+    kept_tensors: dict[Ref, str] = field(default_factory=dict)
     fake: bool = True
     by_value: bool = False
     attributes: dict[str, set[str]] = field(default_factory=dict)
+    arrivals: list[Arrival] = field(default_factory=list)
+    equalities: list[tuple[Any, Any]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+    def line(self, position: int) -> str:
+        """Where an operator was called, to be put behind its name: " (net.py:12)"; may be empty."""
+        line = self.lines[position] if position < len(self.lines) else ""
+        return f" ({line})" if line else ""
 
 
 def refs_in(tree: Any) -> Iterator[Ref]:

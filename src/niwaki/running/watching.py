@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from niwaki.running.lock import PROCESS
 from niwaki.running.tape import tensors_in
 
 
@@ -85,11 +86,12 @@ def plain_operators(*, fast: bool = False) -> Iterator[None]:
         (torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
         (torch._C._get_cudnn_enabled, torch._C._set_cudnn_enabled),
     )[: 1 if fast else None]
-    before = [get() for get, _ in switches]
-    try:
-        for _, switch in switches:
-            switch(False)
-        yield
-    finally:
-        for (_, switch), value in zip(switches, before, strict=True):
-            switch(value)
+    with PROCESS:
+        before = [get() for get, _ in switches]
+        try:
+            for _, switch in switches:
+                switch(False)
+            yield
+        finally:
+            for (_, switch), value in zip(switches, before, strict=True):
+                switch(value)

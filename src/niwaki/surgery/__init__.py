@@ -20,13 +20,14 @@ from niwaki.surgery.idle import idle_units
 from niwaki.surgery.lineage import remember
 from niwaki.surgery.nothing import Nothing
 from niwaki.surgery.optimizer import hand_over
-from niwaki.surgery.sizes import size_guesses
+from niwaki.surgery.sizes import Sizes, least_sizes, size_guesses
 
 __all__ = [
     "BlockConv2d",
     "BlockLinear",
     "BlockSparse",
     "Nothing",
+    "Sizes",
     "as_blocks",
     "as_dense",
     "blocks_after",
@@ -36,6 +37,7 @@ __all__ = [
     "follow_config",
     "hand_over",
     "idle_units",
+    "least_sizes",
     "masked_state",
     "put_stand_ins",
     "remember",

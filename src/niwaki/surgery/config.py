@@ -4,7 +4,7 @@ it can.
 A model of many libraries is `Class(config)` and keeps the config (Hugging Face's do): what saves,
 loads and generates reads its sizes there. Which of its entries are the sizes that changed is tried
 out: an entry belongs to them if the class, built with the entry changed, comes nearer to the pruned
-    model's shapes. The changes are kept only if all shapes are met, and if a
+model's shapes. The changes are kept only if all shapes are met, and if a
 model built from the new config, given the pruned weights, computes the same (a rotary frequency, or
 a scale, is no shape). Several layers of one width in the config that lost different numbers of
 units cannot be stated; then nothing changes.
@@ -16,20 +16,34 @@ import copy
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
+from niwaki.core.errors import TraceError
 from niwaki.core.plan import Plan, Size
 from niwaki.graph import Graph
-from niwaki.running import call, copied, first_names, preserved_rng, record, tensors_in, undisturbed
+from niwaki.running import (
+    Inputs,
+    call,
+    copied,
+    first_names,
+    preserved_rng,
+    record,
+    tensors_in,
+    undisturbed,
+)
 from niwaki.running.compare import difference, same_structure, tolerance
+from niwaki.running.probes import telling_inputs, with_telling_weights
 from niwaki.surgery.sizes import follow_sizes
 
 Shapes = Mapping[str, tuple[int, ...]]
+EXACT = 1e-6  # code may go through float32 within, on both sides alike
 SECONDS = 10.0  # building stops after this; the config is then left alone
 
 
@@ -67,30 +81,74 @@ def _rebuilds(model: nn.Module, graph: Graph, attribute: str) -> bool:
     """Whether the class, built from the model's config and given its weights, computes what the
     model does.
 
-    On the meta device there are no weights: then the same operators must be called on the same
-    shapes with the same numbers.
+    Both get made-up weights of a usual size, as near zero anything attends to all alike, and run in
+    float64 where they can, as there nothing but rounding is small. On the meta device there are no
+    weights: then the same operators must be called on the same shapes with the same numbers.
     """
+    if any(tensor.is_meta for tensor in graph.state.values()):
+        again = _again(model, attribute, torch.device("meta"))
+        return again is not None and _same_calls(model, again, graph.inputs)
+    again = _again(model, attribute)
+    if again is None:
+        return False
+    reference = next(model.parameters())
+    telling = with_telling_weights(model)
     try:
-        if any(tensor.is_meta for tensor in graph.state.values()):
-            with preserved_rng(), torch.device("meta"):
-                again = type(model)(copy.deepcopy(getattr(model, attribute)))
-            return same_structure(record(model, graph.inputs), record(again, graph.inputs))
-        with preserved_rng():
-            again = type(model)(copy.deepcopy(getattr(model, attribute)))
-        reference = next(model.parameters())
-        again.to(reference.device, reference.dtype).load_state_dict(model.state_dict())
-        pairs = zip(_outputs(model, graph), _outputs(again.eval(), graph), strict=True)
-        return all(
-            difference(wanted, found) <= tolerance(graph.inference.tape) for wanted, found in pairs
-        )
-    except Exception:
+        again.to(reference.device, reference.dtype).load_state_dict(telling.state_dict())
+    except RuntimeError:
+        return False  # its tensors have other names or shapes
+    again.eval()
+    inputs = telling_inputs(graph.inputs)
+    exact = _gap(copy.deepcopy(telling).double(), copy.deepcopy(again).double(), _double(inputs))
+    if exact is not None:
+        return exact <= EXACT
+    gap = _gap(telling, again, inputs)
+    return gap is not None and gap <= tolerance(graph.inference.tape)
+
+
+def _again(
+    model: nn.Module, attribute: str, device: torch.device | None = None
+) -> nn.Module | None:
+    """Another model of the class, built from the config; None where it cannot be."""
+    with preserved_rng(), device or nullcontext():
+        try:
+            return type(model)(copy.deepcopy(getattr(model, attribute)))
+        except Exception:
+            return None  # a config that states what cannot be may raise anything
+
+
+def _same_calls(model: nn.Module, again: nn.Module, inputs: Inputs) -> bool:
+    try:
+        return same_structure(record(model, inputs), record(again, inputs))
+    except TraceError:
         return False
 
 
-def _outputs(model: nn.Module, graph: Graph) -> list[Tensor]:
+def _gap(model: nn.Module, again: nn.Module, inputs: Inputs) -> float | None:
+    """How far the outputs of two models are from each other; None where either does not run."""
+    try:
+        outputs, others = _outputs(model, inputs), _outputs(again, inputs)
+    except Exception:
+        return None  # code that does not know float64, or sizes that do not fit, may raise anything
+    if len(outputs) != len(others):
+        return float("inf")
+    pairs = zip(outputs, others, strict=True)
+    return max((difference(one, other) for one, other in pairs), default=0.0)
+
+
+def _double(inputs: Inputs) -> Inputs:
+    return tree_map(  # type: ignore[no-any-return]  # the tree keeps its form
+        lambda leaf: (
+            leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+        ),
+        inputs,
+    )
+
+
+def _outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     with undisturbed(model):
         torch.manual_seed(0)
-        return [tensor.clone() for tensor in tensors_in(call(model, copied(graph.inputs)))]
+        return [tensor.clone() for tensor in tensors_in(call(model, copied(inputs)))]
 
 
 def _builder(model: nn.Module) -> tuple[str, Shapes] | None:

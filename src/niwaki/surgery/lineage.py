@@ -33,6 +33,7 @@ def remember(original: nn.Module, smaller: nn.Module, plan: Plan, inputs: Inputs
             (*size_attributes(module), *(plan.sizes or {}).get(path, ())) if path in modules else ()
         ):
             value = read_attribute(modules[path], name)
+            value = int(value) if isinstance(value, bool) else value  # a switch of the plan's
             if _is_size(value) and read_attribute(module, name) != value:
                 attributes.setdefault(path, {}).setdefault(name, plain(value))
     steps = [

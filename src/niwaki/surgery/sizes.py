@@ -1,16 +1,22 @@
 """Integers that a model keeps about its own sizes, and that must follow when its tensors shrink.
 
-torch's own layers say what they keep (niwaki.running.layers). Of any other module the trace says
-which integers reached operators as the size of channels; attributes that the calling module read
-and that hold the same integers are taken to be their source. That is a guess, and it is proved or
-refused by running the result against the reference. What is found is part of the plan, so that a
-saved network gets the sizes that were proved.
+torch's own layers say what they keep (niwaki.running.layers). Any other module's integers follow
+for a reason only, the best reason first:
+
+1. the recorded run shows the integer on its way from the attribute to an operator, as the size of
+   channels (niwaki.surgery.evidence);
+2. forward does not read it, and its module and name say what it is (niwaki.surgery.unread);
+3. the network fails without the change: then attributes that the module's code read and that equal
+   a size which changed are tried, and of those the fewest are kept.
+
+Every guess is proved or refused by running the result against the reference. What is found is part
+of the plan, so that a saved network gets the sizes that were proved.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal, get_args
 
 from torch import nn
@@ -20,6 +26,10 @@ from niwaki.core.plan import Plan, Size
 from niwaki.graph import Graph
 from niwaki.graph.terms import keep_mask
 from niwaki.running.layers import knows_sizes, sizes
+from niwaki.running.origins import Attribute
+from niwaki.surgery.evidence import Evidence, Solution, Values
+from niwaki.surgery.nested import with_plain_tensors
+from niwaki.surgery.unread import layer_changes, named_size
 
 Change = tuple[int, int]  # old and new size
 
@@ -30,36 +40,179 @@ Reach = Literal["sure", "near", "wide"]
 
 def size_guesses(graph: Graph, plan: Plan) -> Iterator[Sizes]:
     """Module → attribute → size in the smaller model, for modules that are not layers of torch's
-    own; the surest guess first.
+    own; the surest guess first: what operators were given, and nothing else.
+
+    The next adds what operators were given that may not need the change (the end of a slice), the
+    others go by value:
 
     * sure: integers that the module read and passed on as a size that changed, and none as that
       size that stayed;
     * near: also where another axis of the same size stayed as it was;
     * wide: also from the operators of the modules inside it and of the one around it, and from the
       tensors that it holds: for code that passes its sizes on, or compares them with what it is
-          given.
+      given; then of these one attribute of one class at a time.
+
+    Raises:
+        SurgeryError: one of two attributes must change and nothing says which, or one stands for
+            two sizes that differ now; after the guesses that leave them as they are.
     """
+    solution = Evidence(graph, plan).solve()
+    shown = _joined(_unread_sizes(graph, plan), _as_sizes(graph, solution.sure))
     tried: list[Sizes] = []
-    for reach in get_args(Reach):
-        guess = kept_sizes(graph, plan, reach)
+    for values in ({}, solution.maybe):
+        guess = with_plain_tensors(graph.model, _joined(shown, _as_sizes(graph, values)))
         if guess not in tried:
             tried.append(guess)
             yield guess
+    if solution.tied is not None:
+        raise _tied(graph, *solution.tied)
+    by_value = [_sizes_by_value(graph, plan, solution, reach) for reach in get_args(Reach)]
+    for found in (*by_value, *_kinds(graph, by_value[-1])):
+        guess = with_plain_tensors(graph.model, _joined(shown, found))
+        if guess not in tried:
+            tried.append(guess)
+            yield guess
+    if solution.torn is not None:
+        raise _torn(graph, *solution.torn)
 
 
-def kept_sizes(graph: Graph, plan: Plan, reach: Reach = "near") -> Sizes:
-    """One guess; see `size_guesses`."""
+def least_sizes(graph: Graph, plan: Plan, sizes: Sizes, proves: Callable[[Sizes], bool]) -> Sizes:
+    """Of sizes that prove, the fewest that do: what no operator showed is left out kind by kind (an
+    attribute of all modules of a class).
+
+    Raises:
+        SurgeryError: one of two attributes must change, and either would do.
+    """
+    solution = Evidence(graph, plan).solve()
+    shown = _joined(_unread_sizes(graph, plan), _as_sizes(graph, solution.sure))
+    unshown = {name: _beyond(table, shown.get(name, {})) for name, table in sizes.items()}
+    needed: list[Sizes] = []
+    for kind in _kinds(graph, unshown):
+        fewer = _without(sizes, kind)
+        if proves(fewer):
+            sizes = fewer
+        else:
+            needed.append(kind)
+    others = _kinds(graph, _sizes_by_value(graph, plan, solution, "wide")) if needed else []
+    for kind in needed:
+        for other in (other for other in others if other not in needed):
+            if kind.keys() == other.keys() and proves(_joined(_without(sizes, kind), other)):
+                raise _either(graph, kind, other)
+    return sizes
+
+
+def _beyond(table: dict[str, Size], shown: dict[str, Size]) -> dict[str, Size]:
+    return {name: size for name, size in table.items() if shown.get(name) != size}
+
+
+def _kinds(graph: Graph, sizes: Sizes) -> list[Sizes]:
+    """The same, apart by class and attribute."""
+    kinds: dict[tuple[type, str], Sizes] = defaultdict(dict)
+    for name, table in sizes.items():
+        for attribute, size in table.items():
+            kinds[type(graph.model.get_submodule(name)), attribute][name] = {attribute: size}
+    return list(kinds.values())
+
+
+def _without(sizes: Sizes, kind: Sizes) -> Sizes:
+    fewer = {
+        name: {key: size for key, size in table.items() if key not in kind.get(name, {})}
+        for name, table in sizes.items()
+    }
+    return {name: table for name, table in fewer.items() if table}
+
+
+def _joined(one: Sizes, other: Sizes) -> Sizes:
+    names = [*one, *(name for name in other if name not in one)]
+    return {name: {**one.get(name, {}), **other.get(name, {})} for name in names}
+
+
+def _as_sizes(graph: Graph, values: Values) -> Sizes:
+    """Attributes with their values, entries of tuples and lists put together."""
+    found: Sizes = defaultdict(dict)
+    for one, new in values.items():
+        if one.index is None:
+            found[one.module][one.name] = new
+            continue
+        held = vars(graph.model.get_submodule(one.module))[one.name]
+        entries = list(found[one.module].get(one.name, tuple(held)))
+        entries[one.index] = new
+        found[one.module][one.name] = tuple(entries)
+    return dict(found)
+
+
+def _tied(graph: Graph, attributes: tuple[Attribute, ...], position: int) -> SurgeryError:
+    op = graph.inference.tape.ops[position]
+    return SurgeryError(
+        f"{' and '.join(map(str, attributes))} cannot be told apart: {op.name} in "
+        f"{op.layer or 'the model'}{graph.inference.tape.line(position)} is given what was "
+        "computed from them, and a change of either would fit; read the size from a tensor there",
+        op.layer,
+        position,
+    )
+
+
+def _torn(graph: Graph, attribute: Attribute, position: int) -> SurgeryError:
+    op = graph.inference.tape.ops[position]
+    return SurgeryError(
+        f"{attribute} states several sizes, which differ once they are cut: the last is given to "
+        f"{op.name} in {op.layer or 'the model'}{graph.inference.tape.line(position)}; give each "
+        "size an attribute of its own, or read it from a tensor",
+        op.layer,
+        position,
+    )
+
+
+def _either(graph: Graph, kind: Sizes, other: Sizes) -> SurgeryError:
+    layer = next(iter(kind))
+    one, two = (str(Attribute(layer, next(iter(table[layer])))) for table in (kind, other))
+    return SurgeryError(
+        f"{one} and {two} cannot be told apart: one of them must change with the layers, and "
+        "either would do; read the size from a tensor",
+        layer,
+    )
+
+
+def _unread_sizes(graph: Graph, plan: Plan) -> Sizes:
+    """What follows though forward does not read it (niwaki.surgery.unread)."""
+    calls = _changes(graph, plan)
+    roles = {
+        name: {role: new for (_, role), pairs in table.items() for _, new in pairs}
+        for name, table in calls.items()
+    }
+    layers, tensors = layer_changes(graph, plan, roles), _tensor_changes(graph, plan)
+    found: Sizes = {}
+    for name, module in graph.model.named_modules():
+        read = graph.inference.tape.attributes.get(name, set())
+        unread = {
+            key
+            for key in vars(module)
+            if key not in read and not key.startswith("_") and key != "training"
+        }
+        if knows_sizes(module) or not unread:
+            continue
+        own = [pairs for tensor, pairs in tensors.items() if _owner(tensor) == name]
+        inside = [table for layer, table in layers.items() if _within(layer, name)]
+        renewed = _renewed_by_value(module, own, unread, unanimous=True)
+        for key in sorted(unread - renewed.keys()):
+            value = vars(module)[key]
+            new = named_size(key, value, inside) if type(value) is int else None
+            if new is not None:
+                renewed[key] = new
+        if renewed:
+            found[name] = renewed
+    return found
+
+
+def _sizes_by_value(graph: Graph, plan: Plan, solution: Solution, reach: Reach) -> Sizes:
+    """Attributes that were read and equal a size that changed; see `size_guesses`."""
     changes = _changes(graph, plan)
     tensors = _tensor_changes(graph, plan)
+    pinned = {(one.module, one.name) for one in solution.pinned}
     found = {}
     for name, module in graph.model.named_modules():
         if knows_sizes(module):
             continue
-        own = [
-            pairs
-            for tensor, pairs in tensors.items()
-            if graph.layer_holds(name, tensor) and _owner(tensor) == name
-        ]
         known = list(changes.get(name, {}).values())
         if reach == "wide":
             # and its parent's, which may call a method of it that is not its forward
@@ -70,11 +223,12 @@ def kept_sizes(graph: Graph, plan: Plan, reach: Reach = "near") -> Sizes:
             ]
             known += [pairs for layer in near for pairs in changes[layer].values()]
             known += [pairs for tensor, pairs in tensors.items() if _within(tensor, name)]
-        read = graph.inference.tape.attributes.get(name, set())
-        renewed = {
-            **_renewed_by_value(module, own, set(vars(module)), unanimous=True),
-            **_renewed_by_value(module, known, read, unanimous=reach == "sure"),
+        read = {
+            key
+            for key in graph.inference.tape.attributes.get(name, set())
+            if (name, key) not in pinned
         }
+        renewed = _renewed_by_value(module, known, read, unanimous=reach == "sure")
         if renewed:
             found[name] = renewed
     return found
@@ -102,15 +256,15 @@ def follow_sizes(model: nn.Module, graph: Graph, plan: Plan) -> None:
 
 
 def _set(module: nn.Module | None, name: str, path: str, size: Size) -> None:
-    """Give an integer, or a sequence of integers, that is there already its new value; nothing else
-    can be set.
+    """Give an integer (a switch: 0), or a sequence of integers, that is there already its new
+    value; nothing else can be set.
     """
     owner: Any = module
     *way, attribute = path.split(".")
     for step in way:
         owner = vars(owner).get(step) if hasattr(owner, "__dict__") else None
     old = vars(owner).get(attribute) if hasattr(owner, "__dict__") else None
-    if type(old) is int and type(size) is int:
+    if type(old) in (int, bool) and type(size) is int:
         setattr(owner, attribute, size)
     elif isinstance(old, (list, tuple)) and isinstance(size, tuple) and len(old) == len(size):
         setattr(owner, attribute, size if isinstance(old, tuple) else list(size))

@@ -1,0 +1,51 @@
+"""Parameters that a forward writes into, put back as they were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+
+from niwaki.running.inputs import renormed
+from niwaki.running.tape import tensors_in
+
+
+class ParameterWrites:
+    """Keeps a copy of a parameter from just before the first operator that writes into it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        # an embedding with `max_norm` shortens its rows; whoever runs it knows
+        known = {id(parameter) for parameter in renormed(model)}
+        self._parameters = {
+            parameter.untyped_storage()._cdata: (name, parameter)
+            for name, parameter in model.named_parameters()
+            if id(parameter) not in known and parameter.layout == torch.strided
+        }
+        self._before: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def watch(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """To be called before each operator."""
+        if not func._schema.is_mutable:
+            return
+        for place, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                value = args[place] if place < len(args) else kwargs.get(argument.name)
+                for tensor in tensors_in(value):
+                    self._keep(tensor)
+
+    def _keep(self, tensor: Tensor) -> None:
+        name, parameter = self._parameters.get(tensor.untyped_storage()._cdata, ("", None))
+        if parameter is not None and name not in self._before:
+            self._before[name] = (parameter, parameter.detach().clone())
+
+    def undo(self) -> list[str]:
+        """Give all parameters their values back; the names of those that had others."""
+        changed = []
+        with torch.no_grad():
+            for name, (parameter, value) in self._before.items():
+                if not torch.equal(parameter, value):
+                    parameter.copy_(value)
+                    changed.append(name)
+        return changed
