@@ -12,6 +12,7 @@ from typing import Any
 
 from niwaki.graph.groups import layer_of
 from niwaki.graph.types import Frozen, Graph, Group, Role
+from niwaki.graph.unread import Unread
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Outline:
         params, macs: of the whole model; macs of one run on the example inputs.
         unknown: operators that niwaki does not know → how often they occur; what they touch is
             frozen.
+        unread: the parameters that the run never touched.
     """
 
     model: str
@@ -52,10 +54,15 @@ class Outline:
     groups: tuple[GroupOutline, ...]
     frozen: tuple[Frozen, ...]
     unknown: dict[str, int]
+    unread: Unread
 
     def to_dict(self) -> dict[str, Any]:
         """The same as nested dicts and lists."""
-        return dataclasses.asdict(self)
+        frozen = [
+            {"layer": item.layer, "width": item.width, "reason": str(item.reason)}
+            for item in self.frozen
+        ]
+        return {**dataclasses.asdict(self), "frozen": frozen}
 
     def __str__(self) -> str:
         rows = [
@@ -80,12 +87,15 @@ class Outline:
             ]
         if self.frozen:
             fixed = [
-                (item.layer or "the model", str(item.width), item.reason) for item in self.frozen
+                (item.layer or "the model", str(item.width), str(item.reason))
+                for item in self.frozen
             ]
             lines += ["", *_table([("keeps its size", "width", "why"), *fixed])]
         if self.unknown:
             listed = ", ".join(f"{name} ({times}×)" for name, times in self.unknown.items())
             lines += ["", f"operators that niwaki does not know: {listed}"]
+        if self.unread:
+            lines += ["", str(self.unread)]
         return "\n".join(lines)
 
 
@@ -116,7 +126,13 @@ def outline(graph: Graph) -> Outline:
         for group in graph.groups
     )
     return Outline(
-        type(graph.model).__name__, params, macs, groups, graph.frozen, dict(graph.unknown)
+        type(graph.model).__name__,
+        params,
+        macs,
+        groups,
+        graph.frozen,
+        dict(graph.unknown),
+        graph.unread,
     )
 
 

@@ -10,6 +10,7 @@ from niwaki.core.errors import TraceError
 from niwaki.graph.groups import build_groups
 from niwaki.graph.inference import infer
 from niwaki.graph.operators import RULES
+from niwaki.graph.reasons import Freeze, Reason
 from niwaki.graph.types import Frozen, Graph
 from niwaki.running import Inputs, as_arguments, named_state, record, tensors_in
 
@@ -47,7 +48,7 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
             del variables[group.name]
             frozen = (
                 *frozen,
-                Frozen(group.name, group.width, "kept in buffers alone, nothing of it is learned"),
+                Frozen(group.name, group.width, Reason(Freeze.BUFFERS)),
             )
     return Graph(model, inputs, inference, groups, variables, frozen)
 

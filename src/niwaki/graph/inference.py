@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from niwaki.graph.reasons import SIZE_ONE, Freeze, Reason
 from niwaki.graph.terms import Product, Term, Var, freeze, leaves, split, unify
 from niwaki.running import Op, Ref, Tape
 
@@ -129,6 +130,10 @@ class Inference:
         op = self.op
         return f"{op.name} in {op.layer or 'the model'}"
 
+    def why(self, how: str) -> Reason:
+        """The operator as a reason to keep a size: "sliced by", followed by the operator."""
+        return Reason(Freeze.OPERATOR, f"{how} {self.where}")
+
     def shape(self, ref: Ref) -> tuple[int, ...]:
         """The recorded shape of a value."""
         return self.tape.shapes[ref.index]
@@ -138,7 +143,7 @@ class Inference:
         if ref not in self.axes:
             name = self.tape.parameters.get(ref)
             if name is None:
-                self.axes[ref] = self.fresh(self.shape(ref), "constant tensor")
+                self.axes[ref] = self.fresh(self.shape(ref), Reason(Freeze.CONSTANT))
             else:
                 if name not in self.parameters:
                     self.parameters[name] = self.fresh(self.shape(ref))
@@ -146,9 +151,9 @@ class Inference:
                 self.origins[ref] = Origin((name,), pure=True)
         return self.axes[ref]
 
-    def fresh(self, shape: tuple[int, ...], frozen: str | None = None) -> list[Term]:
+    def fresh(self, shape: tuple[int, ...], frozen: Reason | None = None) -> list[Term]:
         """New variables for a shape; an axis of size one never shrinks."""
-        return [Var(size, frozen or ("size one" if size == 1 else None)) for size in shape]
+        return [Var(size, frozen or (SIZE_ONE if size == 1 else None)) for size in shape]
 
     def give(self, ref: Ref, terms: list[Term]) -> None:
         """State the axes of a result; a result that is one of the operands (in-place) keeps its
@@ -166,16 +171,16 @@ class Inference:
 
     def unify(self, a: Term, b: Term) -> None:
         """The two axes hold the same channels."""
-        unify(a, b, f"does not line up at {self.where}")
+        unify(a, b, self.why("does not line up at"))
 
-    def freeze(self, *terms: Term, reason: str | None = None) -> None:
+    def freeze(self, *terms: Term, reason: Reason | None = None) -> None:
         """These axes keep their size."""
         for term in terms:
-            freeze(term, reason or f"fixed by {self.where}")
+            freeze(term, reason or self.why("fixed by"))
 
     def split(self, term: Term, sizes: list[int]) -> list[Term]:
         """Factors of a term; frozen ones where it has none of these sizes."""
-        reason = f"does not split at {self.where}"
+        reason = self.why("does not split at")
         return split(term, sizes, reason) or [Var(size, reason) for size in sizes]
 
     def reads_channels(
@@ -246,7 +251,7 @@ def infer(tape: Tape, rules: dict[str, Rule]) -> Inference:
     """
     state = Inference(tape)
     for ref in tape.inputs:
-        state.axes[ref] = state.fresh(state.shape(ref), "model input")
+        state.axes[ref] = state.fresh(state.shape(ref), Reason(Freeze.INPUT))
     for position, op in enumerate(tape.ops):
         state.position = position
         rule = rules.get(op.name) or rules.get(op.name.rstrip("_"))
@@ -257,15 +262,16 @@ def infer(tape: Tape, rules: dict[str, Rule]) -> Inference:
         _derive(state, op)
     for ref, name in zip(tape.outputs, tape.output_names, strict=True):
         for term in state.terms(ref):
-            freeze(term, f"model output {name}".rstrip())
+            freeze(term, Reason(Freeze.OUTPUT, name))
     _freeze_squares(state)
+    _freeze_unread(state)
     return state
 
 
 def _unknown(state: Inference, op: Op) -> Kind:
     """No rule, or a rule that gave up: nothing that this operator touches may change its size."""
     state.unknown[op.name] = state.unknown.get(op.name, 0) + 1
-    reason = f"unknown operator {state.where}"
+    reason = Reason(Freeze.UNKNOWN, state.where)
     for ref in op.tensors:
         state.freeze(*state.terms(ref), reason=reason)
     for out in op.outputs:
@@ -296,7 +302,20 @@ def _freeze_squares(state: Inference) -> None:
     for terms in (*state.axes.values(), *state.parameters.values()):
         for term in terms:
             for var in _squared(term):
-                var.frozen = var.frozen or "occurs twice in one flattened axis"
+                var.frozen = var.frozen or Reason(Freeze.TWICE)
+
+
+def _freeze_unread(state: Inference) -> None:
+    """Channels that nothing sums over: what they are for did not happen in this run.
+
+    Other inputs may read them: longer sequences the rest of a table of positions, training a head.
+    """
+    read = {var for read in state.reads for var in leaves(read.term)}
+    for terms in state.parameters.values():
+        for term in terms:
+            for var in leaves(term):
+                if var not in read:
+                    var.frozen = var.frozen or Reason(Freeze.UNREAD)
 
 
 def _squared(term: Term) -> set[Var]:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from niwaki.core.errors import UnknownNameError
 from niwaki.graph.inference import Inference
+from niwaki.graph.reasons import Reason
 from niwaki.graph.terms import Var, crossed, keep_mask, kept_size, leaves
+from niwaki.graph.unread import Unread, unread
 from niwaki.running import Inputs, named_state
 
 
@@ -157,7 +159,7 @@ class Frozen:
 
     layer: str
     width: int
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +184,11 @@ class Graph:
     @property
     def unknown(self) -> Mapping[str, int]:
         return self.inference.unknown
+
+    @cached_property
+    def unread(self) -> Unread:
+        """The parameters that the run never touched."""
+        return unread(self.model, self.inference.tape)
 
     @cached_property
     def state(self) -> dict[str, Tensor]:

@@ -116,7 +116,9 @@ def select(
     cost = cost or predicted_cost(graph, budget)
     if selection.scope == "cost":
         scores = _per_cost(groups, scores, cost)
-    return _plan(groups, scores, _within(groups, scores, cost, budget, selection, tolerance))
+    aside = f"; {graph.unread}" if graph.unread and budget.unit in ("params", "bytes") else ""
+    counts = _within(groups, scores, cost, budget, selection, tolerance, aside)
+    return _plan(groups, scores, counts)
 
 
 def predicted_cost(graph: Graph, budget: Budget) -> Cost:
@@ -276,8 +278,13 @@ def _within(
     budget: Budget,
     selection: Selection,
     tolerance: float,
+    aside: str = "",
 ) -> Counts:
-    """The smallest share of channels whose plan removes at least the budget's share of the cost."""
+    """The smallest share of channels whose plan removes at least the budget's share of the cost.
+
+    Args:
+        aside: what else an error is to say of why no plan does.
+    """
     choose = _local if selection.scope == "local" else _global
     whole = cost({})
 
@@ -297,7 +304,7 @@ def _within(
         raise BudgetError(
             f"cannot remove {budget.amount:.1%} of the {NAMES[budget.unit]}; with "
             f"{_rest(selection)} left in each of "
-            f"{len(groups)} groups at most {reachable:.1%} can go"
+            f"{len(groups)} groups at most {reachable:.1%} can go{aside}"
         )
     low, high, reached = 0.0, most, reachable
     # the share removed is a step function that never falls: halve until the step is found; the

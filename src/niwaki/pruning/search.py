@@ -79,6 +79,8 @@ class Cut:
                 "operators unknown to niwaki, whose channels are left whole: "
                 + ", ".join(graph.unknown)
             )
+        if graph.unread:
+            notes.append(str(graph.unread))
         return tuple(notes)
 
 

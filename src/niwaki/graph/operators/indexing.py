@@ -31,12 +31,12 @@ def index(state: Inference, op: Op) -> Kind:
         places += range(axis, axis + rank)
         axis += rank
         state.freeze(*state.terms(ref))
-    state.freeze(*(axes[place] for place in places), reason=f"looked up by index by {state.where}")
+    state.freeze(*(axes[place] for place in places), reason=state.why("looked up by index by"))
     rest = [term for place, term in enumerate(axes) if place not in places]
     adjacent = places == list(range(places[0], places[-1] + 1))
     front = places[0] if adjacent else 0
     shape = state.shape(op.result)
-    made = state.fresh(shape[front : front + new], f"looked up by index by {state.where}")
+    made = state.fresh(shape[front : front + new], state.why("looked up by index by"))
     state.give(op.result, [*rest[:front], *made, *rest[front:]])
     return Kind.VIEW
 
@@ -56,9 +56,7 @@ def index_put(state: Inference, op: Op) -> Kind:
     if masks:
         state.freeze(*axes, *state.terms(op.args[2]))
     else:
-        state.freeze(
-            *(axes[place] for place in indexed), reason=f"looked up by index by {state.where}"
-        )
+        state.freeze(*(axes[place] for place in indexed), reason=state.why("looked up by index by"))
         rest = [term for place, term in enumerate(axes) if place not in indexed]
         _line_up(state, rest, state.terms(op.args[2]))
     state.give(op.result, axes)
@@ -79,7 +77,7 @@ def gather(state: Inference, op: Op) -> Kind:
     """
     axes, indices = state.terms(op.args[0]), state.terms(op.args[2])
     dim = op.args[1] % max(len(axes), 1)
-    state.freeze(axes[dim], indices[dim], reason=f"looked up by index by {state.where}")
+    state.freeze(axes[dim], indices[dim], reason=state.why("looked up by index by"))
     out = []
     for place, (term, index_term) in enumerate(zip(axes, indices, strict=True)):
         if place != dim and term.size == index_term.size:
@@ -102,7 +100,7 @@ def scatter(state: Inference, op: Op) -> Kind:
     index_shape = state.shape(op.args[2])
     for place, term in enumerate(axes):
         if place == dim or index_shape[place] != 1:
-            state.freeze(term, reason=f"written by index by {state.where}")
+            state.freeze(term, reason=state.why("written by index by"))
     state.give(op.result, axes)
     return Kind.OTHER
 
@@ -117,7 +115,7 @@ def index_add(state: Inference, op: Op) -> Kind:
         axes[dim],
         source[dim],
         *state.terms(op.args[2]),
-        reason=f"written by index by {state.where}",
+        reason=state.why("written by index by"),
     )
     for place, (term, other) in enumerate(zip(axes, source, strict=True)):
         if place != dim:
@@ -128,8 +126,8 @@ def index_add(state: Inference, op: Op) -> Kind:
 
 def nonzero(state: Inference, op: Op) -> Kind:
     """Positions of what is not zero: how many there are depends on values."""
-    state.freeze(*state.terms(op.args[0]), reason=f"told apart by {state.where}")
-    state.give(op.result, state.fresh(state.shape(op.result), f"made by {state.where}"))
+    state.freeze(*state.terms(op.args[0]), reason=state.why("told apart by"))
+    state.give(op.result, state.fresh(state.shape(op.result), state.why("made by")))
     return Kind.OTHER
 
 
@@ -141,7 +139,7 @@ def index_select(state: Inference, op: Op) -> Kind:
 
 
 def _look_up(state: Inference, op: Op, axes: list[Term], dim: int, positions: list[Term]) -> Kind:
-    state.freeze(axes[dim], *positions, reason=f"looked up by index by {state.where}")
+    state.freeze(axes[dim], *positions, reason=state.why("looked up by index by"))
     state.give(op.result, [*axes[:dim], *positions, *axes[dim + 1 :]])
     return Kind.VIEW
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from niwaki.graph.inference import Inference, Kind, Rule
 from niwaki.graph.operators.elementwise import join
+from niwaki.graph.reasons import SPATIAL
 from niwaki.graph.terms import Term
 from niwaki.running import Op, Ref
 
@@ -54,7 +55,7 @@ def reduction(state: Inference, op: Op, *, kind: Kind) -> Kind:
     axes = state.terms(op.args[0])
     dims = _dims(op, len(axes))
     if op.name in _POSITIONS:
-        state.freeze(*(axes[dim] for dim in dims), reason=f"told apart by {state.where}")
+        state.freeze(*(axes[dim] for dim in dims), reason=state.why("told apart by"))
     state.reduces(0, dims)
     _reduced(state, op, axes, dims)
     return kind
@@ -73,7 +74,7 @@ def norm(state: Inference, op: Op) -> Kind:
 
 def counted(state: Inference, op: Op) -> Kind:
     """histc and bincount: (…) → (bins), how many entries fall into each."""
-    reason = f"counted by {state.where}"
+    reason = state.why("counted by")
     state.freeze(*state.terms(op.args[0]), reason=reason)
     state.give(op.result, state.fresh(state.shape(op.result), reason))
     return Kind.OTHER
@@ -82,7 +83,7 @@ def counted(state: Inference, op: Op) -> Kind:
 def triangle(state: Inference, op: Op) -> Kind:
     """tril and triu: the last two axes keep their positions."""
     axes = state.terms(op.args[0])
-    state.freeze(*axes[-2:], reason=f"told apart by {state.where}")
+    state.freeze(*axes[-2:], reason=state.why("told apart by"))
     state.give(op.result, axes)
     return Kind.OTHER
 
@@ -95,7 +96,7 @@ def along(state: Inference, op: Op, *, kind: Kind, position: int = 1) -> Kind:
     dims = op.arg(position, "dim", -1)
     state.freeze(
         *(axes[dim] for dim in ([dims] if isinstance(dims, int) else dims)),
-        reason=f"compared along by {state.where}",
+        reason=state.why("compared along by"),
     )
     for out in op.outputs:
         if out is not None:
@@ -103,7 +104,7 @@ def along(state: Inference, op: Op, *, kind: Kind, position: int = 1) -> Kind:
             state.give(
                 out,
                 [
-                    t if t.size == n else state.fresh((n,), "selected")[0]
+                    t if t.size == n else state.fresh((n,), state.why("picked by"))[0]
                     for t, n in zip(axes, shape, strict=True)
                 ],
             )
@@ -114,7 +115,7 @@ def roll(state: Inference, op: Op) -> Kind:
     """roll(x, shifts, dims); without dims the tensor is rolled as one row."""
     axes = state.terms(op.args[0])
     state.freeze(
-        *(axes[dim] for dim in _dims(op, len(axes), position=2)), reason=f"shifted by {state.where}"
+        *(axes[dim] for dim in _dims(op, len(axes), position=2)), reason=state.why("shifted by")
     )
     state.give(op.result, axes)
     return Kind.VIEW
@@ -125,10 +126,10 @@ def spatial(state: Inference, op: Op, *, rank: int, kind: Kind) -> Kind:
     carried.
     """
     axes = state.terms(op.args[0])
-    state.freeze(*axes[-rank:], reason="spatial")
+    state.freeze(*axes[-rank:], reason=SPATIAL)
     for out in op.outputs:
         if out is not None:
-            state.give(out, [*axes[:-rank], *state.fresh(state.shape(out)[-rank:], "spatial")])
+            state.give(out, [*axes[:-rank], *state.fresh(state.shape(out)[-rank:], SPATIAL)])
     return kind
 
 
