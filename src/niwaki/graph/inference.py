@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from niwaki.graph.reasons import SIZE_ONE, Freeze, Reason
@@ -211,6 +212,14 @@ class Inference:
         terms = self.terms(self.op.args[slot])
         for axis in axes:
             self.normalises(slot, axis, terms[axis])
+
+    def is_used(self, ref: Ref | None) -> bool:
+        """Whether any operator takes a value, or the model returns it."""
+        return ref in self._used
+
+    @cached_property
+    def _used(self) -> set[Ref | None]:
+        return {ref for op in self.tape.ops for ref in op.tensors} | set(self.tape.outputs)
 
     def number(self, role: str, term: Term) -> None:
         """An integer argument of the operator is the size of this term."""

@@ -178,6 +178,29 @@ def embedding(state: Inference, op: Op) -> Kind:
     return Kind.PRODUCT
 
 
+def embedding_bag(state: Inference, op: Op) -> Kind:
+    """_embedding_bag(weight (entries, c), indices, offsets, …, mode) → (bags, c), and statistics."""
+    weight = state.terms(op.args[0])
+    state.freeze(weight[0], reason=state.why("looked up by index by"))
+    state.give(op.result, [*state.fresh(state.shape(op.result)[:1]), weight[1]])
+    for out in op.outputs[1:]:
+        if out is not None:
+            state.give(out, state.fresh(state.shape(out), state.why("statistics of")))
+    largest = 2
+    return Kind.OTHER if op.arg(4, "mode", 0) == largest else Kind.PRODUCT
+
+
+def distances(state: Inference, op: Op) -> Kind:
+    """_cdist_forward(x (…, n, c), y (…, m, c)) → (…, n, m): over the kept channels of both."""
+    a, b = state.terms(op.args[0]), state.terms(op.args[1])
+    state.same(a[:-2], b[:-2])
+    state.unify(a[-1], b[-1])
+    state.normalises(0, len(a) - 1, a[-1])
+    state.normalises(1, len(b) - 1, b[-1])
+    state.give(op.result, [*a[:-1], b[-2]])
+    return Kind.OTHER
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("mm", "bmm"), matrix_product),
     **dict.fromkeys(("addmm", "baddbmm"), added_matrix_product),
@@ -196,4 +219,6 @@ RULES: dict[str, Rule] = {
         attention,
     ),
     "embedding": embedding,
+    **dict.fromkeys(("_embedding_bag", "_embedding_bag_forward_only"), embedding_bag),
+    "_cdist_forward": distances,
 }

@@ -48,13 +48,18 @@ def total(state: Inference, op: Op) -> Kind:
     return Kind.LINEAR
 
 
-def reduction(state: Inference, op: Op, *, kind: Kind) -> Kind:
-    """Means, maxima, variances, norms: over channels, they are taken over the kept ones."""
+def reduction(state: Inference, op: Op, *, kind: Kind, position: int = 1) -> Kind:
+    """Means, maxima, variances, norms: over channels, they are taken over the kept ones.
+
+    Where something reads which position was the largest, positions are told apart.
+    """
     if isinstance(op.arg(1, "other"), Ref):
         return join(state, op)  # max(a, b)
     axes = state.terms(op.args[0])
-    dims = _dims(op, len(axes))
-    if op.name in _POSITIONS:
+    dims = _dims(op, len(axes), position)
+    if op.name in _POSITIONS or (
+        op.name in _WITH_POSITIONS and any(map(state.is_used, op.outputs[1:]))
+    ):
         state.freeze(*(axes[dim] for dim in dims), reason=state.why("told apart by"))
     state.reduces(0, dims)
     _reduced(state, op, axes, dims)
@@ -133,15 +138,8 @@ def spatial(state: Inference, op: Op, *, rank: int, kind: Kind) -> Kind:
     return kind
 
 
-_POSITIONS = (
-    "aten.argmax",
-    "aten.argmin",
-    "aten.prod",
-    "aten.any",
-    "aten.all",
-    "aten.max",
-    "aten.min",
-)
+_POSITIONS = ("aten.argmax", "aten.argmin", "aten.kthvalue")
+_WITH_POSITIONS = ("aten.max", "aten.min", "aten.median", "aten.nanmedian", "aten.mode")
 
 _MAX = partial(reduction, kind=Kind.HOMOGENEOUS)
 _MEAN = partial(reduction, kind=Kind.LINEAR)
@@ -174,11 +172,25 @@ def _spatial_rules() -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = {
-    "sum": total,
+    **dict.fromkeys(("sum", "nansum"), total),
     "mean": _MEAN,
     **dict.fromkeys(("amax", "max", "amin", "min", "argmax", "argmin"), _MAX),
     **dict.fromkeys(
-        ("var", "std", "var_mean", "std_mean", "prod", "any", "all", "logsumexp", "aminmax"),
+        (
+            "var",
+            "std",
+            "var_mean",
+            "std_mean",
+            "prod",
+            "any",
+            "all",
+            "logsumexp",
+            "aminmax",
+            "median",
+            "nanmedian",
+            "mode",
+            "count_nonzero",
+        ),
         _REDUCE,
     ),
     "linalg_vector_norm": norm,
@@ -191,10 +203,13 @@ RULES: dict[str, Rule] = {
             "cumprod",
             "logcumsumexp",
             "sort",
+            "cummax",
+            "cummin",
             "flip",
         ),
         _ALONG,
     ),
+    "kthvalue": partial(reduction, kind=Kind.OTHER, position=2),
     "topk": partial(along, kind=Kind.OTHER, position=2),
     **dict.fromkeys(("histc", "bincount"), counted),
     **dict.fromkeys(("tril", "triu"), triangle),

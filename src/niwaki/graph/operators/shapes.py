@@ -130,7 +130,7 @@ def unbind(state: Inference, op: Op) -> Kind:
 
 
 def cut_slice(state: Inference, op: Op) -> Kind:
-    """x[start:end:step] along one axis."""
+    """x[start:end:step] along one axis; x[::2] and x[1::2] tie neighbours: pairs ⊗ 2."""
     axes = list(state.terms(op.args[0]))
     dim = op.arg(1, "dim", 0) % len(axes)
     size, out = axes[dim].size, state.shape(op.result)[dim]
@@ -138,7 +138,10 @@ def cut_slice(state: Inference, op: Op) -> Kind:
     if out == 0:
         axes[dim] = Var(0, EMPTY)
     elif out != size:
-        if step != 1 or _is_frozen(axes[dim]):
+        if step > 1 and out * step == size and start < step and not _is_frozen(axes[dim]):
+            axes[dim], each = state.split(axes[dim], [out, step])
+            state.freeze(each, reason=state.why("taken in steps by"))
+        elif step != 1 or _is_frozen(axes[dim]):
             state.freeze(axes[dim], reason=state.why("sliced by"))
             axes[dim] = Var(out, state.why("sliced by"))
         else:
@@ -299,6 +302,16 @@ def pixel_unshuffle(state: Inference, op: Op) -> Kind:
     return Kind.VIEW
 
 
+def halves(state: Inference, op: Op) -> Kind:
+    """glu(x, dim): the first half times the sigmoid of the second."""
+    axes = list(state.terms(op.args[0]))
+    dim = op.arg(1, "dim", -1) % len(axes)
+    two, axes[dim] = state.split(axes[dim], [2, axes[dim].size // 2])
+    state.freeze(two, reason=state.why("taken one by one by"))
+    state.give(op.result, axes)
+    return Kind.OTHER
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten"), view
@@ -322,8 +335,20 @@ RULES: dict[str, Rule] = {
         factory,
     ),
     **dict.fromkeys(
-        ("arange", "rand", "randn", "linspace", "eye", "scalar_tensor", "randint"), counted
+        (
+            "arange",
+            "rand",
+            "randn",
+            "linspace",
+            "eye",
+            "scalar_tensor",
+            "randint",
+            "tril_indices",
+            "triu_indices",
+        ),
+        counted,
     ),
+    "glu": halves,
     "as_strided": restride,
     "im2col": unfold_columns,
     "unfold": windows,
