@@ -154,6 +154,8 @@ def _fold_obstacle(state: Inference, use: _Uses) -> str | None:
         where = f"{op.name} in {op.layer or 'the model'}"
         if read.statistics:
             continue
+        if op.args[read.slot] in state.origins:
+            return f"summed between parameters by {where}"
         if read.weight is None:
             return f"read without a weight by {where}"
         if not state.origins[read.weight].pure:

@@ -218,8 +218,8 @@ class Inference:
         return ref in self._used
 
     @cached_property
-    def _used(self) -> set[Ref | None]:
-        return {ref for op in self.tape.ops for ref in op.tensors} | set(self.tape.outputs)
+    def _used(self) -> set[Ref]:
+        return {*self.tape.outputs, *(ref for op in self.tape.ops for ref in op.tensors)}
 
     def number(self, role: str, term: Term) -> None:
         """An integer argument of the operator is the size of this term."""

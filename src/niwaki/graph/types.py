@@ -41,8 +41,9 @@ class Slice:
     units: Tensor
 
     def rows(self, state: Mapping[str, Tensor]) -> Tensor:
-        """The tensor's entries by unit: (width, entries a unit)."""
+        """The tensor's entries by unit: (width, entries a unit); a complex one is two entries."""
         data = state[self.tensor].detach().movedim(self.axis, 0)
+        data = torch.view_as_real(data) if data.is_complex() else data
         order = torch.argsort(self.units, stable=True)
         order = order[self.units[order] >= 0]
         width = int(self.units.max()) + 1

@@ -1,4 +1,4 @@
-"""Fourier transforms and complex numbers: a transform runs along some axes and carries all others."""
+"""Fourier transforms and complex numbers: a transform runs along some axes, and carries others."""
 
 from __future__ import annotations
 

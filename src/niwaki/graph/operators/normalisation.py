@@ -64,6 +64,7 @@ def group_norm(state: Inference, op: Op) -> Kind:
     axes, groups = state.terms(op.args[0]), op.args[6]
     inner = axes[1]
     state.scaled_by(op.args[1])
+    state.number("num_channels", axes[1])
     if groups > 1:
         group, inner = state.split(axes[1], [groups, axes[1].size // groups])
         state.number("num_groups", group)

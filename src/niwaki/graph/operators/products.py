@@ -179,7 +179,7 @@ def embedding(state: Inference, op: Op) -> Kind:
 
 
 def embedding_bag(state: Inference, op: Op) -> Kind:
-    """_embedding_bag(weight (entries, c), indices, offsets, …, mode) → (bags, c), and statistics."""
+    """_embedding_bag(weight (entries, c), indices, offsets, …) → (bags, c), and statistics."""
     weight = state.terms(op.args[0])
     state.freeze(weight[0], reason=state.why("looked up by index by"))
     state.give(op.result, [*state.fresh(state.shape(op.result)[:1]), weight[1]])
@@ -202,8 +202,8 @@ def distances(state: Inference, op: Op) -> Kind:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("mm", "bmm"), matrix_product),
-    **dict.fromkeys(("addmm", "baddbmm"), added_matrix_product),
+    **dict.fromkeys(("mm", "bmm", "_sparse_mm"), matrix_product),
+    **dict.fromkeys(("addmm", "baddbmm", "_sparse_addmm"), added_matrix_product),
     **dict.fromkeys(("mv", "dot"), vector_product),
     "_grouped_mm": routed_product,
     "linear": linear,

@@ -57,13 +57,16 @@ def reduction(state: Inference, op: Op, *, kind: Kind, position: int = 1) -> Kin
         return join(state, op)  # max(a, b)
     axes = state.terms(op.args[0])
     dims = _dims(op, len(axes), position)
-    if op.name in _POSITIONS or (
-        op.name in _WITH_POSITIONS and any(map(state.is_used, op.outputs[1:]))
-    ):
+    if op.name in _POSITIONS or _gives_positions(state, op):
         state.freeze(*(axes[dim] for dim in dims), reason=state.why("told apart by"))
     state.reduces(0, dims)
     _reduced(state, op, axes, dims)
     return kind
+
+
+def _gives_positions(state: Inference, op: Op) -> bool:
+    """Whether something reads at which positions the results stood."""
+    return op.name in _WITH_POSITIONS and any(map(state.is_used, op.outputs[1:]))
 
 
 def norm(state: Inference, op: Op) -> Kind:

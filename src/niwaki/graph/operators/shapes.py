@@ -312,6 +312,10 @@ def halves(state: Inference, op: Op) -> Kind:
     return Kind.OTHER
 
 
+_COUNTED = """
+arange rand randn linspace eye scalar_tensor randint tril_indices triu_indices
+"""
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten"), view
@@ -335,17 +339,7 @@ RULES: dict[str, Rule] = {
         factory,
     ),
     **dict.fromkeys(
-        (
-            "arange",
-            "rand",
-            "randn",
-            "linspace",
-            "eye",
-            "scalar_tensor",
-            "randint",
-            "tril_indices",
-            "triu_indices",
-        ),
+        _COUNTED.split(),
         counted,
     ),
     "glu": halves,
