@@ -19,6 +19,7 @@ class Freeze(enum.Enum):
     UNKNOWN = "unknown operator"
     FROZEN = "part of what keeps its size"
     TWICE = "occurs twice in one flattened axis"
+    POSITIONS = "joined with positions (numbers counted out) by"
     UNREAD = "no operator reads it on the example inputs"
     BUFFERS = "kept in buffers alone, nothing of it is learned"
 

@@ -17,6 +17,7 @@ from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
 from niwaki.graph import Graph, Role
 from niwaki.graph.terms import keep_mask
+from niwaki.proof.counted import Counted, counted_numbers
 from niwaki.proof.reference import reference_outputs
 from niwaki.running import (
     Inputs,
@@ -59,17 +60,23 @@ def check(
             "a model on the meta device has no values to check; move it to a device with its "
             "weights first"
         )
-    worst = _compare(graph, plan, mixings, pruned)
+    numbers = counted_numbers(graph, plan, pruned)
+    worst = _compare(graph, plan, mixings, pruned, numbers)
     if not graph.inference.tape.by_value:
         telling = replace(graph, model=with_telling_weights(graph.model))
         refilled = copy.deepcopy(pruned)
         fill(refilled, telling, plan, mixings)
-        _compare(telling, plan, mixings, refilled, slack=10)
+        _compare(telling, plan, mixings, refilled, numbers, slack=10)
     return worst
 
 
 def _compare(
-    graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], pruned: nn.Module, slack: float = 1
+    graph: Graph,
+    plan: Plan,
+    mixings: Mapping[str, Mixing],
+    pruned: nn.Module,
+    numbers: tuple[Counted, ...] = (),
+    slack: float = 1,
 ) -> float:
     """The largest difference of an output, as a share of the largest; raises where it is too
     large.
@@ -79,7 +86,7 @@ def _compare(
     with preserved_rng():
         torch.manual_seed(0)
         try:
-            expected = _expected(graph, plan, mixings, inputs)
+            expected = _expected(graph, plan, mixings, inputs, numbers)
         except (RuntimeError, IndexError, ValueError) as error:
             if made_up:
                 # as many boxes or matches as the trace found need not be found with other weights
@@ -102,7 +109,7 @@ def _compare(
     for wanted, found in zip(expected, actual, strict=True):
         gap = difference(wanted, found)
         if gap > slack * tolerance(graph.inference.tape):
-            comparer = _first_difference(graph, plan, mixings, pruned, inputs)
+            comparer = _first_difference(graph, plan, mixings, pruned, inputs, numbers)
             where = comparer.verdict or "no single operator does"
             raise SurgeryError(
                 f"the pruned model differs from the masked original by {gap:.1e} of the largest "
@@ -116,7 +123,11 @@ def _compare(
 
 
 def _expected(
-    graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], inputs: Inputs
+    graph: Graph,
+    plan: Plan,
+    mixings: Mapping[str, Mixing],
+    inputs: Inputs,
+    numbers: tuple[Counted, ...],
 ) -> list[Tensor]:
     """What the masked original puts out: the recorded operators, or the model itself where its path
     hangs on values.
@@ -125,7 +136,7 @@ def _expected(
         masked = masked_copy(graph, plan, mixings)
         if masked is not None:
             return run_outputs(masked, inputs)
-    return reference_outputs(graph, plan, mixings, inputs)
+    return reference_outputs(graph, plan, mixings, inputs, numbers=numbers)
 
 
 def masked_copy(graph: Graph, plan: Plan, mixings: Mapping[str, Mixing]) -> nn.Module | None:
@@ -213,7 +224,12 @@ def _failing_place(model: nn.Module, inputs: Inputs) -> tuple[str | None, int | 
 
 
 def _first_difference(
-    graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], pruned: nn.Module, inputs: Inputs
+    graph: Graph,
+    plan: Plan,
+    mixings: Mapping[str, Mixing],
+    pruned: nn.Module,
+    inputs: Inputs,
+    numbers: tuple[Counted, ...],
 ) -> _Comparer:
     """Run both again, operator by operator, and find where they part."""
     masks = graph.masks(plan.kept)
@@ -235,7 +251,7 @@ def _first_difference(
 
     with preserved_rng():
         torch.manual_seed(0)
-        reference_outputs(graph, plan, mixings, inputs, watch=keep)
+        reference_outputs(graph, plan, mixings, inputs, watch=keep, numbers=numbers)
     comparer = _Comparer(expected, tolerance(graph.inference.tape))
     run_outputs(pruned, inputs, watch=comparer)
     return comparer

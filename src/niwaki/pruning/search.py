@@ -18,11 +18,12 @@ from niwaki.core.budget import Budget
 from niwaki.core.errors import BudgetError, SettingError, SurgeryError, UnknownNameError
 from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
-from niwaki.graph import Graph
+from niwaki.graph import Freeze, Graph, Reason
 from niwaki.measure import Ratio
 from niwaki.methods.base.compensation import Compensated, compensate
 from niwaki.proof._check import check
 from niwaki.proof.blame import Blame
+from niwaki.proof.counted import counted_numbers
 from niwaki.pruning.allocation import Selection, select
 from niwaki.pruning.cost import MEASURED, MeasuredCost
 from niwaki.surgery import follow_config, rewrite, shrink, size_guesses
@@ -81,7 +82,44 @@ class Cut:
             )
         if graph.unread:
             notes.append(str(graph.unread))
+        notes += _of_counts(graph, self.plan, self.model)
+        notes += _of_positions(graph)
         return tuple(notes)
+
+
+def _of_counts(graph: Graph, plan: Plan, model: nn.Module) -> list[str]:
+    """That the code computes numbers from counts of channels, so that the cut is no plain mask."""
+    numbers = () if graph.inference.tape.by_value else counted_numbers(graph, plan, model)
+    if not numbers:
+        return []
+    listed = "; ".join(str(number) for number in numbers[:3]) + "; …" * (len(numbers) > 3)
+    return [
+        "the model's code computes numbers from its counts of channels, so that this cut changes "
+        f"more than a mask would: {listed}"
+    ]
+
+
+def _of_positions(graph: Graph) -> list[str]:
+    """That positions computed from a width keep that width wherever they are added."""
+    layers: dict[tuple[int, Reason], list[str]] = {}
+    for item in graph.frozen:
+        if item.reason.kind is Freeze.POSITIONS:
+            layers.setdefault((item.width, item.reason), []).append(item.layer)
+    return [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} keep {width} "
+        f"channels, {reason}"
+        for (width, reason), names in layers.items()
+    ]
+
+
+def _because(graph: Graph, error: SurgeryError) -> str:
+    """That positions keep an axis of the layer that failed."""
+    reasons = [
+        f"; it keeps {item.width} channels, {item.reason}"
+        for item in graph.frozen
+        if item.reason.kind is Freeze.POSITIONS and item.layer == error.layer
+    ]
+    return "".join(reasons[:1])
 
 
 @dataclass
@@ -193,7 +231,9 @@ class Cutting:
                 suspects = blame(plan, error)
                 if not set(plan) - set(suspects) or not suspects:
                     raise
-                left_whole.update(dict.fromkeys(suspects, f"left whole: {error}"))
+                left_whole.update(
+                    dict.fromkeys(suspects, f"left whole: {error}{_because(self.graph, error)}")
+                )
             else:
                 unstated = None
                 if self.form == "module":

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from niwaki.graph.inference import Inference, Kind, Rule
-from niwaki.graph.reasons import EMPTY, PART, SPATIAL
+from niwaki.graph.reasons import EMPTY, PART, PLACES, SPATIAL, Freeze, Reason
 from niwaki.graph.terms import Term, Var, concat, cut, leaves, product
 from niwaki.running import Op
 
 
 def _is_frozen(term: Term) -> bool:
     return all(var.frozen for var in leaves(term))
+
+
+def _cause(term: Term) -> Reason:
+    """The first reason of a frozen axis that is not about space."""
+    reasons = (var.frozen for var in leaves(term))
+    return next((reason for reason in reasons if reason and reason not in PLACES), PART)
 
 
 def view(state: Inference, op: Op) -> Kind:
@@ -166,7 +172,7 @@ def split(state: Inference, op: Op) -> Kind:
     outs = [out for out in op.outputs if out is not None]
     sizes = [state.shape(out)[dim] for out in outs]
     if _is_frozen(axes[dim]):
-        parts = list(state.fresh(tuple(sizes), PART))
+        parts = list(state.fresh(tuple(sizes), _cause(axes[dim])))
     elif len(set(sizes)) == 1:
         count, part = state.split(axes[dim], [len(sizes), sizes[0]])
         state.freeze(count, reason=state.why("taken one by one by"))
@@ -193,7 +199,7 @@ def cat(state: Inference, op: Op) -> Kind:
                 state.unify(a, b)
     joined = concat(*(table[dim] for table in tables))
     if _is_frozen(joined):
-        joined = Var(joined.size, PART)
+        joined = Var(joined.size, _cause(joined))
     state.give(op.result, [*tables[0][:dim], joined, *tables[0][dim + 1 :]])
     return Kind.VIEW
 
@@ -240,7 +246,14 @@ def factory(state: Inference, op: Op) -> Kind:
 
 
 def counted(state: Inference, op: Op) -> Kind:
-    """arange, random numbers: positions differ, so that an axis keeps its size."""
+    """arange: every position holds a number of its own, so that an axis keeps its size."""
+    reason = Reason(Freeze.POSITIONS, state.where)
+    state.give(op.result, state.fresh(state.shape(op.result), reason))
+    return Kind.OTHER
+
+
+def drawn(state: Inference, op: Op) -> Kind:
+    """Random numbers, the unit matrix: positions differ, so that an axis keeps its size."""
     for out in op.outputs:
         if out is not None:
             state.give(out, state.fresh(state.shape(out), state.why("made by")))
@@ -312,9 +325,7 @@ def halves(state: Inference, op: Op) -> Kind:
     return Kind.OTHER
 
 
-_COUNTED = """
-arange rand randn linspace eye scalar_tensor randint tril_indices triu_indices
-"""
+_DRAWN = "rand randn eye scalar_tensor randint tril_indices triu_indices"
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
@@ -338,10 +349,8 @@ RULES: dict[str, Rule] = {
         ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"),
         factory,
     ),
-    **dict.fromkeys(
-        _COUNTED.split(),
-        counted,
-    ),
+    **dict.fromkeys(_DRAWN.split(), drawn),
+    **dict.fromkeys(("arange", "linspace", "logspace"), counted),
     "glu": halves,
     "as_strided": restride,
     "im2col": unfold_columns,
