@@ -230,11 +230,17 @@ class Spectral(nn.Module):
         return self.last(torch.relu(torch.fft.irfft(mixed, n=x.shape[-1])))
 
 
+@pytest.mark.filterwarnings("error:Casting complex")
 @pytest.mark.parametrize("modes", [1, 4, 8])
 def test_complex_weights_are_cut(modes: int) -> None:
     torch.manual_seed(0)
     small = proved(Spectral(modes), torch.randn(2, 2, 16)).model
     assert small.weight.shape == (6, 6, modes)  # type: ignore[union-attr]
+    given = [torch.randn(8, 2, 16)]
+    for repair, inputs in (("moments", None), ("moments", given), ("reconstruct", given)):
+        model, x = Spectral(modes).eval(), torch.randn(2, 2, 16)
+        result = niwaki.prune(model, x, compensation=repair, calibration=inputs)
+        assert "complex numbers" in result.notes["first"]
 
 
 def sampled(x: Tensor, mode: str = "bilinear") -> Tensor:

@@ -156,6 +156,8 @@ def _fold_obstacle(state: Inference, use: _Uses) -> str | None:
             continue
         if op.args[read.slot] in state.origins:
             return f"summed between parameters by {where}"
+        if state.tape.dtypes[op.args[read.slot].index].is_complex:
+            return f"read as complex numbers by {where}"
         if read.weight is None:
             return f"read without a weight by {where}"
         if not state.origins[read.weight].pure:

@@ -27,7 +27,9 @@ def load_pruned(folder: str, original: torch.nn.Module) -> torch.nn.Module:
     if (place / "blocks.json").exists():
         blocks = json.loads((place / "blocks.json").read_text(encoding="utf-8"))
         for layer, held in blocks["layers"].items():
-            tensors[f"{layer}.weight"] = whole_weight(tensors[f"{layer}.weight"], held, blocks["shapes"][layer])
+            tensors[f"{layer}.weight"] = whole_weight(
+                tensors[f"{layer}.weight"], held, blocks["shapes"][layer]
+            )
     rebuild(original, plan, tensors)
     return original.eval()
 
@@ -35,15 +37,22 @@ def load_pruned(folder: str, original: torch.nn.Module) -> torch.nn.Module:
 def rebuild(model: torch.nn.Module, plan: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     """Give every tensor of a network its pruned value, and every size attribute its pruned size; all of it or nothing."""
     modules = dict(model.named_modules())
-    own = {name: tensor for path, module in modules.items() for name, tensor in _tensors(path, module)}
+    own = {
+        name: tensor for path, module in modules.items() for name, tensor in _tensors(path, module)
+    }
     _compare(own, plan["tensors"], tensors)
     changes = []
     for path, table in plan["attributes"].items():
         for name, (old, new) in table.items():
             owner, attribute = _owner(modules.get(path), name)
             value = vars(owner).get(attribute) if hasattr(owner, "__dict__") else None
-            if not isinstance(value, (int, list, tuple)) or (value if isinstance(value, int) else list(value)) != old:
-                raise ValueError(f"it is of another model: {path}.{name} was {old} before pruning, here it is {value}")
+            if (
+                not isinstance(value, (int, list, tuple))
+                or (value if isinstance(value, int) else list(value)) != old
+            ):
+                raise ValueError(
+                    f"it is of another model: {path}.{name} was {old} before pruning, here it is {value}"
+                )
             changes.append((owner, attribute, new if isinstance(value, int) else type(value)(new)))
     for name in tensors.keys() - own.keys():
         path, _, short = name.rpartition(".")
@@ -72,12 +81,17 @@ def whole_weight(values: torch.Tensor, held: dict[str, Any], shape: list[int]) -
     for index, number in enumerate(which.tolist()):
         products.setdefault(number, []).append(index)
     taken = [patterns[number].nonzero().squeeze(1) for number in products]
-    parts = [(len(own), len(read), *shape[2:]) for own, read in zip(products.values(), taken, strict=True)]
+    parts = [
+        (len(own), len(read), *shape[2:])
+        for own, read in zip(products.values(), taken, strict=True)
+    ]
     sizes = [math.prod(part) for part in parts]
     if values.shape != (sum(sizes),):
         raise ValueError(f"its blocks have {sum(sizes)} weights, the file has {list(values.shape)}")
     whole = values.new_zeros(shape)
-    for own, read, part, piece in zip(products.values(), taken, parts, torch.split(values, sizes), strict=True):
+    for own, read, part, piece in zip(
+        products.values(), taken, parts, torch.split(values, sizes), strict=True
+    ):
         whole[torch.tensor(own)[:, None], read] = piece.view(part)
     return whole
 
@@ -86,33 +100,49 @@ def _owner(module: Any, path: str) -> tuple[Any, str]:
     """What holds an attribute: the module, or an object that it keeps (`config.num_heads`); nothing behind underscores."""
     *way, attribute = path.split(".")
     for step in way:
-        module = vars(module).get(step) if hasattr(module, "__dict__") and not step.startswith("_") else None
+        module = (
+            vars(module).get(step)
+            if hasattr(module, "__dict__") and not step.startswith("_")
+            else None
+        )
     return (None if attribute.startswith("_") else module), attribute
 
 
-def _compare(own: dict[str, torch.Tensor], planned: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+def _compare(
+    own: dict[str, torch.Tensor], planned: dict[str, Any], tensors: dict[str, torch.Tensor]
+) -> None:
     """ValueError unless the model's tensors are those that were pruned, and the file's what is left of them."""
     for name, (old, new) in planned.items():
         if (list(own[name].shape) if name in own else None) != old:
             found = list(own[name].shape) if name in own else "no such tensor"
-            raise ValueError(f"it is of another model: {name} was {old} before pruning, here it is {found}")
+            raise ValueError(
+                f"it is of another model: {name} was {old} before pruning, here it is {found}"
+            )
         if name not in tensors or list(tensors[name].shape) != new:
             raise ValueError(f"its weights do not fit its plan: {name} must be {new}")
-    present = {id(own[name]) for name in tensors if name in own}  # of tensors that are shared one name is enough
+    present = {
+        id(own[name]) for name in tensors if name in own
+    }  # of tensors that are shared one name is enough
     missing = [name for name, tensor in own.items() if id(tensor) not in present]
     unknown = [name for name in tensors if name not in own and name not in planned]
     if missing or unknown:
-        raise ValueError(f"it is of another model: missing {missing[:5]}, not expected {unknown[:5]}")
+        raise ValueError(
+            f"it is of another model: missing {missing[:5]}, not expected {unknown[:5]}"
+        )
     for name, tensor in tensors.items():
         if name not in planned and tensor.shape != own[name].shape:
-            raise ValueError(f"it is of another model: {name} is {list(tensor.shape)}, here {list(own[name].shape)}")
+            raise ValueError(
+                f"it is of another model: {name} is {list(tensor.shape)}, here {list(own[name].shape)}"
+            )
 
 
 def _laid_out(tensor: torch.Tensor, strides: Any) -> torch.Tensor:
     """A copy in the memory layout that it had; one in torch's own memory, as its alignment decides the last bit too."""
     if strides is None or len(strides) != tensor.ndim or not tensor.numel():
         return tensor.clone()
-    spread = sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True)) + 1
+    spread = (
+        sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True)) + 1
+    )
     if spread != tensor.numel():
         return tensor.clone()
     return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype).copy_(tensor)
