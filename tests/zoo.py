@@ -1045,6 +1045,55 @@ class WritesIntoItsInput(Trap):
         return self.out(torch.relu(self.a(x)))
 
 
+# channels that keep to themselves, beside what does not
+
+
+class Unpooling(Trap):
+    """Values go back to where they came from, which another branch remembers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 10, 3, padding=1)
+        self.c, self.d = nn.Conv2d(10, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, places = F.max_pool2d(torch.relu(self.a(x)), 2, return_indices=True)
+        x = torch.relu(self.c(torch.relu(self.b(x))))
+        return self.d(F.max_unpool2d(x, places, 2))
+
+
+class PartOfPositions(Trap):
+    """Positions of which the example reads the first ones, and a head that it does not read."""
+
+    shape = (2, 5, 6)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(6, 8), nn.Linear(8, 10), nn.Linear(10, 4)
+        self.place, self.aside = nn.Parameter(torch.randn(9, 8)), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x) + self.place[: x.shape[1]]
+        self.aside(x)
+        return self.out(torch.relu(self.b(torch.relu(x))))
+
+
+class Messages(Trap):
+    """Steps of a sequence are added up by an index that is repeated for every channel."""
+
+    shape = (2, 7, 6)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(6, 8), nn.Linear(8, 10), nn.Linear(10, 4)
+        self.register_buffer("target", torch.tensor([1, 0, 3, 3, 6, 2, 1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(x))
+        index = self.target[None, :, None].expand(len(x), -1, x.shape[2])
+        return self.out(torch.relu(self.b(torch.zeros_like(x).scatter_add(1, index, x))))
+
+
 def _in(dtype: torch.dtype, kind: type[Trap]) -> Callable[[], Trap]:
     return lambda: kind().to(dtype)
 

@@ -229,8 +229,8 @@ def test_one_that_does_not_run_is_refused_by_the_layer_that_raised() -> None:
 
 
 class Mean(nn.Module):
-    """A mean over channels whose divisor is read from the shape: the pruned network divides by
-    fewer.
+    """A divisor that is read from the shape, and is no plain function of a count of channels: the
+    pruned network divides by another.
     """
 
     def __init__(self, scale: float) -> None:
@@ -240,7 +240,7 @@ class Mean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.a(x))
-        h = h - h.sum(1, keepdim=True) / h.shape[1]
+        h = h - h.sum(1, keepdim=True) / (h.shape[1] + 3)
         return self.out(x + self.scale * self.b(h))
 
 
@@ -285,14 +285,14 @@ def test_statistics_over_kept_units_are_those_of_the_smaller_norm(name: str) -> 
     x = zoo.inputs(model, 1)
     graph = niwaki.trace(model, x)
     scores = niwaki.score(graph, "l1")
-    plan = niwaki.select(niwaki.Scores(graph, scores), 0.5, niwaki.Selection(only=("body.0",))).plan
+    plan = niwaki.select(niwaki.Scores(niwaki.Scores(graph, scores), 0.5), niwaki.Selection(only=("body.0",))).plan.plan
     if "body.0#2" in graph.crossing["body.0"]:  # norm groups and channels in a group: cut both here
         plan = niwaki.Plan(
             {
                 **plan,
                 **niwaki.select(
-                    niwaki.Scores(graph, scores), 0.5, niwaki.Selection(only=("body.0#2",))
-                ).plan,
+                    niwaki.Scores(niwaki.Scores(graph, scores), 0.5), niwaki.Selection(only=("body.0#2",))
+                ).plan.plan,
             }
         )
     first, norm = list(model.body)[:2]

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import niwaki
+from niwaki.graph import Freeze, Reason
+from niwaki.graph.reasons import SIZE_ONE
 from niwaki.graph.terms import (
     Concat,
     Term,
@@ -30,6 +32,8 @@ from niwaki.graph.terms import (
     unify,
 )
 
+WHY, LATER = Reason(Freeze.OPERATOR, "why"), Reason(Freeze.OPERATOR, "later")
+INPUT = Reason(Freeze.INPUT)
 SIZES = [1, 2, 3, 4, 6, 8, 12]
 
 
@@ -54,7 +58,7 @@ class World:
 
     def var(self, size: int, frozen: bool = False) -> Axis:
         start = sum(len(axis.places) for _, axis in self.known)
-        var = Var(size, "size one" if size == 1 else "frozen" if frozen else None)
+        var = Var(size, SIZE_ONE if size == 1 else WHY if frozen else None)
         axis = Axis(var, [(start + unit,) for unit in range(size)])
         self.known.append((var, axis))
         return axis
@@ -98,7 +102,7 @@ def test_split_keeps_every_position_in_its_place(data: st.DataObject) -> None:
     """
     axis = data.draw(axes(World()))
     sizes = data.draw(factorisations(axis.term.size))
-    pieces = split(axis.term, sizes, "why")
+    pieces = split(axis.term, sizes, WHY)
     if pieces is None:
         assert all(var.frozen for var in leaves(axis.term))
         return
@@ -127,7 +131,7 @@ def test_cut_keeps_every_position_in_its_place(data: st.DataObject) -> None:
         - {axis.term.size}
     )
     sizes = [b - a for a, b in zip([0, *marks], [*marks, axis.term.size], strict=True)]
-    parts = cut(axis.term, sizes, "why")
+    parts = cut(axis.term, sizes, WHY)
     assert [part.size for part in parts] == sizes
     joined = concat(*parts)
     for var in dict.fromkeys(leaves(axis.term)):
@@ -144,7 +148,7 @@ def test_unified_axes_are_equal_position_by_position_or_frozen(data: st.DataObje
         # cut or repeat the smaller one until they fit
         other = Axis(concat(*([other.term] * (one.term.size // other.term.size))), [])
         assume(other.term.size == one.term.size)
-    unify(one.term, other.term, "why")
+    unify(one.term, other.term, WHY)
     for var in {*leaves(one.term), *leaves(other.term)}:
         if not var.frozen and var.size > 1:
             assert torch.equal(positions(one.term, var), positions(other.term, var))
@@ -188,13 +192,13 @@ def test_factors_that_do_not_meet_freeze_and_end() -> None:
     """3 ⊗ 4 is no 4 ⊗ 3; looking for one must come to an end."""
     for old, new in (([3, 4], [4, 3]), ([2, 3], [3, 2]), ([3, 4], [2, 6]), ([4, 9], [6, 6])):
         factors = [Var(size) for size in old]
-        assert split(product(*factors), new, "why") is None
-        assert [factor.frozen for factor in factors] == ["why", "why"]
+        assert split(product(*factors), new, WHY) is None
+        assert [factor.frozen for factor in factors] == [WHY, WHY]
 
 
 def test_factors_that_meet_inside_one_another_are_split() -> None:
     a, b = Var(4), Var(6)
-    pieces = split(product(a, b), [8, 3], "why")
+    pieces = split(product(a, b), [8, 3], WHY)
     assert pieces is not None
     assert [piece.size for piece in pieces] == [8, 3]
     assert [var.size for var in leaves(b)] == [2, 3]
@@ -203,24 +207,24 @@ def test_factors_that_meet_inside_one_another_are_split() -> None:
 
 def test_a_concatenation_has_factors_only_where_every_part_has() -> None:
     q, k, v = Var(12), Var(6), Var(6)
-    pieces = split(concat(q, k, v), [4, 6], "why")
+    pieces = split(concat(q, k, v), [4, 6], WHY)
     assert pieces is not None
     assert isinstance(resolve(pieces[0]), Concat)
     inner = resolve(pieces[1])
     assert {resolve(list(leaves(t))[-1]) for t in (q, k, v)} == {inner}
     a, b = Var(4), Var(8)
-    assert split(concat(a, b), [2, 6], "why") is None
-    assert (a.frozen, b.frozen) == ("why", "why")
+    assert split(concat(a, b), [2, 6], WHY) is None
+    assert (a.frozen, b.frozen) == (WHY, WHY)
 
 
 def test_what_is_frozen_freezes_what_it_is_unified_with() -> None:
-    a, b = Var(6), Var(6, "model input")
-    unify(a, b, "why")
-    assert [var.frozen for var in leaves(a)] == ["model input"]
+    a, b = Var(6), Var(6, INPUT)
+    unify(a, b, WHY)
+    assert [var.frozen for var in leaves(a)] == [INPUT]
     c, d = Var(6), product(Var(2), Var(3))
-    unify(c, d, "why")
-    freeze(c, "later")
-    assert [var.frozen for var in leaves(d)] == ["later", "later"]
+    unify(c, d, WHY)
+    freeze(c, LATER)
+    assert [var.frozen for var in leaves(d)] == [LATER, LATER]
 
 
 # whole sequences, through the tracer: views, permutations, concatenations and splits of one tensor

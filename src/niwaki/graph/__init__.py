@@ -7,19 +7,24 @@ from niwaki.graph._outline import GroupOutline, Outline, outline
 from niwaki.graph._trace import trace
 from niwaki.graph._ways_out import ways_out
 from niwaki.graph.masked import Folded, Masked
+from niwaki.graph.reasons import Freeze, Reason
 from niwaki.graph.types import Graph, Group, Normaliser, Role, Slice, Writer
+from niwaki.graph.unread import Unread
 
 __all__ = [
     "Branch",
     "Folded",
+    "Freeze",
     "Graph",
     "Group",
     "GroupOutline",
     "Masked",
     "Normaliser",
     "Outline",
+    "Reason",
     "Role",
     "Slice",
+    "Unread",
     "Writer",
     "branches",
     "branches_of",

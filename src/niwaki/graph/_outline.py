@@ -13,6 +13,7 @@ from typing import Any
 from niwaki.graph._ways_out import ways_out
 from niwaki.graph.groups import layer_of
 from niwaki.graph.types import Frozen, Graph, Group, Role
+from niwaki.graph.unread import Unread
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Outline:
         unknown: operators that niwaki does not know → how often they occur; what they touch is
             frozen.
         ways_out: what the user can do about channels that keep their size.
+        unread: the parameters that the run never touched.
     """
 
     model: str
@@ -54,11 +56,16 @@ class Outline:
     groups: tuple[GroupOutline, ...]
     frozen: tuple[Frozen, ...]
     unknown: dict[str, int]
+    unread: Unread
     ways_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The same as nested dicts and lists."""
-        return dataclasses.asdict(self)
+        frozen = [
+            {"layer": item.layer, "width": item.width, "reason": str(item.reason)}
+            for item in self.frozen
+        ]
+        return {**dataclasses.asdict(self), "frozen": frozen}
 
     def __str__(self) -> str:
         rows = [
@@ -83,7 +90,8 @@ class Outline:
             ]
         if self.frozen:
             fixed = [
-                (item.layer or "the model", str(item.width), item.reason) for item in self.frozen
+                (item.layer or "the model", str(item.width), str(item.reason))
+                for item in self.frozen
             ]
             lines += ["", *_table([("keeps its size", "width", "why"), *fixed])]
         if self.unknown:
@@ -91,6 +99,8 @@ class Outline:
             lines += ["", f"operators that niwaki does not know: {listed}"]
         for way in self.ways_out:
             lines += ["", way]
+        if self.unread:
+            lines += ["", str(self.unread)]
         return "\n".join(lines)
 
 
@@ -127,6 +137,7 @@ def outline(graph: Graph) -> Outline:
         groups,
         graph.frozen,
         dict(graph.unknown),
+        graph.unread,
         tuple(ways_out(graph)),
     )
 

@@ -14,6 +14,7 @@ from niwaki.graph.groups import build_groups
 from niwaki.graph.inference import Inference, infer
 from niwaki.graph.operators import RULES
 from niwaki.graph.paths import Probes, find_probes, freeze_elsewhere
+from niwaki.graph.reasons import Freeze, Reason
 from niwaki.graph.types import Frozen, Graph
 from niwaki.running import Inputs, as_arguments, named_state, record, tensors_in
 from niwaki.running.probes import Variant, variants
@@ -55,7 +56,7 @@ def trace(model: nn.Module, inputs: Inputs, *, probes: bool | Sequence[Inputs] =
             del variables[group.name]
             frozen = (
                 *frozen,
-                Frozen(group.name, group.width, "kept in buffers alone, nothing of it is learned"),
+                Frozen(group.name, group.width, Reason(Freeze.BUFFERS)),
             )
     return Graph(model, inputs, inference, groups, variables, frozen, seen)
 

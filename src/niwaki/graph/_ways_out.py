@@ -64,4 +64,4 @@ def _parametrised(graph: Graph) -> Iterator[str]:
 
 
 def _by_parametrisation(var: Var) -> bool:
-    return var.frozen is not None and ".parametrizations." in var.frozen
+    return var.frozen is not None and ".parametrizations." in var.frozen.detail

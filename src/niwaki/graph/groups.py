@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from niwaki.graph.flow import follow
 from niwaki.graph.inference import Inference, Read
+from niwaki.graph.reasons import PLACES, Reason
 from niwaki.graph.terms import Var, leaves, positions
 from niwaki.graph.types import Frozen, Group, Role, Scale, Slice
 from niwaki.running import Ref
@@ -169,6 +170,10 @@ def _fold_obstacle(state: Inference, use: _Uses) -> str | None:
         where = f"{op.name} in {op.layer or 'the model'}"
         if read.statistics:
             continue
+        if op.args[read.slot] in state.origins:
+            return f"summed between parameters by {where}"
+        if state.tape.dtypes[op.args[read.slot].index].is_complex:
+            return f"read as complex numbers by {where}"
         if read.weight is None:
             return f"read without a weight by {where}"
         if not path.origins[read.weight].pure:
@@ -189,11 +194,10 @@ def _frozen(state: Inference) -> tuple[Frozen, ...]:
     """Channels that could have been a group but for the reason that froze them, one line a layer
     and reason.
     """
-    lines: dict[tuple[str, str], int] = {}
-    spatial = ("spatial", "size one")
+    lines: dict[tuple[str, Reason], int] = {}
     for name, terms in state.parameters.items():
         for term in terms:
             for var in leaves(term):
-                if var.frozen and var.frozen not in spatial and var.size > 1:
+                if var.frozen and var.frozen not in PLACES and var.size > 1:
                     lines.setdefault((layer_of(name), var.frozen), var.size)
     return tuple(Frozen(layer, width, reason) for (layer, reason), width in lines.items())

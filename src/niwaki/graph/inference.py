@@ -10,8 +10,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from niwaki.graph.reasons import SIZE_ONE, Freeze, Reason
 from niwaki.graph.terms import Product, Term, Var, freeze, leaves, resolve, split, unify
 from niwaki.running import Op, Ref, Tape
 
@@ -129,6 +131,10 @@ class Inference:
         op = self.op
         return f"{op.name} in {op.layer or 'the model'}"
 
+    def why(self, how: str) -> Reason:
+        """The operator as a reason to keep a size: "sliced by", followed by the operator."""
+        return Reason(Freeze.OPERATOR, f"{how} {self.where}")
+
     def shape(self, ref: Ref) -> tuple[int, ...]:
         """The recorded shape of a value."""
         return self.tape.shapes[ref.index]
@@ -139,7 +145,8 @@ class Inference:
             name = self.tape.parameters.get(ref)
             if name is None:
                 kept = self.tape.kept_tensors.get(ref)
-                reason = f"plain tensor {kept}, no buffer" if kept else "constant tensor"
+                detail = f"that a module keeps as {kept}, no buffer" if kept else ""
+                reason = Reason(Freeze.CONSTANT, detail)
                 self.axes[ref] = self.fresh(self.shape(ref), reason)
             else:
                 if name not in self.parameters:
@@ -148,9 +155,9 @@ class Inference:
                 self.origins[ref] = Origin((name,), pure=True)
         return self.axes[ref]
 
-    def fresh(self, shape: tuple[int, ...], frozen: str | None = None) -> list[Term]:
+    def fresh(self, shape: tuple[int, ...], frozen: Reason | None = None) -> list[Term]:
         """New variables for a shape; an axis of size one never shrinks."""
-        return [Var(size, frozen or ("size one" if size == 1 else None)) for size in shape]
+        return [Var(size, frozen or (SIZE_ONE if size == 1 else None)) for size in shape]
 
     def give(self, ref: Ref, terms: list[Term]) -> None:
         """State the axes of a result; a result that is one of the operands (in-place) keeps its
@@ -168,16 +175,16 @@ class Inference:
 
     def unify(self, a: Term, b: Term) -> None:
         """The two axes hold the same channels."""
-        unify(a, b, f"does not line up at {self.where}")
+        unify(a, b, self.why("does not line up at"))
 
-    def freeze(self, *terms: Term, reason: str | None = None) -> None:
+    def freeze(self, *terms: Term, reason: Reason | None = None) -> None:
         """These axes keep their size."""
         for term in terms:
-            freeze(term, reason or f"fixed by {self.where}")
+            freeze(term, reason or self.why("fixed by"))
 
     def split(self, term: Term, sizes: list[int]) -> list[Term]:
         """Factors of a term; frozen ones where it has none of these sizes."""
-        reason = f"does not split at {self.where}"
+        reason = self.why("does not split at")
         return split(term, sizes, reason) or [Var(size, reason) for size in sizes]
 
     def reads_channels(
@@ -208,6 +215,14 @@ class Inference:
         terms = self.terms(self.op.args[slot])
         for axis in axes:
             self.normalises(slot, axis, terms[axis])
+
+    def is_used(self, ref: Ref | None) -> bool:
+        """Whether any operator takes a value, or the model returns it."""
+        return ref in self._used
+
+    @cached_property
+    def _used(self) -> set[Ref]:
+        return {*self.tape.outputs, *(ref for op in self.tape.ops for ref in op.tensors)}
 
     def number(self, role: str, term: Term) -> None:
         """An integer argument of the operator is the size of this term."""
@@ -254,7 +269,7 @@ def infer(
     """
     state = Inference(tape) if parameters is None else Inference(tape, parameters=parameters)
     for ref in tape.inputs:
-        state.axes[ref] = state.fresh(state.shape(ref), "model input")
+        state.axes[ref] = state.fresh(state.shape(ref), Reason(Freeze.INPUT))
     for position, op in enumerate(tape.ops):
         state.position = position
         rule = rules.get(op.name) or rules.get(op.name.rstrip("_"))
@@ -265,15 +280,16 @@ def infer(
         _derive(state, op)
     for ref, name in zip(tape.outputs, tape.output_names, strict=True):
         for term in state.terms(ref):
-            freeze(term, f"model output {name}".rstrip())
+            freeze(term, Reason(Freeze.OUTPUT, name))
     _freeze_squares(state)
+    _freeze_unread(state)
     return state
 
 
 def _unknown(state: Inference, op: Op) -> Kind:
     """No rule, or a rule that gave up: nothing that this operator touches may change its size."""
     state.unknown[op.name] = state.unknown.get(op.name, 0) + 1
-    reason = f"unknown operator {state.where}"
+    reason = Reason(Freeze.UNKNOWN, state.where)
     for ref in op.tensors:
         state.freeze(*state.terms(ref), reason=reason)
     for out in op.outputs:
@@ -304,7 +320,20 @@ def _freeze_squares(state: Inference) -> None:
     for terms in (*state.axes.values(), *state.parameters.values()):
         for term in terms:
             for var in _squared(term):
-                var.frozen = var.frozen or "occurs twice in one flattened axis"
+                var.frozen = var.frozen or Reason(Freeze.TWICE)
+
+
+def _freeze_unread(state: Inference) -> None:
+    """Channels that nothing sums over: what they are for did not happen in this run.
+
+    Other inputs may read them: longer sequences the rest of a table of positions, training a head.
+    """
+    read = {var for read in state.reads for var in leaves(read.term)}
+    for terms in state.parameters.values():
+        for term in terms:
+            for var in leaves(term):
+                if var not in read:
+                    var.frozen = var.frozen or Reason(Freeze.UNREAD)
 
 
 def _squared(term: Term) -> set[Var]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from niwaki.core.errors import SettingError, TraceError, UnknownNameError
 from niwaki.graph.inference import Read
+from niwaki.graph.reasons import PLACES, Freeze
 from niwaki.graph.terms import Term, Var, leaves, positions, resolve
 from niwaki.graph.types import Graph
 
@@ -197,12 +198,16 @@ def _pair(graph: Graph, read: Read, weight: str, out_axis: int, in_axis: int) ->
 def _all_given(terms: Sequence[Term]) -> bool:
     """Whether axes are those of the model's input."""
     found = [var for term in terms for var in leaves(term)]
-    return bool(found) and all(var.frozen in ("model input", "size one") for var in found)
+    return bool(found) and all(_is_given(var) for var in found)
+
+
+def _is_given(var: Var) -> bool:
+    return var.frozen is not None and var.frozen.kind in (Freeze.INPUT, Freeze.SIZE_ONE)
 
 
 def _channels(term: Term) -> list[Var]:
     """The variables of an axis that stand for channels, not for places in space."""
-    return [var for var in dict.fromkeys(leaves(term)) if var.frozen not in ("spatial", "size one")]
+    return [var for var in dict.fromkeys(leaves(term)) if var.frozen not in PLACES]
 
 
 Key = tuple[int, ...]

@@ -17,6 +17,7 @@ from torch import nn
 
 from niwaki.core.errors import TraceError
 from niwaki.graph.inference import Inference, Rule, infer
+from niwaki.graph.reasons import Freeze, Reason
 from niwaki.graph.terms import Var, freeze, leaves
 from niwaki.running import Op, Tape, named_state, record, run
 from niwaki.running.probes import Variant
@@ -159,7 +160,7 @@ def _tensors_of(prefix: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, tu
 
 
 def _freeze_tensors(paths: Sequence[Inference], prefix: str, idle: str) -> None:
-    reason = f"its twin {idle} is run by no input that was tried"
+    reason = Reason(Freeze.TWIN, idle)
     for path in paths:
         for name, terms in path.parameters.items():
             if name.startswith(prefix):
@@ -180,4 +181,4 @@ def freeze_elsewhere(main: Inference, paths: Sequence[Inference]) -> None:
             for term in path.parameters.get(name, []):
                 for var in leaves(term):
                     if isinstance(var, Var) and var not in seen:
-                        freeze(var, "runs only on other inputs than the example, or in training")
+                        freeze(var, Reason(Freeze.ELSEWHERE))

@@ -87,5 +87,6 @@ def _samples(inputs: Inputs, size: int) -> Iterator[Tensor]:
             and tensor.numel()
             and not tensor.is_complex()
             and not tensor.is_quantized
+            and tensor.layout == torch.strided
         ):
             yield tensor

@@ -18,13 +18,15 @@ from math import prod
 import torch
 from torch import Tensor
 
+from niwaki.graph.reasons import EMPTY, SIZE_ONE, Reason
+
 
 class Var:
     """Channels of one kind. Unification may bind it to another term, and may freeze it."""
 
     __slots__ = ("bound", "frozen", "size")
 
-    def __init__(self, size: int, frozen: str | None = None) -> None:
+    def __init__(self, size: int, frozen: Reason | None = None) -> None:
         self.size = size
         self.frozen = frozen
         self.bound: Term | None = None
@@ -62,7 +64,7 @@ def product(*terms: Term) -> Term:
         factors += term.factors if isinstance(term, Product) else [term]
     rest = [factor for factor in factors if factor.size != 1]
     if not rest:
-        return factors[0] if factors else Var(1, "size one")
+        return factors[0] if factors else Var(1, SIZE_ONE)
     return rest[0] if len(rest) == 1 else Product(tuple(rest))
 
 
@@ -73,7 +75,7 @@ def concat(*terms: Term) -> Term:
         parts += term.parts if isinstance(term, Concat) else [term]
     rest = [part for part in parts if part.size]
     if not rest:
-        return Var(0, "size zero")
+        return Var(0, EMPTY)
     return rest[0] if len(rest) == 1 else Concat(tuple(rest))
 
 
@@ -102,13 +104,13 @@ def leaves(term: Term) -> Iterator[Var]:
             yield from leaves(child)
 
 
-def freeze(term: Term, reason: str) -> None:
+def freeze(term: Term, reason: Reason) -> None:
     """Nothing in this term may change its size; the first reason given stays."""
     for var in leaves(term):
         var.frozen = var.frozen or reason
 
 
-def unify(a: Term, b: Term, reason: str) -> None:
+def unify(a: Term, b: Term, reason: Reason) -> None:
     """Learn that two axes hold the same channels, position by position.
 
     Args:
@@ -136,7 +138,7 @@ def _bind(var: Var, term: Term) -> None:
         freeze(term, var.frozen)
 
 
-def _unify_parts(a: Concat, b: Concat, reason: str) -> None:
+def _unify_parts(a: Concat, b: Concat, reason: Reason) -> None:
     """Cut both where either has a boundary, then unify piece by piece."""
     ends = sorted({*_boundaries(a.parts), *_boundaries(b.parts)})
     sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
@@ -152,7 +154,7 @@ def _boundaries(parts: Sequence[Term]) -> list[int]:
     return ends
 
 
-def _unify_factors(a: Term, b: Term, reason: str) -> None:
+def _unify_factors(a: Term, b: Term, reason: Reason) -> None:
     """Split both into the coarsest common factors, then unify factor by factor."""
     left = list(a.factors) if isinstance(a, Product) else [a]
     right = list(b.factors) if isinstance(b, Product) else [b]
@@ -181,7 +183,7 @@ def _unify_factors(a: Term, b: Term, reason: str) -> None:
         return
 
 
-def split(term: Term, sizes: Sequence[int], reason: str) -> list[Term] | None:
+def split(term: Term, sizes: Sequence[int], reason: Reason) -> list[Term] | None:
     """Take a term apart into row-major factors of the given sizes, or freeze it and return None
     where it has none.
 
@@ -194,7 +196,7 @@ def split(term: Term, sizes: Sequence[int], reason: str) -> list[Term] | None:
         return [term]
     if isinstance(term, Var):
         factors: list[Term] = [
-            Var(size, term.frozen or ("size one" if size == 1 else None)) for size in sizes
+            Var(size, term.frozen or (SIZE_ONE if size == 1 else None)) for size in sizes
         ]
         if not term.frozen:  # of what is frozen nothing more need be known
             term.bound = product(*factors)
@@ -221,7 +223,7 @@ def split(term: Term, sizes: Sequence[int], reason: str) -> list[Term] | None:
     return [concat(*heads), *rest]
 
 
-def _split_product(term: Product, sizes: list[int], reason: str) -> list[Term] | None:
+def _split_product(term: Product, sizes: list[int], reason: Reason) -> list[Term] | None:
     factors, out = list(term.factors), []
     for size in sizes:
         taken: list[Term] = []
@@ -245,7 +247,7 @@ def _split_product(term: Product, sizes: list[int], reason: str) -> list[Term] |
     return out
 
 
-def cut(term: Term, sizes: Sequence[int], reason: str) -> list[Term]:
+def cut(term: Term, sizes: Sequence[int], reason: Reason) -> list[Term]:
     """Take a term apart into consecutive parts of the given sizes; parts that cannot be had so are
     frozen.
     """
@@ -268,7 +270,7 @@ def cut(term: Term, sizes: Sequence[int], reason: str) -> list[Term]:
     return _cut_concat(term, sizes, reason)
 
 
-def _cut_concat(term: Concat, sizes: list[int], reason: str) -> list[Term]:
+def _cut_concat(term: Concat, sizes: list[int], reason: Reason) -> list[Term]:
     parts, out = list(term.parts), []
     for size in sizes:
         taken: list[Term] = []

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from niwaki.core.errors import UnknownNameError
 from niwaki.graph.inference import Inference
 from niwaki.graph.paths import Probes
+from niwaki.graph.reasons import Reason
 from niwaki.graph.terms import Var, crossed, keep_mask, kept_size, leaves
+from niwaki.graph.unread import Unread, unread
 from niwaki.running import Inputs, named_state
 
 
@@ -40,8 +42,9 @@ class Slice:
     units: Tensor
 
     def rows(self, state: Mapping[str, Tensor]) -> Tensor:
-        """The tensor's entries by unit: (width, entries a unit)."""
+        """The tensor's entries by unit: (width, entries a unit); a complex one is two entries."""
         data = state[self.tensor].detach().movedim(self.axis, 0)
+        data = torch.view_as_real(data) if data.is_complex() else data
         order = torch.argsort(self.units, stable=True)
         order = order[self.units[order] >= 0]
         width = int(self.units.max()) + 1
@@ -158,7 +161,7 @@ class Frozen:
 
     layer: str
     width: int
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +188,11 @@ class Graph:
     @property
     def unknown(self) -> Mapping[str, int]:
         return self.inference.unknown
+
+    @cached_property
+    def unread(self) -> Unread:
+        """The parameters that the run never touched."""
+        return unread(self.model, self.inference.tape)
 
     @cached_property
     def state(self) -> dict[str, Tensor]:

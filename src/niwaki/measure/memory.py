@@ -48,6 +48,21 @@ def _peak(model: nn.Module, inputs: Inputs) -> int:
     return watch.peak
 
 
+def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in whose memory a tensor lies: of a sparse one, its indices and its values."""
+    if tensor.layout == torch.strided:
+        return (tensor,)
+    if tensor.layout == torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    by_rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+    ends, places = (
+        (tensor.crow_indices(), tensor.col_indices())
+        if by_rows
+        else (tensor.ccol_indices(), tensor.row_indices())
+    )
+    return ends, places, tensor.values()
+
+
 class _Watch(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
     """Adds up the storages that operators make, and takes off those that die."""
 
@@ -66,7 +81,10 @@ class _Watch(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no typ
 
     def note(self, tensor: Tensor) -> None:
         """Count the memory of a tensor, unless it was counted before."""
-        storage = tensor.untyped_storage()
+        for part in _parts(tensor):
+            self._note(part.untyped_storage())
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key in self.alive or key in self.known:
             return

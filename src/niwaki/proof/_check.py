@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from niwaki.core.errors import SurgeryError, TraceError
 from niwaki.methods.base.cut import Cut
+from niwaki.proof.counted import Counted, counted_numbers
 from niwaki.proof.lockstep import Lockstep
 from niwaki.proof.masked_weights import masked_copy
 from niwaki.proof.on_probes import check_probes
@@ -64,30 +65,37 @@ def check(cut: Cut, pruned: nn.Module) -> Proof:
         )
     inputs = telling_inputs(cut.graph.inputs)
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(inputs))
-    difference = _compared(cut, pruned, inputs)
+    numbers = () if _runs_apart(cut) else counted_numbers(cut.graph, cut.plan, pruned)
+    difference = _compared(cut, pruned, inputs, numbers)
     covers, remarks = [f"the example inputs {shapes}"], []
     if _vacuous(cut, pruned, inputs):
         remarks.append("the output does not change with the input, so that it shows little")
     telling = replace(cut, graph=replace(cut.graph, model=with_telling_weights(cut.graph.model)))
     refilled = copy.deepcopy(pruned)
     fill(refilled, telling)
-    if _compared(telling, refilled, inputs, made_up=True) is not None:
+    if _compared(telling, refilled, inputs, numbers, made_up=True) is not None:
         covers.append("made-up weights")
     tuple(check_probes(telling, refilled, made_up=True))
-    covers += check_probes(cut, pruned)
+    covers += check_probes(cut, pruned, numbers)
+    remarks += _of_counts(numbers)
     remarks += cut.graph.probes.remarks
     return Proof(difference or 0.0, tuple(covers), tuple(remarks))
 
 
 def _compared(
-    cut: Cut, pruned: nn.Module, inputs: Inputs, *, made_up: bool = False
+    cut: Cut,
+    pruned: nn.Module,
+    inputs: Inputs,
+    numbers: tuple[Counted, ...],
+    *,
+    made_up: bool = False,
 ) -> float | None:
     """The largest difference of an output; raises where it is too large.
 
     None where made-up weights tell nothing: they overflow, or lead to another path.
     """
     apart = _runs_apart(cut)
-    lockstep = Lockstep(cut, playback(cut, inputs))
+    lockstep = Lockstep(cut, playback(cut, inputs), numbers)
     with preserved_rng():
         torch.manual_seed(0)
         try:
@@ -118,6 +126,17 @@ def _compared(
     ):
         _refuse(lockstep, gap, gap > allowed)
     return gap
+
+
+def _of_counts(numbers: tuple[Counted, ...]) -> list[str]:
+    """That the code computes numbers from counts of channels, so that the cut is no plain mask."""
+    if not numbers:
+        return []
+    listed = "; ".join(str(number) for number in numbers[:3]) + "; …" * (len(numbers) > 3)
+    return [
+        "the model's code computes numbers from its counts of channels, so that this cut changes "
+        f"more than a mask would: {listed}"
+    ]
 
 
 def _at_the_cause(cut: Cut, pruned: nn.Module, inputs: Inputs, error: SurgeryError) -> SurgeryError:

@@ -19,6 +19,7 @@ from niwaki.graph import Graph
 from niwaki.graph.offsets import offsets, weight_of
 from niwaki.graph.terms import keep_mask
 from niwaki.methods.base.cut import Cut
+from niwaki.proof.counted import Counted
 from niwaki.proof.reference import masked_step
 from niwaki.running import Op, Playback, Ref
 from niwaki.running.compare import ROUNDINGS, difference, size_of, tolerance
@@ -37,10 +38,10 @@ class Lockstep(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
         layer, position: where.
     """
 
-    def __init__(self, cut: Cut, reference: Playback) -> None:
+    def __init__(self, cut: Cut, reference: Playback, numbers: tuple[Counted, ...] = ()) -> None:
         super().__init__()
         self._graph, self._reference = cut.graph, reference
-        self._step, self._ops = masked_step(cut), cut.graph.inference.tape.ops
+        self._step, self._ops = masked_step(cut, numbers), cut.graph.inference.tape.ops
         self._kept = _Kept(cut.graph, cut)
         self._absent, self._parts = _absent(cut), bool(cut.plan.branches)
         self._tolerance = tolerance(cut.graph.inference.tape, inside=True)

@@ -14,6 +14,7 @@ from niwaki.core.errors import SurgeryError, TraceError
 from niwaki.graph.paths import Probe
 from niwaki.methods.base.cut import Cut
 from niwaki.proof.blame import touched
+from niwaki.proof.counted import Counted
 from niwaki.proof.lockstep import Lockstep
 from niwaki.proof.outputs import run_outputs
 from niwaki.proof.reference import playback, rerun_outputs
@@ -21,10 +22,13 @@ from niwaki.running import Tape, preserved_rng
 from niwaki.running.compare import tolerance, worst
 
 
-def check_probes(cut: Cut, pruned: nn.Module, *, made_up: bool = False) -> Iterator[str]:
+def check_probes(
+    cut: Cut, pruned: nn.Module, numbers: tuple[Counted, ...] = (), *, made_up: bool = False
+) -> Iterator[str]:
     """Hold the pruned network against the masked original on every variant that the model takes.
 
     Args:
+        numbers: what the pruned model computes from the counts of channels that it has.
         made_up: both have made-up weights; then only paths of their own are looked at, and what
             leads to yet another path tells nothing.
 
@@ -40,7 +44,7 @@ def check_probes(cut: Cut, pruned: nn.Module, *, made_up: bool = False) -> Itera
         if made_up and probe.inference is None:
             continue
         try:
-            yield _covered(cut, probe, pruned)
+            yield _covered(cut, probe, pruned, numbers)
         except SurgeryError as error:
             if made_up and not error.groups:
                 continue
@@ -48,10 +52,10 @@ def check_probes(cut: Cut, pruned: nn.Module, *, made_up: bool = False) -> Itera
             raise SurgeryError(where, error.layer, None, error.groups) from error
 
 
-def _covered(cut: Cut, probe: Probe, pruned: nn.Module) -> str:
+def _covered(cut: Cut, probe: Probe, pruned: nn.Module, numbers: tuple[Counted, ...]) -> str:
     variant, allowed = probe.variant, tolerance(cut.graph.inference.tape)
     if probe.inference is None:
-        expected = _expected(cut, probe)
+        expected = _expected(cut, probe, numbers)
         actual = run_outputs(pruned, variant.inputs, training=variant.training)
         if expected is None:
             return f"{variant.words} (runs)"
@@ -107,7 +111,7 @@ def _draws(tape: Tape) -> bool:
     return any(torch.Tag.nondeterministic_seeded in op.func.tags for op in tape.ops)
 
 
-def _expected(cut: Cut, probe: Probe) -> list[Tensor] | None:
+def _expected(cut: Cut, probe: Probe, numbers: tuple[Counted, ...]) -> list[Tensor] | None:
     """What the masked original puts out; None where chance, or the statistics of a batch, would
     make two runs differ.
     """
@@ -116,6 +120,6 @@ def _expected(cut: Cut, probe: Probe) -> list[Tensor] | None:
     with preserved_rng():
         torch.manual_seed(0)
         try:
-            return rerun_outputs(cut, probe.variant.inputs)
+            return rerun_outputs(cut, probe.variant.inputs, numbers)
         except (TraceError, RuntimeError, IndexError, ValueError):
             return None  # masked, it goes another way than whole

@@ -11,19 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from niwaki.graph import Masked, branches_of
 from niwaki.methods.base.cut import Cut
+from niwaki.proof.counted import Counted, restated
 from niwaki.running import Inputs, Op, Playback, run
 from niwaki.surgery import masked_state
 
 Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
 
 
-def masked_step(cut: Cut) -> Step:
+def masked_step(cut: Cut, numbers: tuple[Counted, ...] = ()) -> Step:
     """How each operator runs: readers see what is kept and mixed; sums of branches that go are
     skipped.
+
+    Args:
+        numbers: what the pruned model computes from the counts of channels that it has.
     """
     masked = Masked(cut.graph, cut.plan, cut.mixings)
     skipped = {branch.position: branch.stream for branch in branches_of(cut.graph, cut.plan)}
@@ -31,7 +35,7 @@ def masked_step(cut: Cut) -> Step:
     def step(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if position in skipped:
             return args[skipped[position]].clone()
-        return masked.run(position, op, args, kwargs)
+        return masked.run(position, op, restated(numbers, position, args), kwargs)
 
     return step
 
@@ -46,25 +50,22 @@ def playback(cut: Cut, inputs: Inputs, state: Mapping[str, Tensor] | None = None
     return Playback(cut.graph.inference.tape, masked_state(cut.plan, whole), inputs)
 
 
-def reference_outputs(cut: Cut, inputs: Inputs) -> list[Tensor]:
+def reference_outputs(cut: Cut, inputs: Inputs, numbers: tuple[Counted, ...] = ()) -> list[Tensor]:
     """The output tensors of the masked and mixed full-size model.
 
     Args:
         inputs: of the shapes that the graph was traced on.
     """
     stopped = playback(cut, inputs)
-    stopped.until(len(cut.graph.inference.tape.ops), masked_step(cut))
+    stopped.until(len(cut.graph.inference.tape.ops), masked_step(cut, numbers))
     return stopped.outputs
 
 
-def rerun_outputs(cut: Cut, inputs: Inputs, model: nn.Module | None = None) -> list[Tensor]:
+def rerun_outputs(cut: Cut, inputs: Inputs, numbers: tuple[Counted, ...] = ()) -> list[Tensor]:
     """The same by the model's own code, on inputs of any sizes that it takes.
-
-    Args:
-        model: of the graph's class and sizes, with other weights; none where blocks go.
 
     Raises:
         TraceError: it takes another path on these inputs than was recorded.
     """
-    network = cut.graph.model if model is None else model
-    return run(network, cut.graph.inference.tape, inputs, masked_step(cut))
+    step = masked_step(cut, numbers)
+    return run(cut.graph.model, cut.graph.inference.tape, inputs, step)

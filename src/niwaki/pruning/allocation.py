@@ -194,7 +194,9 @@ def allocate(
     rated = scores
     if selection.scope == "cost":
         rated = _per_cost(free, scores, lambda counts: asked({**fixed, **counts}))
-    chosen = _within(free, rated, _beside(fixed, asked), budget, selection, tolerance)
+    unread = f"; {graph.unread}" if graph.unread and budget.unit in ("params", "bytes") else ""
+    beside = _beside(fixed, asked)
+    chosen = _within(free, rated, beside, budget, selection, tolerance, unread)
     return _plan(groups, scores, {**fixed, **chosen})
 
 
@@ -443,8 +445,13 @@ def _within(
     budget: Budget,
     selection: Selection,
     tolerance: float,
+    aside: str = "",
 ) -> Counts:
-    """The smallest share of channels whose plan removes at least the budget's share of the cost."""
+    """The smallest share of channels whose plan removes at least the budget's share of the cost.
+
+    Args:
+        aside: what else an error is to say of why no plan does.
+    """
     choose = _local if selection.scope == "local" else _global
     whole = cost({})
 
@@ -464,7 +471,7 @@ def _within(
         raise BudgetError(
             f"cannot remove {budget.amount:.1%} of the {NAMES[budget.unit]}; with "
             f"{_rest(selection)} left in each of "
-            f"{len(groups)} groups at most {reachable:.1%} can go"
+            f"{len(groups)} groups at most {reachable:.1%} can go{aside}"
         )
     low, high, reached = 0.0, most, reachable
     # the share removed is a step function that never falls: halve until the step is found; the

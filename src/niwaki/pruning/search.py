@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from niwaki.core.budget import Budget
 from niwaki.core.errors import BudgetError, SettingError, SurgeryError, UnknownNameError
 from niwaki.core.plan import Plan
-from niwaki.graph import Graph, ways_out
+from niwaki.graph import Freeze, Graph, Reason, ways_out
 from niwaki.measure import Ratio
 from niwaki.methods.base.cut import Cut
 from niwaki.proof._check import Proof, check
@@ -71,6 +71,9 @@ class Attempt:
             shares = ", ".join(f"{share:.1%} of {name}" for name, share in largest)
             yield f"most is lost, of what consumers read: {shares}"
         yield from ways_out(self.cut.graph)
+        if self.cut.graph.unread:
+            yield str(self.cut.graph.unread)
+        yield from _of_positions(self.cut.graph)
         if self.cut.graph.unknown:
             names = ", ".join(self.cut.graph.unknown)
             yield f"operators unknown to niwaki, whose channels are left whole: {names}"
@@ -86,6 +89,29 @@ class Attempt:
                 "form='graph' may prune what was left whole: a graph of operators holds no sizes "
                 "in code of its own"
             )
+
+
+def _of_positions(graph: Graph) -> list[str]:
+    """That positions computed from a width keep that width wherever they are added."""
+    layers: dict[tuple[int, Reason], list[str]] = {}
+    for item in graph.frozen:
+        if item.reason.kind is Freeze.POSITIONS:
+            layers.setdefault((item.width, item.reason), []).append(item.layer)
+    return [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} keep {width} "
+        f"channels, {reason}"
+        for (width, reason), names in layers.items()
+    ]
+
+
+def _because(graph: Graph, error: SurgeryError) -> str:
+    """That positions keep an axis of the layer that failed."""
+    reasons = [
+        f"; it keeps {item.width} channels, {item.reason}"
+        for item in graph.frozen
+        if item.reason.kind is Freeze.POSITIONS and item.layer == error.layer
+    ]
+    return "".join(reasons[:1])
 
 
 @dataclass
@@ -192,7 +218,7 @@ class Search:
                 suspects = named or blame(cut.plan, error)
                 if not set(cut.plan) - set(suspects) or not suspects:
                     raise
-                why = f"{error}{cause(self.graph, error)}"
+                why = f"{error}{cause(self.graph, error)}{_because(self.graph, error)}"
                 left_whole.update(dict.fromkeys(suspects, why))
 
     def _cut(self, choose: Callable[..., Plan], left_whole: Mapping[str, str]) -> Cut:

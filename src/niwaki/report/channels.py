@@ -40,10 +40,11 @@ def channels_html(outline: Outline) -> str:
     rows = "\n".join(_row(group, outline) for group in outline.groups)
     frozen = "\n".join(
         f"<tr><td>{escape(item.layer or 'the model')}</td><td "
-        f"class=n>{item.width}</td><td>{escape(item.reason)}</td></tr>"
+        f"class=n>{item.width}</td><td>{escape(str(item.reason))}</td></tr>"
         for item in outline.frozen
     )
     unknown = ", ".join(f"{escape(name)} ({times}×)" for name, times in outline.unknown.items())
+    unread = f"<p>{escape(str(outline.unread))}.</p>" if outline.unread else ""
     fixed = (
         "<h2>What keeps its size</h2><div class=scroll><table><thead><tr><th>layer<th "
         "class=n>width<th>why</thead>"
@@ -65,7 +66,7 @@ stream.</p>
 {_arcs(outline)}</svg>
 <table class=groups><thead><tr><th>group<th class=n>units<th class=n>parameters<th class=n>MACs<th>read by</thead>
 <tbody>{rows}</tbody></table></div></div>
-{fixed}{note}
+{fixed}{note}{unread}
 </body></html>
 """
 

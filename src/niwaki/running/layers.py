@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 
 
-def sizes(module: nn.Module, numbers: Mapping[str, int]) -> dict[str, Any]:
+def sizes(module: nn.Module, numbers: Mapping[str, Any]) -> dict[str, Any]:
     """The size attributes that a torch layer should have, given the tensors that it holds now.
 
     Args:
-        numbers: sizes that no tensor shows, as they reached the operators: "groups", "num_groups".
+        numbers: sizes that no tensor shows, as they reached the operators: "groups", "num_groups",
+            "num_channels"; and "normalized_shape", what a layer took its statistics over.
 
     Returns:
         attribute → value; empty for modules that are not torch's own layers.
@@ -50,37 +51,43 @@ def give_bias(module: nn.Module, values: Tensor) -> None:
     )
 
 
-def _linear(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
+def _linear(module: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
     outputs, inputs = module.weight.shape
     return {"in_features": inputs, "out_features": outputs}
 
 
-def _convolution(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
+def _convolution(module: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
     groups = numbers.get("groups", module.groups)
     first, second = module.weight.shape[:2]
     inputs, outputs = (first, second * groups) if module.transposed else (second * groups, first)
     return {"in_channels": inputs, "out_channels": outputs, "groups": groups}
 
 
-def _batch_norm(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
+def _batch_norm(module: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
     tensor: Tensor | None = module.running_mean if module.weight is None else module.weight
     return {} if tensor is None else {"num_features": tensor.shape[0]}
 
 
-def _layer_norm(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
-    return {} if module.weight is None else {"normalized_shape": tuple(module.weight.shape)}
+def _layer_norm(module: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    if module.weight is None:
+        return {"normalized_shape": numbers.get("normalized_shape", module.normalized_shape)}
+    return {"normalized_shape": tuple(module.weight.shape)}
 
 
-def _group_norm(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
-    channels = {} if module.weight is None else {"num_channels": module.weight.shape[0]}
-    return {**channels, "num_groups": numbers.get("num_groups", module.num_groups)}
+def _group_norm(module: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    channels = (
+        numbers.get("num_channels", module.num_channels)
+        if module.weight is None
+        else module.weight.shape[0]
+    )
+    return {"num_channels": channels, "num_groups": numbers.get("num_groups", module.num_groups)}
 
 
-def _embedding(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
+def _embedding(module: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
     return {"num_embeddings": module.weight.shape[0], "embedding_dim": module.weight.shape[1]}
 
 
-def _recurrent(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
+def _recurrent(module: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
     sizes = {
         "input_size": module.weight_ih_l0.shape[1],
         "hidden_size": module.weight_hh_l0.shape[0] // _gates(module),
@@ -92,15 +99,15 @@ def _gates(module: Any) -> int:
     return {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
 
 
-def _cell(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
+def _cell(module: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
     return {"input_size": module.weight_ih.shape[1], "hidden_size": module.weight_hh.shape[1]}
 
 
-def _prelu(module: Any, numbers: Mapping[str, int]) -> dict[str, Any]:
+def _prelu(module: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
     return {"num_parameters": module.weight.shape[0]}
 
 
-_RULES: tuple[tuple[type[nn.Module], Callable[[Any, Mapping[str, int]], dict[str, Any]]], ...] = (
+_RULES: tuple[tuple[type[nn.Module], Callable[[Any, Mapping[str, Any]], dict[str, Any]]], ...] = (
     (nn.Linear, _linear),
     (nn.modules.conv._ConvNd, _convolution),
     (nn.modules.batchnorm._NormBase, _batch_norm),

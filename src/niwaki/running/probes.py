@@ -140,6 +140,7 @@ def telling_inputs(inputs: Inputs) -> Inputs:
         if (
             not isinstance(leaf, Tensor)
             or not leaf.is_floating_point()
+            or leaf.layout != torch.strided
             or leaf.numel() < 2
             or bool((leaf != leaf.flatten()[0]).any())
         ):

@@ -241,11 +241,13 @@ def follow_sizes(model: nn.Module, graph: Graph, plan: Plan) -> None:
     Raises:
         SurgeryError: the plan sets what is not a size attribute of the model.
     """
-    changes = _changes(graph, plan)
+    changes, normalised = _changes(graph, plan), _normalised(graph, plan)
     for name, module in model.named_modules():
-        roles = {
+        roles: dict[str, Any] = {
             role: new for (_, role), pairs in changes.get(name, {}).items() for _, new in pairs
         }
+        if name in normalised:
+            roles["normalized_shape"] = normalised[name]
         for attribute, value in sizes(module, roles).items():
             if getattr(module, attribute) != value:
                 setattr(module, attribute, value)
@@ -289,6 +291,21 @@ def _changes(graph: Graph, plan: Plan) -> dict[str, dict[tuple[int, str], list[C
         }
         for layer, table in calls.items()
     }
+
+
+def _normalised(graph: Graph, plan: Plan) -> dict[str, tuple[int, ...]]:
+    """Layer → what is left of the axes that its first operator with statistics takes them over.
+
+    A layer norm without weights has no tensor that shows its size.
+    """
+    masks = graph.masks(plan.kept)
+    first: dict[str, int] = {}
+    left: dict[str, list[int]] = defaultdict(list)
+    for read in sorted(graph.inference.reads, key=lambda read: (read.position, read.axis)):
+        layer = graph.inference.tape.ops[read.position].layer
+        if read.statistics and first.setdefault(layer, read.position) == read.position:
+            left[layer].append(int(keep_mask(read.whole, masks).sum()))
+    return {layer: tuple(shape) for layer, shape in left.items()}
 
 
 def _tensor_changes(graph: Graph, plan: Plan) -> dict[str, list[Change]]:

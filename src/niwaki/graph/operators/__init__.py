@@ -9,17 +9,28 @@ know returns None, and the operator counts as unknown.
 from niwaki.graph.inference import Rule
 from niwaki.graph.operators import (
     elementwise,
+    fourier,
     indexing,
     normalisation,
     products,
     reductions,
+    sampling,
     shapes,
 )
 
+_FAMILIES = (
+    elementwise,
+    products,
+    normalisation,
+    reductions,
+    shapes,
+    indexing,
+    sampling,
+    fourier,
+)
+
 RULES: dict[str, Rule] = {
-    f"aten.{name}": rule
-    for module in (elementwise, products, normalisation, reductions, shapes, indexing)
-    for name, rule in module.RULES.items()
+    f"aten.{name}": rule for module in _FAMILIES for name, rule in module.RULES.items()
 }
 
 __all__ = ["RULES"]

@@ -31,12 +31,12 @@ def index(state: Inference, op: Op) -> Kind:
         places += range(axis, axis + rank)
         axis += rank
         state.freeze(*state.terms(ref))
-    state.freeze(*(axes[place] for place in places), reason=f"looked up by index by {state.where}")
+    state.freeze(*(axes[place] for place in places), reason=state.why("looked up by index by"))
     rest = [term for place, term in enumerate(axes) if place not in places]
     adjacent = places == list(range(places[0], places[-1] + 1))
     front = places[0] if adjacent else 0
     shape = state.shape(op.result)
-    made = state.fresh(shape[front : front + new], f"looked up by index by {state.where}")
+    made = state.fresh(shape[front : front + new], state.why("looked up by index by"))
     state.give(op.result, [*rest[:front], *made, *rest[front:]])
     return Kind.VIEW
 
@@ -56,9 +56,7 @@ def index_put(state: Inference, op: Op) -> Kind:
     if masks:
         state.freeze(*axes, *state.terms(op.args[2]))
     else:
-        state.freeze(
-            *(axes[place] for place in indexed), reason=f"looked up by index by {state.where}"
-        )
+        state.freeze(*(axes[place] for place in indexed), reason=state.why("looked up by index by"))
         rest = [term for place, term in enumerate(axes) if place not in indexed]
         _line_up(state, rest, state.terms(op.args[2]))
     state.give(op.result, axes)
@@ -79,7 +77,7 @@ def gather(state: Inference, op: Op) -> Kind:
     """
     axes, indices = state.terms(op.args[0]), state.terms(op.args[2])
     dim = op.args[1] % max(len(axes), 1)
-    state.freeze(axes[dim], indices[dim], reason=f"looked up by index by {state.where}")
+    state.freeze(axes[dim], indices[dim], reason=state.why("looked up by index by"))
     out = []
     for place, (term, index_term) in enumerate(zip(axes, indices, strict=True)):
         if place != dim and term.size == index_term.size:
@@ -92,17 +90,21 @@ def gather(state: Inference, op: Op) -> Kind:
 
 
 def scatter(state: Inference, op: Op) -> Kind:
-    """scatter(x, dim, indices, source): the written axis keeps its size, and so does whatever the
-    indices span.
+    """scatter(x, dim, indices, source): one axis is written by index, for every position of the
+    others; a channel is written from the same channel of the source.
     """
-    axes = state.terms(op.args[0])
-    for ref in op.tensors[1:]:
-        state.freeze(*state.terms(ref))
-    dim = op.args[1] % max(len(axes), 1)
-    index_shape = state.shape(op.args[2])
-    for place, term in enumerate(axes):
-        if place == dim or index_shape[place] != 1:
-            state.freeze(term, reason=f"written by index by {state.where}")
+    axes, indices = state.terms(op.args[0]), state.terms(op.args[2])
+    dim, reason = op.args[1] % max(len(axes), 1), state.why("written by index by")
+    operands = [axes, indices]
+    if isinstance(op.arg(3, "src"), Ref):
+        operands.append(state.terms(op.arg(3, "src")))
+    for place in range(len(axes)):
+        terms = [operand[place] for operand in operands]
+        if place == dim or len({term.size for term in terms}) > 1:
+            state.freeze(*terms, reason=reason)
+        else:
+            for term in terms[1:]:
+                state.unify(terms[0], term)
     state.give(op.result, axes)
     return Kind.OTHER
 
@@ -117,7 +119,7 @@ def index_add(state: Inference, op: Op) -> Kind:
         axes[dim],
         source[dim],
         *state.terms(op.args[2]),
-        reason=f"written by index by {state.where}",
+        reason=state.why("written by index by"),
     )
     for place, (term, other) in enumerate(zip(axes, source, strict=True)):
         if place != dim:
@@ -128,8 +130,8 @@ def index_add(state: Inference, op: Op) -> Kind:
 
 def nonzero(state: Inference, op: Op) -> Kind:
     """Positions of what is not zero: how many there are depends on values."""
-    state.freeze(*state.terms(op.args[0]), reason=f"told apart by {state.where}")
-    state.give(op.result, state.fresh(state.shape(op.result), f"made by {state.where}"))
+    state.freeze(*state.terms(op.args[0]), reason=state.why("told apart by"))
+    state.give(op.result, state.fresh(state.shape(op.result), state.why("made by")))
     return Kind.OTHER
 
 
@@ -141,9 +143,77 @@ def index_select(state: Inference, op: Op) -> Kind:
 
 
 def _look_up(state: Inference, op: Op, axes: list[Term], dim: int, positions: list[Term]) -> Kind:
-    state.freeze(axes[dim], *positions, reason=f"looked up by index by {state.where}")
+    state.freeze(axes[dim], *positions, reason=state.why("looked up by index by"))
     state.give(op.result, [*axes[:dim], *positions, *axes[dim + 1 :]])
     return Kind.VIEW
+
+
+def index_fill(state: Inference, op: Op) -> Kind:
+    """index_fill(x, dim, indices, value): positions of one axis are overwritten."""
+    axes = state.terms(op.args[0])
+    dim = op.args[1] % max(len(axes), 1)
+    state.freeze(axes[dim], *state.terms(op.args[2]), reason=state.why("written by index by"))
+    state.give(op.result, axes)
+    return Kind.OTHER
+
+
+def slice_scatter(state: Inference, op: Op) -> Kind:
+    """slice_scatter(x, source, dim, …): a stretch of one axis is overwritten; all others go on."""
+    axes, source = state.terms(op.args[0]), state.terms(op.args[1])
+    dim = op.arg(2, "dim", 0) % len(axes)
+    for place, (term, other) in enumerate(zip(axes, source, strict=True)):
+        if place == dim and term.size != other.size:
+            state.freeze(term, other, reason=state.why("written by"))
+        else:
+            state.unify(term, other)
+    state.give(op.result, axes)
+    return Kind.OTHER
+
+
+def select_scatter(state: Inference, op: Op) -> Kind:
+    """select_scatter(x, source, dim, place): one position of an axis is overwritten."""
+    axes = state.terms(op.args[0])
+    dim = op.arg(2, "dim") % len(axes)
+    state.freeze(axes[dim], reason=state.why("written by"))
+    state.same([*axes[:dim], *axes[dim + 1 :]], state.terms(op.args[1]))
+    state.give(op.result, axes)
+    return Kind.OTHER
+
+
+def bins(state: Inference, op: Op) -> Kind:
+    """bucketize(x, edges) and searchsorted(edges, x): the bin of every value of x."""
+    values, edges = op.args[:2] if op.name == "aten.bucketize" else op.args[1::-1]
+    state.freeze(*state.terms(edges), reason=state.why("compared along by"))
+    if not isinstance(values, Ref):
+        state.give(op.result, state.fresh(state.shape(op.result)))
+        return Kind.OTHER
+    if len(state.shape(edges)) > 1:  # a row of edges for every row of values
+        for edge, value in zip(state.terms(edges)[:-1], state.terms(values)[:-1], strict=True):
+            state.unify(edge, value)
+    state.give(op.result, state.terms(values))
+    return Kind.OTHER
+
+
+def pack(state: Inference, op: Op) -> Kind:
+    """_pack_padded_sequence(x, lengths, batch first): samples and steps become one axis."""
+    axes, reason = state.terms(op.args[0]), state.why("packed by")
+    state.freeze(*axes[:2], *state.terms(op.args[1]), reason=reason)
+    data, sizes = op.outputs
+    assert data is not None
+    state.give(data, [*state.fresh(state.shape(data)[:1], reason), *axes[2:]])
+    if sizes is not None:
+        state.give(sizes, state.fresh(state.shape(sizes), reason))
+    return Kind.VIEW
+
+
+def by_values(state: Inference, op: Op) -> Kind:
+    """Sizes and positions that depend on all values: repeats, unique entries."""
+    for ref in op.tensors:
+        state.freeze(*state.terms(ref), reason=state.why("told apart by"))
+    for out in op.outputs:
+        if out is not None:
+            state.give(out, state.fresh(state.shape(out), state.why("made by")))
+    return Kind.OTHER
 
 
 RULES: dict[str, Rule] = {
@@ -151,8 +221,15 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("index_put", "_unsafe_index_put"), index_put),
     "_unsafe_index": index,
     "gather": gather,
-    **dict.fromkeys(("scatter", "scatter_add"), scatter),
-    "index_add": index_add,
+    **dict.fromkeys(("scatter", "scatter_add", "scatter_reduce"), scatter),
+    **dict.fromkeys(("index_add", "index_copy"), index_add),
+    "index_fill": index_fill,
+    "slice_scatter": slice_scatter,
+    "select_scatter": select_scatter,
+    **dict.fromkeys(("bucketize", "searchsorted"), bins),
+    "_pack_padded_sequence": pack,
+    **dict.fromkeys(("_unique2", "unique_dim", "unique_consecutive"), by_values),
+    "repeat_interleave": by_values,
     "nonzero": nonzero,
     "index_select": index_select,
 }

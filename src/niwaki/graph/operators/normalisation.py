@@ -5,6 +5,7 @@ axis.
 from __future__ import annotations
 
 from niwaki.graph.inference import Inference, Kind, Norm, Rule
+from niwaki.graph.reasons import SPATIAL
 from niwaki.graph.terms import Term
 from niwaki.running import Op, Ref
 
@@ -14,7 +15,7 @@ def _finish(state: Inference, op: Op, axes: list[Term]) -> None:
     state.give(op.result, axes)
     for out in op.outputs[1:]:
         if out is not None:
-            state.give(out, state.fresh(state.shape(out), f"statistics of {state.where}"))
+            state.give(out, state.fresh(state.shape(out), state.why("statistics of")))
 
 
 def batch_norm(state: Inference, op: Op) -> Kind:
@@ -63,6 +64,7 @@ def group_norm(state: Inference, op: Op) -> Kind:
     axes, groups = state.terms(op.args[0]), op.args[6]
     inner = axes[1]
     state.scaled_by(op.args[1])
+    state.number("num_channels", axes[1])
     if groups > 1:
         group, inner = state.split(axes[1], [groups, axes[1].size // groups])
         state.number("num_groups", group)
@@ -72,7 +74,7 @@ def group_norm(state: Inference, op: Op) -> Kind:
             state.unify(axes[1], state.terms(ref)[0])
     if inner.size > 1:
         state.normalises(0, 1, inner)
-    state.freeze(*axes[2:], reason="spatial")
+    state.freeze(*axes[2:], reason=SPATIAL)
     _finish(state, op, axes)
     return Kind.OTHER
 
@@ -83,9 +85,7 @@ def weight_norm(state: Inference, op: Op) -> Kind:
     """
     axes, dim = state.terms(op.args[0]), op.arg(2, "dim", 0) % len(state.shape(op.args[0]))
     state.unify(axes[dim], state.terms(op.args[1])[dim])
-    state.freeze(
-        *axes[:dim], *axes[dim + 1 :], reason=f"the norm is taken over it by {state.where}"
-    )
+    state.freeze(*axes[:dim], *axes[dim + 1 :], reason=state.why("the norm is taken over it by"))
     _finish(state, op, axes)
     return Kind.OTHER
 

@@ -5,6 +5,7 @@ embedding.
 from __future__ import annotations
 
 from niwaki.graph.inference import Inference, Kind, Rule
+from niwaki.graph.reasons import SPATIAL
 from niwaki.graph.terms import Term, product
 from niwaki.running import Op, Ref
 
@@ -56,7 +57,7 @@ def routed_product(state: Inference, op: Op) -> Kind | None:
     ends = op.arg(2, "offs")
     if isinstance(ends, Ref):
         state.unify(experts[0], state.terms(ends)[0])
-    state.freeze(rows[0], experts[0], reason=f"told apart by {state.where}")
+    state.freeze(rows[0], experts[0], reason=state.why("told apart by"))
     _contract(state, (0, 1), (1, 1))
     state.multiplies(*rows, experts[2])
     state.give(op.result, [rows[0], experts[2]])
@@ -93,7 +94,7 @@ def convolution(state: Inference, op: Op) -> Kind:
     x, weight = state.terms(x_ref), state.terms(weight_ref)
     batch, channels, *space = x
     kernel = weight[2:]
-    state.freeze(*space, *kernel, reason="spatial")
+    state.freeze(*space, *kernel, reason=SPATIAL)
     group, inner = _grouped(state, channels, groups)
     if transposed:
         state.unify(channels, weight[0])
@@ -112,7 +113,7 @@ def convolution(state: Inference, op: Op) -> Kind:
         state.reads_channels(0, 1, inner, (weight_ref, axis))
     if isinstance(bias, Ref):
         state.unify(out, state.terms(bias)[0])
-    positions = state.fresh(state.shape(op.result)[2:], "spatial")
+    positions = state.fresh(state.shape(op.result)[2:], SPATIAL)
     if transposed:
         state.multiplies(batch, channels, *space, outer, *kernel)
     else:
@@ -147,7 +148,7 @@ def attention(state: Inference, op: Op) -> Kind | None:
     if op.kwargs.get("scale") is None:
         # the operator divides by the square root of this width, so that a narrower one is another
         # function
-        state.freeze(q[-1], reason=f"sets the scale of {state.where}")
+        state.freeze(q[-1], reason=state.why("sets the scale of"))
     state.reads_channels(0, len(q) - 1, q[-1])
     state.multiplies(*q, k[-2])
     state.multiplies(*q[:-1], k[-2], v[-1])
@@ -165,21 +166,44 @@ def attention(state: Inference, op: Op) -> Kind | None:
     state.give(op.result, [*q[:-1], v[-1]])
     for out in op.outputs[1:]:
         if out is not None:
-            state.give(out, state.fresh(state.shape(out), f"fixed by {state.where}"))
+            state.give(out, state.fresh(state.shape(out), state.why("fixed by")))
     return Kind.PRODUCT
 
 
 def embedding(state: Inference, op: Op) -> Kind:
     """embedding(weight (entries, c), indices (…)) → (…, c)."""
     weight, indices = state.terms(op.args[0]), state.terms(op.args[1])
-    state.freeze(weight[0], reason="looked up by index")
+    state.freeze(weight[0], reason=state.why("looked up by index by"))
     state.give(op.result, [*indices, weight[1]])
     return Kind.PRODUCT
 
 
+def embedding_bag(state: Inference, op: Op) -> Kind:
+    """_embedding_bag(weight (entries, c), indices, offsets, …) → (bags, c), and statistics."""
+    weight = state.terms(op.args[0])
+    state.freeze(weight[0], reason=state.why("looked up by index by"))
+    state.give(op.result, [*state.fresh(state.shape(op.result)[:1]), weight[1]])
+    for out in op.outputs[1:]:
+        if out is not None:
+            state.give(out, state.fresh(state.shape(out), state.why("statistics of")))
+    largest = 2
+    return Kind.OTHER if op.arg(4, "mode", 0) == largest else Kind.PRODUCT
+
+
+def distances(state: Inference, op: Op) -> Kind:
+    """_cdist_forward(x (…, n, c), y (…, m, c)) → (…, n, m): over the kept channels of both."""
+    a, b = state.terms(op.args[0]), state.terms(op.args[1])
+    state.same(a[:-2], b[:-2])
+    state.unify(a[-1], b[-1])
+    state.normalises(0, len(a) - 1, a[-1])
+    state.normalises(1, len(b) - 1, b[-1])
+    state.give(op.result, [*a[:-1], b[-2]])
+    return Kind.OTHER
+
+
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("mm", "bmm"), matrix_product),
-    **dict.fromkeys(("addmm", "baddbmm"), added_matrix_product),
+    **dict.fromkeys(("mm", "bmm", "_sparse_mm"), matrix_product),
+    **dict.fromkeys(("addmm", "baddbmm", "_sparse_addmm"), added_matrix_product),
     **dict.fromkeys(("mv", "dot"), vector_product),
     "_grouped_mm": routed_product,
     "linear": linear,
@@ -195,4 +219,6 @@ RULES: dict[str, Rule] = {
         attention,
     ),
     "embedding": embedding,
+    **dict.fromkeys(("_embedding_bag", "_embedding_bag_forward_only"), embedding_bag),
+    "_cdist_forward": distances,
 }

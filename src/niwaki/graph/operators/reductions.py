@@ -8,6 +8,7 @@ from functools import partial
 
 from niwaki.graph.inference import Inference, Kind, Rule
 from niwaki.graph.operators.elementwise import join
+from niwaki.graph.reasons import SPATIAL
 from niwaki.graph.terms import Term
 from niwaki.running import Op, Ref
 
@@ -47,17 +48,25 @@ def total(state: Inference, op: Op) -> Kind:
     return Kind.LINEAR
 
 
-def reduction(state: Inference, op: Op, *, kind: Kind) -> Kind:
-    """Means, maxima, variances, norms: over channels, they are taken over the kept ones."""
+def reduction(state: Inference, op: Op, *, kind: Kind, position: int = 1) -> Kind:
+    """Means, maxima, variances, norms: over channels, they are taken over the kept ones.
+
+    Where something reads which position was the largest, positions are told apart.
+    """
     if isinstance(op.arg(1, "other"), Ref):
         return join(state, op)  # max(a, b)
     axes = state.terms(op.args[0])
-    dims = _dims(op, len(axes))
-    if op.name in _POSITIONS:
-        state.freeze(*(axes[dim] for dim in dims), reason=f"told apart by {state.where}")
+    dims = _dims(op, len(axes), position)
+    if op.name in _POSITIONS or _gives_positions(state, op):
+        state.freeze(*(axes[dim] for dim in dims), reason=state.why("told apart by"))
     state.reduces(0, dims)
     _reduced(state, op, axes, dims)
     return kind
+
+
+def _gives_positions(state: Inference, op: Op) -> bool:
+    """Whether something reads at which positions the results stood."""
+    return op.name in _WITH_POSITIONS and any(map(state.is_used, op.outputs[1:]))
 
 
 def norm(state: Inference, op: Op) -> Kind:
@@ -73,7 +82,7 @@ def norm(state: Inference, op: Op) -> Kind:
 
 def counted(state: Inference, op: Op) -> Kind:
     """histc and bincount: (…) → (bins), how many entries fall into each."""
-    reason = f"counted by {state.where}"
+    reason = state.why("counted by")
     state.freeze(*state.terms(op.args[0]), reason=reason)
     state.give(op.result, state.fresh(state.shape(op.result), reason))
     return Kind.OTHER
@@ -82,7 +91,7 @@ def counted(state: Inference, op: Op) -> Kind:
 def triangle(state: Inference, op: Op) -> Kind:
     """tril and triu: the last two axes keep their positions."""
     axes = state.terms(op.args[0])
-    state.freeze(*axes[-2:], reason=f"told apart by {state.where}")
+    state.freeze(*axes[-2:], reason=state.why("told apart by"))
     state.give(op.result, axes)
     return Kind.OTHER
 
@@ -95,7 +104,7 @@ def along(state: Inference, op: Op, *, kind: Kind, position: int = 1) -> Kind:
     dims = op.arg(position, "dim", -1)
     state.freeze(
         *(axes[dim] for dim in ([dims] if isinstance(dims, int) else dims)),
-        reason=f"compared along by {state.where}",
+        reason=state.why("compared along by"),
     )
     for out in op.outputs:
         if out is not None:
@@ -103,7 +112,7 @@ def along(state: Inference, op: Op, *, kind: Kind, position: int = 1) -> Kind:
             state.give(
                 out,
                 [
-                    t if t.size == n else state.fresh((n,), "selected")[0]
+                    t if t.size == n else state.fresh((n,), state.why("picked by"))[0]
                     for t, n in zip(axes, shape, strict=True)
                 ],
             )
@@ -114,7 +123,7 @@ def roll(state: Inference, op: Op) -> Kind:
     """roll(x, shifts, dims); without dims the tensor is rolled as one row."""
     axes = state.terms(op.args[0])
     state.freeze(
-        *(axes[dim] for dim in _dims(op, len(axes), position=2)), reason=f"shifted by {state.where}"
+        *(axes[dim] for dim in _dims(op, len(axes), position=2)), reason=state.why("shifted by")
     )
     state.give(op.result, axes)
     return Kind.VIEW
@@ -125,22 +134,15 @@ def spatial(state: Inference, op: Op, *, rank: int, kind: Kind) -> Kind:
     carried.
     """
     axes = state.terms(op.args[0])
-    state.freeze(*axes[-rank:], reason="spatial")
+    state.freeze(*axes[-rank:], reason=SPATIAL)
     for out in op.outputs:
         if out is not None:
-            state.give(out, [*axes[:-rank], *state.fresh(state.shape(out)[-rank:], "spatial")])
+            state.give(out, [*axes[:-rank], *state.fresh(state.shape(out)[-rank:], SPATIAL)])
     return kind
 
 
-_POSITIONS = (
-    "aten.argmax",
-    "aten.argmin",
-    "aten.prod",
-    "aten.any",
-    "aten.all",
-    "aten.max",
-    "aten.min",
-)
+_POSITIONS = ("aten.argmax", "aten.argmin", "aten.kthvalue")
+_WITH_POSITIONS = ("aten.max", "aten.min", "aten.median", "aten.nanmedian", "aten.mode")
 
 _MAX = partial(reduction, kind=Kind.HOMOGENEOUS)
 _MEAN = partial(reduction, kind=Kind.LINEAR)
@@ -173,11 +175,25 @@ def _spatial_rules() -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = {
-    "sum": total,
+    **dict.fromkeys(("sum", "nansum"), total),
     "mean": _MEAN,
     **dict.fromkeys(("amax", "max", "amin", "min", "argmax", "argmin"), _MAX),
     **dict.fromkeys(
-        ("var", "std", "var_mean", "std_mean", "prod", "any", "all", "logsumexp", "aminmax"),
+        (
+            "var",
+            "std",
+            "var_mean",
+            "std_mean",
+            "prod",
+            "any",
+            "all",
+            "logsumexp",
+            "aminmax",
+            "median",
+            "nanmedian",
+            "mode",
+            "count_nonzero",
+        ),
         _REDUCE,
     ),
     "linalg_vector_norm": norm,
@@ -190,10 +206,13 @@ RULES: dict[str, Rule] = {
             "cumprod",
             "logcumsumexp",
             "sort",
+            "cummax",
+            "cummin",
             "flip",
         ),
         _ALONG,
     ),
+    "kthvalue": partial(reduction, kind=Kind.OTHER, position=2),
     "topk": partial(along, kind=Kind.OTHER, position=2),
     **dict.fromkeys(("histc", "bincount"), counted),
     **dict.fromkeys(("tril", "triu"), triangle),

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from niwaki.graph.inference import Inference, Kind, Rule
+from niwaki.graph.reasons import EMPTY, PART, PLACES, SPATIAL, Freeze, Reason
 from niwaki.graph.terms import Term, Var, concat, cut, leaves, product
 from niwaki.running import Op
 
 
 def _is_frozen(term: Term) -> bool:
     return all(var.frozen for var in leaves(term))
+
+
+def _cause(term: Term) -> Reason:
+    """The first reason of a frozen axis that is not about space."""
+    reasons = (var.frozen for var in leaves(term))
+    return next((reason for reason in reasons if reason and reason not in PLACES), PART)
 
 
 def view(state: Inference, op: Op) -> Kind:
@@ -25,7 +32,7 @@ def view(state: Inference, op: Op) -> Kind:
 
 def _regroup(state: Inference, old: list[Term], shape: Sequence[int]) -> list[Term]:
     if 0 in shape:
-        return state.fresh(tuple(shape), "empty")
+        return state.fresh(tuple(shape), EMPTY)
     axes: list[Term] = []
     pending, sizes = [t for t in old if t.size != 1], list(shape)
     while sizes:
@@ -112,7 +119,7 @@ def select(state: Inference, op: Op) -> Kind:
     """One position of an axis; the axis keeps its size, the others go on."""
     axes = list(state.terms(op.args[0]))
     dim = op.args[1] % len(axes)
-    state.freeze(axes.pop(dim), reason=f"taken one by one by {state.where}")
+    state.freeze(axes.pop(dim), reason=state.why("taken one by one by"))
     state.give(op.result, axes)
     return Kind.VIEW
 
@@ -121,7 +128,7 @@ def unbind(state: Inference, op: Op) -> Kind:
     """All positions of an axis, one by one."""
     axes = list(state.terms(op.args[0]))
     dim = op.arg(1, "dim", 0) % len(axes)
-    state.freeze(axes.pop(dim), reason=f"taken one by one by {state.where}")
+    state.freeze(axes.pop(dim), reason=state.why("taken one by one by"))
     for out in op.outputs:
         if out is not None:
             state.give(out, axes)
@@ -129,23 +136,26 @@ def unbind(state: Inference, op: Op) -> Kind:
 
 
 def cut_slice(state: Inference, op: Op) -> Kind:
-    """x[start:end:step] along one axis."""
+    """x[start:end:step] along one axis; x[::2] and x[1::2] tie neighbours: pairs ⊗ 2."""
     axes = list(state.terms(op.args[0]))
     dim = op.arg(1, "dim", 0) % len(axes)
     size, out = axes[dim].size, state.shape(op.result)[dim]
     start, step = op.arg(2, "start") or 0, op.arg(4, "step", 1)
     if out == 0:
-        axes[dim] = Var(0, "empty")
+        axes[dim] = Var(0, EMPTY)
     elif out != size:
-        if step != 1 or _is_frozen(axes[dim]):
-            state.freeze(axes[dim], reason=f"sliced by {state.where}")
-            axes[dim] = Var(out, f"sliced by {state.where}")
+        if step > 1 and out * step == size and start < step and not _is_frozen(axes[dim]):
+            axes[dim], each = state.split(axes[dim], [out, step])
+            state.freeze(each, reason=state.why("taken in steps by"))
+        elif step != 1 or _is_frozen(axes[dim]):
+            state.freeze(axes[dim], reason=state.why("sliced by"))
+            axes[dim] = Var(out, state.why("sliced by"))
         else:
             start = max(start + size, 0) if start < 0 else min(start, size)
             parts = cut(
                 axes[dim],
                 [n for n in (start, out, size - start - out) if n],
-                f"sliced by {state.where}",
+                state.why("sliced by"),
             )
             axes[dim] = parts[1 if start else 0]
             state.number("slice", axes[dim])
@@ -162,13 +172,13 @@ def split(state: Inference, op: Op) -> Kind:
     outs = [out for out in op.outputs if out is not None]
     sizes = [state.shape(out)[dim] for out in outs]
     if _is_frozen(axes[dim]):
-        parts = list(state.fresh(tuple(sizes), "part of a frozen axis"))
+        parts = list(state.fresh(tuple(sizes), _cause(axes[dim])))
     elif len(set(sizes)) == 1:
         count, part = state.split(axes[dim], [len(sizes), sizes[0]])
-        state.freeze(count, reason=f"taken one by one by {state.where}")
+        state.freeze(count, reason=state.why("taken one by one by"))
         parts = [part] * len(sizes)
     else:
-        parts = cut(axes[dim], sizes, f"does not split at {state.where}")
+        parts = cut(axes[dim], sizes, state.why("does not split at"))
     for out, part in zip(outs, parts, strict=True):
         state.number("split", part)
         state.give(out, [*axes[:dim], part, *axes[dim + 1 :]])
@@ -180,7 +190,7 @@ def cat(state: Inference, op: Op) -> Kind:
     refs = [ref for ref in op.args[0] if state.shape(ref) != (0,)]
     tables = [state.terms(ref) for ref in refs]
     if not tables:
-        state.give(op.result, state.fresh(state.shape(op.result), "empty"))
+        state.give(op.result, state.fresh(state.shape(op.result), EMPTY))
         return Kind.VIEW
     dim = op.arg(1, "dim", 0) % len(tables[0])
     for table in tables[1:]:
@@ -189,7 +199,7 @@ def cat(state: Inference, op: Op) -> Kind:
                 state.unify(a, b)
     joined = concat(*(table[dim] for table in tables))
     if _is_frozen(joined):
-        joined = Var(joined.size, "joined of frozen parts")
+        joined = Var(joined.size, _cause(joined))
     state.give(op.result, [*tables[0][:dim], joined, *tables[0][dim + 1 :]])
     return Kind.VIEW
 
@@ -200,7 +210,7 @@ def stack(state: Inference, op: Op) -> Kind:
     for table in tables[1:]:
         state.same(tables[0], table)
     dim = op.arg(1, "dim", 0) % (len(tables[0]) + 1)
-    new = Var(len(tables), f"stacked by {state.where}")
+    new = Var(len(tables), state.why("stacked by"))
     state.give(op.result, [*tables[0][:dim], new, *tables[0][dim:]])
     return Kind.VIEW
 
@@ -215,8 +225,8 @@ def constant_pad(state: Inference, op: Op) -> Kind:
             continue
         size = axes[axis].size + before + behind
         if min(before, behind) < 0 or _is_frozen(axes[axis]):
-            state.freeze(axes[axis], reason=f"padded by {state.where}")
-            axes[axis] = Var(size, f"padded by {state.where}")
+            state.freeze(axes[axis], reason=state.why("padded by"))
+            axes[axis] = Var(size, state.why("padded by"))
         else:
             new = [Var(before), Var(behind)]
             for term in new:
@@ -236,10 +246,17 @@ def factory(state: Inference, op: Op) -> Kind:
 
 
 def counted(state: Inference, op: Op) -> Kind:
-    """arange, random numbers: positions differ, so that an axis keeps its size."""
+    """arange: every position holds a number of its own, so that an axis keeps its size."""
+    reason = Reason(Freeze.POSITIONS, state.where)
+    state.give(op.result, state.fresh(state.shape(op.result), reason))
+    return Kind.OTHER
+
+
+def drawn(state: Inference, op: Op) -> Kind:
+    """Random numbers, the unit matrix: positions differ, so that an axis keeps its size."""
     for out in op.outputs:
         if out is not None:
-            state.give(out, state.fresh(state.shape(out), f"made by {state.where}"))
+            state.give(out, state.fresh(state.shape(out), state.why("made by")))
     return Kind.OTHER
 
 
@@ -256,10 +273,10 @@ def unfold_columns(state: Inference, op: Op) -> Kind | None:
     axes = state.terms(op.args[0])
     if len(axes) != 4:
         return None
-    state.freeze(*axes[2:], reason="spatial")
+    state.freeze(*axes[2:], reason=SPATIAL)
     rows, positions = state.shape(op.result)[1:]
-    channels = product(axes[1], Var(rows // axes[1].size, "spatial"))
-    state.give(op.result, [axes[0], channels, Var(positions, "spatial")])
+    channels = product(axes[1], Var(rows // axes[1].size, SPATIAL))
+    state.give(op.result, [axes[0], channels, Var(positions, SPATIAL)])
     return Kind.VIEW
 
 
@@ -269,10 +286,10 @@ def windows(state: Inference, op: Op) -> Kind:
     """
     axes = list(state.terms(op.args[0]))
     dim = op.args[1] % len(axes)
-    state.freeze(axes[dim], reason=f"taken in windows by {state.where}")
+    state.freeze(axes[dim], reason=state.why("taken in windows by"))
     shape = state.shape(op.result)
-    axes[dim] = Var(shape[dim], "windows")
-    state.give(op.result, [*axes, Var(shape[-1], "windows")])
+    axes[dim] = Var(shape[dim], state.why("windows of"))
+    state.give(op.result, [*axes, Var(shape[-1], state.why("windows of"))])
     return Kind.VIEW
 
 
@@ -280,9 +297,9 @@ def pixel_shuffle(state: Inference, op: Op) -> Kind:
     """(…, C ⊗ r², h, w) → (…, C, h·r, w·r)."""
     axes, factor = state.terms(op.args[0]), op.args[1]
     channels, block = state.split(axes[-3], [axes[-3].size // factor**2, factor**2])
-    state.freeze(block, *axes[-2:], reason="spatial")
+    state.freeze(block, *axes[-2:], reason=SPATIAL)
     state.give(
-        op.result, [*axes[:-3], channels, *state.fresh(state.shape(op.result)[-2:], "spatial")]
+        op.result, [*axes[:-3], channels, *state.fresh(state.shape(op.result)[-2:], SPATIAL)]
     )
     return Kind.VIEW
 
@@ -290,13 +307,25 @@ def pixel_shuffle(state: Inference, op: Op) -> Kind:
 def pixel_unshuffle(state: Inference, op: Op) -> Kind:
     """(…, C, h·r, w·r) → (…, C ⊗ r², h, w)."""
     axes, factor = state.terms(op.args[0]), op.args[1]
-    state.freeze(*axes[-2:], reason="spatial")
-    channels = product(axes[-3], Var(factor**2, "spatial"))
+    state.freeze(*axes[-2:], reason=SPATIAL)
+    channels = product(axes[-3], Var(factor**2, SPATIAL))
     state.give(
-        op.result, [*axes[:-3], channels, *state.fresh(state.shape(op.result)[-2:], "spatial")]
+        op.result, [*axes[:-3], channels, *state.fresh(state.shape(op.result)[-2:], SPATIAL)]
     )
     return Kind.VIEW
 
+
+def halves(state: Inference, op: Op) -> Kind:
+    """glu(x, dim): the first half times the sigmoid of the second."""
+    axes = list(state.terms(op.args[0]))
+    dim = op.arg(1, "dim", -1) % len(axes)
+    two, axes[dim] = state.split(axes[dim], [2, axes[dim].size // 2])
+    state.freeze(two, reason=state.why("taken one by one by"))
+    state.give(op.result, axes)
+    return Kind.OTHER
+
+
+_DRAWN = "rand randn eye scalar_tensor randint tril_indices triu_indices"
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
@@ -320,9 +349,9 @@ RULES: dict[str, Rule] = {
         ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"),
         factory,
     ),
-    **dict.fromkeys(
-        ("arange", "rand", "randn", "linspace", "eye", "scalar_tensor", "randint"), counted
-    ),
+    **dict.fromkeys(_DRAWN.split(), drawn),
+    **dict.fromkeys(("arange", "linspace", "logspace"), counted),
+    "glu": halves,
     "as_strided": restride,
     "im2col": unfold_columns,
     "unfold": windows,

@@ -1,0 +1,115 @@
+"""Numbers that a model's code computes from a count of channels, and hands to an operator as they
+are: x * x.shape[1] ** 0.5, x.sum(1) / x.shape[1].
+
+The tape holds such a number, not where it came from. Where the pruned model hands over the same
+function of the count that it has now, the masked original is to be given that number too: as with
+statistics that are taken over the kept channels, such a cut changes more than a mask would.
+
+>>> # of 32 channels 8 are kept, and the code multiplies by the root of their number
+>>> [str(number) for number in counted_numbers(graph, plan, pruned)]
+['1 multiplies by 2.83, where it was 5.66 (computed from 8 channels, which were 32)']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from niwaki.core.errors import TraceError
+from niwaki.core.plan import Plan
+from niwaki.graph import Graph
+from niwaki.graph.terms import kept_size
+from niwaki.running import record
+
+WORDS = {"mul": "multiplies by", "div": "divides by", "add": "adds", "sub": "subtracts"}
+POWERS = (1, 0.5, 0.25, 2, -0.25, -0.5, -1, -2)
+TIMES = (1, -1, 2, 0.5)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One number.
+
+    Attributes:
+        position, slot: the operator on the tape, and which of its arguments it is.
+        before, after: the number.
+        channels, kept: the count that it was computed from, and the count that is left.
+    """
+
+    position: int
+    slot: int
+    layer: str
+    word: str
+    before: float
+    after: float
+    channels: int
+    kept: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.layer or 'the model'} {self.word} {self.after:.3g}, where it was "
+            f"{self.before:.3g} (computed from {self.kept} channels, which were {self.channels})"
+        )
+
+
+def counted_numbers(graph: Graph, plan: Plan, pruned: nn.Module) -> tuple[Counted, ...]:
+    """The numbers that the pruned model computes from the counts that it has now."""
+    candidates = list(_candidates(graph, plan))
+    if not candidates:
+        return ()
+    try:
+        ops = record(pruned, graph.inputs, fake=False).ops
+    except TraceError:
+        return ()  # what does not run is said by the check itself
+    if [op.func for op in ops] != [op.func for op in graph.inference.tape.ops]:
+        return ()
+    numbers = {
+        (number.position, number.slot): number
+        for number in candidates
+        if _is_near(ops[number.position].args[number.slot], number.after)
+    }
+    return tuple(numbers.values())
+
+
+def restated(numbers: tuple[Counted, ...], position: int, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """An operator's arguments with the numbers of the pruned model."""
+    after = {number.slot: number.after for number in numbers if number.position == position}
+    return tuple(after.get(slot, arg) for slot, arg in enumerate(args)) if after else args
+
+
+def _candidates(graph: Graph, plan: Plan) -> Iterator[Counted]:
+    """Numbers that are a plain function of a count that changes, with what they would be now."""
+    changes = _changes(graph, plan)
+    for position, op in enumerate(graph.inference.tape.ops):
+        word = WORDS.get(op.name.removeprefix("aten.").rstrip("_"))
+        for slot, value in enumerate(op.args[:2] if word else ()):
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                for (before, after), power, times in _functions(changes):
+                    if _is_near(value, times * before**power):
+                        now = times * after**power
+                        yield Counted(
+                            position, slot, op.layer, word or "", value, now, before, after
+                        )
+
+
+def _functions(changes: set[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], float, float]]:
+    for pair in sorted(changes):
+        for power in POWERS:
+            for times in TIMES:
+                yield pair, power, times
+
+
+def _changes(graph: Graph, plan: Plan) -> set[tuple[int, int]]:
+    """Sizes of axes of activations before and after, where they change."""
+    kept = {graph.variables[name]: len(units) for name, units in plan.kept.items()}
+    state = graph.inference
+    terms = {term for ref, axes in state.axes.items() if ref not in state.origins for term in axes}
+    pairs = {(term.size, kept_size(term, kept)) for term in terms}
+    return {(before, after) for before, after in pairs if before != after and after}
+
+
+def _is_near(value: Any, expected: float) -> bool:
+    return isinstance(value, (int, float)) and abs(value - expected) <= 1e-9 * abs(expected)
