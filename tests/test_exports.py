@@ -81,10 +81,12 @@ def test_an_init_is_a_map_and_nothing_else(package: str) -> None:
         assert imported - {"annotations"} - set(names) <= {
             "Rule",
             "elementwise",
+            "fourier",
             "indexing",
             "normalisation",
             "products",
             "reductions",
+            "sampling",
             "shapes",
         }
 

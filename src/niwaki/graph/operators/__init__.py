@@ -18,19 +18,19 @@ from niwaki.graph.operators import (
     shapes,
 )
 
-_FAMILIES = (
-    elementwise,
-    products,
-    normalisation,
-    reductions,
-    shapes,
-    indexing,
-    sampling,
-    fourier,
-)
-
 RULES: dict[str, Rule] = {
-    f"aten.{name}": rule for module in _FAMILIES for name, rule in module.RULES.items()
+    f"aten.{name}": rule
+    for module in (
+        elementwise,
+        products,
+        normalisation,
+        reductions,
+        shapes,
+        indexing,
+        sampling,
+        fourier,
+    )
+    for name, rule in module.RULES.items()
 }
 
 __all__ = ["RULES"]
