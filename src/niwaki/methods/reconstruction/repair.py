@@ -28,6 +28,7 @@ from niwaki.graph.offsets import offsets
 from niwaki.graph.places import Places
 from niwaki.methods.base.compensation import COMPENSATIONS, Compensated, Compensation
 from niwaki.methods.base.evidence import Evidence
+from niwaki.methods.base.lockstep import lockstep
 from niwaki.methods.moments._gather import gather
 from niwaki.methods.moments.accumulate import Moments
 from niwaki.methods.moments.units import Reader, consumer_gram, readers
@@ -42,6 +43,8 @@ from niwaki.running import (
     restated,
     tensors_in,
 )
+
+Runs = list[tuple[Playback, Playback, Places]]
 
 RIDGE = 0.03
 FEW = 6.0  # one row a kept unit makes the ridge so many times larger, many rows leave it as it is
@@ -94,6 +97,18 @@ class _Fit:
         self._readers = readers(
             graph, [name for name, obstacle in self._obstacles.items() if obstacle is None]
         )
+        self._calls: dict[str, list[Reader]] = {}
+        for reader in self._all():
+            self._calls.setdefault(reader.weight, []).append(reader)
+        calls = {
+            weight: [reader.position for reader in here] for weight, here in self._calls.items()
+        }
+        self._order = lockstep(graph.inference.tape, calls)
+        self._first = {
+            weight: min(self._order.place[position] for position in here)
+            for weight, here in calls.items()
+        }
+        self._gathered: dict[str, dict[str, Moments]] = {}
         self._found: dict[str, dict[str, Mixing]] = {}
         self._left: dict[str, list[tuple[float, float]]] = {}
         self._inputs = 0
@@ -127,39 +142,51 @@ class _Fit:
                     for name, remark in {**dict.fromkeys(self._found, ""), **self._remarks}.items()
                 }
                 return
-            for position, here in self._readers.items():
-                new = [
-                    reader
-                    for reader in here
-                    if reader.weight not in self._found.get(reader.group, {})
-                ]
-                moments = {
-                    reader: Moments(reader.width + len(self._plan.kept[reader.group]))
-                    for reader in new
-                }
-                for original, smaller, places in runs:
-                    original.until(position, _plain)
-                    smaller.until(position, masked.run)
-                    for reader in new:
-                        slot = reader.read.slot
-                        rows = self._rows(
-                            reader,
-                            original.arguments()[0][slot],
-                            smaller.arguments()[0][slot],
-                            places,
-                        )
-                        moments[reader].add(
-                            rows, f"what {self._layer(position)} reads", len(places.starts)
-                        )
-                for reader in new:
-                    counted = moments[reader]
-                    joint = Joint.of_rows(counted.mean, counted.covariance, reader.width)
-                    self._solve(reader.group, reader.weight, joint, counted.effective)
-                    masked.mixings[reader.group] = as_one(self._found[reader.group])
+            for weight in sorted(self._calls, key=lambda weight: self._first[weight]):
+                self._fit_weight(evidence, weight, masked, runs)
 
-    def _started(
-        self, evidence: Evidence, limit: float
-    ) -> list[tuple[Playback, Playback, Places]] | None:
+    def _fit_weight(self, evidence: Evidence, weight: str, masked: Folded, runs: Runs) -> None:
+        """The mixings that one weight reads through, over all its calls."""
+        if weight in self._order.apart:
+            self._fit_apart(evidence, weight)
+        else:
+            for original, smaller, _ in runs:
+                original.until(self._first[weight], _plain)
+                smaller.until(self._first[weight], self._order.step(masked.run))
+            self._fit_stopped(weight, runs)
+        for name in {reader.group for reader in self._calls[weight]} & self._found.keys():
+            masked.mixings[name] = as_one(self._found[name])
+
+    def _fit_stopped(self, weight: str, runs: Runs) -> None:
+        """From runs that stand before the calls of a weight."""
+        moments: dict[str, Moments] = {}
+        for reader in self._calls[weight]:
+            place, slot = self._order.place[reader.position], reader.read.slot
+            width = reader.width + len(self._plan.kept[reader.group])
+            counted = moments.setdefault(reader.group, Moments(width))
+            for original, smaller, places in runs:
+                theirs, ours = (run.arguments(place)[0][slot] for run in (original, smaller))
+                rows = self._rows(reader, theirs, ours, places)
+                where = f"what {self._layer(reader.position)} reads"
+                counted.add(rows, where, len(places.starts))
+        for name, counted in moments.items():
+            joint = Joint.of_rows(counted.mean, counted.covariance, self._graph[name].width)
+            self._solve(name, weight, joint, counted.effective)
+
+    def _fit_apart(self, evidence: Evidence, weight: str) -> None:
+        """From the original's own units."""
+        names = {reader.group for reader in self._calls[weight]}
+        if weight not in self._gathered:
+            every = {r.group for apart in self._order.apart for r in self._calls[str(apart)]}
+            counts = gather(evidence, every | names, "reconstruct", self._places)
+            for name, weights in counts.items():
+                for read, counted in weights.items():
+                    self._gathered.setdefault(read, {})[name] = counted
+        for name, counted in self._gathered[weight].items():
+            joint = Joint.of_original(counted.mean, counted.covariance, self._plan.kept[name])
+            self._solve(name, weight, joint, counted.effective)
+
+    def _started(self, evidence: Evidence, limit: float) -> Runs | None:
         """Two runs a batch, none of which has begun, and the places to look at; None where they
         would take too much memory.
         """
@@ -168,7 +195,8 @@ class _Fit:
         for inputs, _ in evidence.batches("reconstruct"):
             shapes = tuple(tuple(tensor.shape) for tensor in tensors_in(inputs))
             if shapes not in tapes:
-                tapes[shapes] = restated(self._graph.model, self._graph.inference.tape, inputs)
+                tape = restated(self._graph.model, self._graph.inference.tape, inputs)
+                tapes[shapes] = self._order.tape(tape)
             taken += 2 * live_bytes(tapes[shapes])
             if taken > limit:
                 return None
