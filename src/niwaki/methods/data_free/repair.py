@@ -24,6 +24,8 @@ from niwaki.core.plan import Plan
 from niwaki.graph.offsets import offsets
 from niwaki.methods.base.compensation import COMPENSATIONS, Compensated, Compensation
 from niwaki.methods.base.evidence import Evidence
+from niwaki.methods.base.guard import guarded
+from niwaki.methods.base.held_out import Split
 from niwaki.methods.data_free._derive import Part, stream
 from niwaki.methods.data_free.gaussian import precision
 from niwaki.methods.data_free.prior import Prior
@@ -43,12 +45,14 @@ class DerivedMoments(Compensation):
         blend: in [0, 1], the weight of merging where it can be done.
         white, reach: the prior of neighbouring places, white·[same place] + (1 -
             white)·exp(-distance/reach).
+        guard: leave out or weaken what loses against plain pruning on the example inputs.
     """
 
     ridge: float = 1e-3
     blend: float = 0.5
     white: float = 0.5
     reach: float = 3.0
+    guard: bool = False
 
     def __post_init__(self) -> None:
         for name, value, most in (
@@ -62,6 +66,12 @@ class DerivedMoments(Compensation):
             raise SettingError(f"moments:reach must be above 0; got {self.reach}")
 
     def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
+        made = self._repaired(evidence, plan)
+        if not self.guard:
+            return made
+        return guarded(made, evidence.graph, plan, Split.of(evidence, "moments"))
+
+    def _repaired(self, evidence: Evidence, plan: Plan) -> Compensated:
         graph, mixings, notes, residuals = evidence.graph, {}, {}, {}
         obstacles = {name: graph[name].fold_obstacle for name in plan.kept}
         free = [name for name, obstacle in obstacles.items() if obstacle is None]

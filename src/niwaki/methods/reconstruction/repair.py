@@ -28,6 +28,8 @@ from niwaki.graph.offsets import offsets
 from niwaki.graph.places import Places
 from niwaki.methods.base.compensation import COMPENSATIONS, Compensated, Compensation
 from niwaki.methods.base.evidence import Evidence
+from niwaki.methods.base.guard import guarded
+from niwaki.methods.base.held_out import Split
 from niwaki.methods.base.lockstep import lockstep
 from niwaki.methods.moments._gather import gather
 from niwaki.methods.moments.accumulate import Moments
@@ -65,12 +67,15 @@ class Reconstruct(Compensation):
             the cost of one pass.
         memory: GiB that the activations of a sequential run may take; beyond it the order is
             "parallel".
+        guard: hold out a tenth of the inputs, and leave out or weaken what loses there against
+            plain pruning.
     """
 
     ridge: float = RIDGE
     places: int = 32
     order: Literal["sequential", "parallel"] = "sequential"
     memory: float = 4.0
+    guard: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.ridge < float("inf"):
@@ -79,6 +84,12 @@ class Reconstruct(Compensation):
             raise SettingError(f"reconstruct:places must be at least 1; got {self.places}")
 
     def apply(self, evidence: Evidence, plan: Plan) -> Compensated:
+        if not self.guard:
+            return self._repaired(evidence, plan)
+        split = Split.of(evidence, "reconstruct")
+        return guarded(self._repaired(split.evidence, plan), evidence.graph, plan, split)
+
+    def _repaired(self, evidence: Evidence, plan: Plan) -> Compensated:
         fit = _Fit(evidence.graph, plan, self.ridge, self.places)
         if self.order == "parallel":
             fit.parallel(evidence)
