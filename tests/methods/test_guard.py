@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import niwaki
 from niwaki.graph import Masked
 from niwaki.methods.base.compensation import Compensated
+from niwaki.methods.base.examples import judged_on
 from niwaki.methods.base.guard import guarded
 from niwaki.methods.base.held_out import Split
 from niwaki.methods.base.trial import weakened
@@ -131,15 +132,30 @@ def test_a_tenth_is_held_out_and_not_fitted_to(sizes: tuple[int, ...]) -> None:
     assert torch.equal(torch.cat([fitted[0], parts.held[0]]), batches[0])  # type: ignore[list-item]
 
 
-def test_too_few_inputs_are_judged_on_too_and_constant_examples_become_noise() -> None:
+def test_too_few_inputs_are_judged_on_too() -> None:
     graph, _, x = built("dense")
     few = Split.of(niwaki.Evidence(graph, niwaki.Calibration.of([x[:12]])), "the test")
     assert few.source == "the calibration inputs"
     assert sum(batch_size(inputs) for inputs, _ in few.evidence.batches("the test")) == 12
-    constant = niwaki.trace(graph.model, torch.zeros(4, 6, dtype=torch.float64))
-    (example,) = Split.of(niwaki.Evidence(constant), "the test").held
-    assert isinstance(example, Tensor)
-    assert float(example.std()) > 0.5
+
+
+@pytest.mark.parametrize(
+    "example", [torch.zeros(2, 3, 12, 12), torch.ones(3, 3, 12, 12), torch.randn(2, 3, 12, 12)]
+)
+def test_examples_that_say_nothing_become_noise_that_is_like_images(example: Tensor) -> None:
+    made = judged_on(example)
+    assert isinstance(made, Tensor)
+    assert len(made) == 32
+    assert float(made.mean() - example.mean()) == pytest.approx(0, abs=0.2)
+    assert float((made[..., 1:] * made[..., :-1]).mean() - made.mean() ** 2) > 0.2
+    assert judged_on(made) is made  # it is like images
+
+
+def test_numbers_that_are_no_map_and_tokens_are_left_as_they_are() -> None:
+    words, numbers = torch.randint(9, (2, 7)), torch.randn(4, 6)
+    given = {"words": words, "numbers": numbers}
+    assert judged_on(given) is given
+    assert torch.equal(judged_on((words, torch.zeros(2, 6)))[0][:2], words)  # type: ignore[index]
 
 
 @pytest.mark.parametrize("case", CASES)

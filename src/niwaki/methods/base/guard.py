@@ -9,6 +9,7 @@ is held against the original's y₀, with the group's mixing and, from the same 
 which is a parabola in t, so that one run says it for every t. The largest t of 1, 1/2, 1/4 and 0
 with e(t) ≤ e(0) is taken. Then the outputs are held against those of plain pruning; if they are
 worse, the groups whose repairs do it are found by halving, and those repairs weakened or dropped.
+On a few example inputs, n of them, an error that is larger by less than 1/√n counts as chance.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def guarded(made: Compensated, graph: Graph, plan: Plan, split: Split) -> Compen
     if "meta" in state or not made.mixings:
         return made
     with preserved_rng(), torch.no_grad():
-        trial = Trial(graph, plan, made.mixings, split.held)
+        trial = Trial(graph, plan, made.mixings, split.held, split.margin)
         weights = trial.at_readers()
         weights = trial.at_outputs(weights)
     return _told(made, plan, weights, trial.errors, split.source)

@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from niwaki.methods.base.evidence import Batch, Calibration, Evidence
+from niwaki.methods.base.examples import judged_on
 from niwaki.running import Inputs, batch_size
 
 SHARE = 10  # one input of so many is held out
@@ -27,11 +27,13 @@ class Split:
         evidence: without what is held out.
         held: batches of inputs.
         source: what they are, in words.
+        margin: by which share an error may be larger and still count as chance.
     """
 
     evidence: Evidence
     held: tuple[Inputs, ...]
     source: str
+    margin: float = 0.0
 
     @classmethod
     def of(cls, evidence: Evidence, who: str) -> Split:
@@ -39,7 +41,8 @@ class Split:
         sides; where they are too few to spare any, they are judged on too.
         """
         if evidence.calibration is None:
-            return cls(evidence, (_example(evidence),), "the example inputs")
+            example = judged_on(evidence.graph.inputs)
+            return cls(evidence, (example,), "the example inputs", batch_size(example) ** -0.5)
         whole = [inputs for inputs, _ in evidence.batches(who)]
         total = sum(batch_size(inputs) for inputs in whole)
         held = tuple(_first([part for inputs in whole for part in _parts(inputs, held=True)]))
@@ -83,20 +86,3 @@ def _parts(inputs: Inputs, *, held: bool) -> Iterator[Inputs]:
         return leaf[rows] if fits else leaf  # type: ignore[index]  # as `fits` says
 
     yield tree_map(cut, inputs)
-
-
-def _example(evidence: Evidence) -> Inputs:
-    """The example inputs; noise in the place of tensors of one value (zeros, ones), at which every
-    network looks alike.
-    """
-    generator = torch.Generator().manual_seed(0)
-
-    def varied(leaf: object) -> object:
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or leaf.numel() < 2:
-            return leaf
-        if leaf.device.type == "meta" or bool((leaf != leaf.flatten()[0]).any()):
-            return leaf
-        return torch.randn(leaf.shape, generator=generator, device="cpu").to(leaf)
-
-    inputs: Inputs = tree_map(varied, evidence.graph.inputs)
-    return inputs

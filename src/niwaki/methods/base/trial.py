@@ -57,9 +57,9 @@ class Parabola:
     def __call__(self, weight: float) -> float:
         return sum(sums.at(weight) for sums in self.readers.values())
 
-    def best(self) -> float:
+    def best(self, margin: float) -> float:
         """The largest weight that does not lose; 0 where nothing can be compared."""
-        allowed = self(0.0) * (1 + SLACK) + 1e-12
+        allowed = self(0.0) * (1 + margin + SLACK) + 1e-12
         return next((weight for weight in (1.0, *WEAKER) if self(weight) <= allowed), 0.0)
 
 
@@ -68,6 +68,7 @@ class Trial:
     """A plan's mixings on trial.
 
     Attributes:
+        margin: by which share an error may be larger and still count as chance.
         errors: group → e(t).
     """
 
@@ -75,6 +76,7 @@ class Trial:
     plan: Plan
     mixings: Mapping[str, Mixing]
     held: Sequence[Inputs]
+    margin: float = 0.0
     errors: dict[str, Parabola] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -112,11 +114,11 @@ class Trial:
                 repaired.until(position, mixed.run)
                 self._compare(position, tape.ops[position], original, repaired)
             for name in (name for name in self._readers[position] if last[name] == position):
-                mixed.mixings[name] = self._weakened(name, self.errors[name].best())
+                mixed.mixings[name] = self._weakened(name, self.errors[name].best(self.margin))
         for tape, original, _ in pairs:
             original.until(len(tape.ops), _plain)
             self._wanted.append(original.outputs)
-        return {name: error.best() for name, error in self.errors.items()}
+        return {name: error.best(self.margin) for name, error in self.errors.items()}
 
     def _compare(self, position: int, op: Op, original: Playback, repaired: Playback) -> None:
         """One reader, with the mixing of each group that it reads, the others plain."""
@@ -137,7 +139,7 @@ class Trial:
 
     def at_outputs(self, weights: dict[str, float]) -> dict[str, float]:
         """The same, with those weakened or dropped that make the outputs worse than plain."""
-        if self._error(weights) <= self._error({}) * (1 + SLACK):
+        if self._error(weights) <= self._error({}) * (1 + self.margin + SLACK):
             return weights
         names = [name for name, weight in weights.items() if weight]
         return self._halved({}, {name: weights[name] for name in names}, DEPTH)
@@ -146,7 +148,7 @@ class Trial:
         self, base: dict[str, float], more: dict[str, float], depth: int
     ) -> dict[str, float]:
         """What of some repairs can be added to others without making the outputs worse."""
-        allowed = self._error(base) * (1 + SLACK)
+        allowed = self._error(base) * (1 + self.margin + SLACK)
         if not more or self._error({**base, **more}) <= allowed:
             return {**base, **more}
         if len(more) == 1 or not depth:
