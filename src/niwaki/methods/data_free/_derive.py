@@ -113,8 +113,8 @@ def _columns(reader: Reader, laid: Laid | None) -> tuple[Gaussian, Tensor]:
     width).
     """
     size = reader.read.whole.size
-    here = None if laid is None else laid.on(reader.read.axis)
-    if laid is None or here is None or len(here[0]) != size:
+    here = None if laid is None else laid.on(reader.read.axis, size)
+    if laid is None or here is None:
         return Gaussian.white(size), _unique(reader, reader.order)
     return laid.of, _unique(reader, here[0][reader.order])
 

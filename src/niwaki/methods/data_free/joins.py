@@ -83,14 +83,14 @@ def _cat(walk: Walk, op: Op) -> Result:
     known = [part for part in parts if part is not None]
     if not known:
         return None
-    if all(part.channels.shape[axis] == 1 for part in known):
+    if all(part.channels.shape[axis] == 1 and part.of.size > 1 for part in known):
         return known[0]
     sizes = [walk.shape(ref)[axis] for ref in refs]
     pieces = []
     for part, size in zip(parts, sizes, strict=True):
-        here = None if part is None else part.on(axis)
-        inside = part is not None and here is not None and len(here[0]) == size
-        pieces.append(part.of.pick(here[0]) if inside else Gaussian.white(size))  # type: ignore[union-attr,index]  # as `inside` says
+        here = None if part is None else part.on(axis, size)
+        white = part is None or here is None
+        pieces.append(Gaussian.white(size) if white else part.of.pick(here[0]))  # type: ignore[union-attr,index]  # as `white` says
     return Laid.along(Gaussian.joined(pieces), axis, shape)
 
 

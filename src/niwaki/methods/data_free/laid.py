@@ -54,18 +54,20 @@ class Laid:
         places = _compressed(view(self.places.expand(shape)))
         return replace(self, channels=channels, places=places)
 
-    def on(self, axis: int) -> tuple[Tensor, Tensor] | None:
-        """Channel and place of each entry of one axis, which may have size one where all are one;
-        None where the channels there are others from place to place.
+    def on(self, axis: int, size: int) -> tuple[Tensor, Tensor] | None:
+        """Channel and place of each entry of one axis of this size; None where the channels there
+        are others from place to place.
         """
         axis %= self.channels.ndim
         if self.channels.numel() != self.channels.shape[axis]:
+            return None
+        if self.channels.numel() not in (1, size) or self.places.shape[axis] not in (1, size):
             return None
         places = self.places
         for other in range(places.ndim):
             if other != axis:
                 places = places.narrow(other, 0, 1)
-        return self.channels.flatten(), places.flatten()
+        return self.channels.flatten().expand(size), places.flatten().expand(size)
 
     def placed(self, shape: tuple[int, ...]) -> Laid:
         """The same channels in a value of this shape, over another map where that is another."""

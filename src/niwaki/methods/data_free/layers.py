@@ -35,15 +35,15 @@ def _places(walk: Walk, op: Op, slot: int, size: int) -> tuple[Gaussian, Tensor,
     by channel and place, and the map of the places.
     """
     every, laid = torch.arange(size, device="cpu"), walk.operand(op, slot)
-    here = None if laid is None else laid.on(-1)
-    if laid is None or here is None or len(here[0]) != size:
+    here = None if laid is None else laid.on(-1, size)
+    if laid is None or here is None:
         return Gaussian.white(size), every, (1,)
     channels, numbers = torch.unique(here[0], return_inverse=True)
     places = size // len(channels)
     counts = torch.bincount(numbers, minlength=len(channels))
     if places == 1 or not bool((counts == places).all()):
         return laid.of.pick(here[0]), every, (1,)
-    mapped = len(here[1]) == size and math.prod(laid.space) == places
+    mapped = math.prod(laid.space) == places
     order = (numbers * size + (here[1] if mapped else 0)).argsort(stable=True)
     on_map = mapped and _all_alike(here[1][order].view(-1, places))
     return laid.of.pick(channels), order, laid.space if on_map else (places,)

@@ -44,8 +44,8 @@ class Walk:
     def along(self, op: Op, slot: int, axis: int) -> Gaussian:
         """An operand's channels in the order of one axis; white where nothing is known of it."""
         laid, size = self.operand(op, slot), self.shape(op.args[slot])[axis]
-        here = None if laid is None else laid.on(axis)
-        if laid is None or here is None or len(here[0]) != size:
+        here = None if laid is None else laid.on(axis, size)
+        if laid is None or here is None:
             return Gaussian.white(size)
         return laid.of.pick(here[0])
 
