@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from niwaki.core.errors import SettingError
+from niwaki.core.errors import SettingError, TraceError
 from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
 from niwaki.graph import Folded, Graph
@@ -35,6 +35,7 @@ from niwaki.methods.moments._gather import gather
 from niwaki.methods.moments.accumulate import Moments
 from niwaki.methods.moments.units import Reader, consumer_gram, readers
 from niwaki.methods.reconstruction.least_squares import Joint, as_one, residual, signal, solve
+from niwaki.methods.reconstruction.ridge import cross_validated
 from niwaki.running import (
     Op,
     Playback,
@@ -48,8 +49,7 @@ from niwaki.running import (
 
 Runs = list[tuple[Playback, Playback, Places]]
 
-RIDGE = 0.03
-FEW = 6.0  # one row a kept unit makes the ridge so many times larger, many rows leave it as it is
+RAISED = 0.2  # the ridge at least, with one row a kept unit; more with fewer
 
 
 @COMPENSATIONS.register("reconstruct")
@@ -58,9 +58,9 @@ class Reconstruct(Compensation):
     """Least squares on calibration inputs.
 
     Attributes:
-        ridge: λ as a share of the mean variance of the kept units. Smaller ones fit no better on
-            inputs that were not seen, and give weights so large that fine-tuning after it does
-            harm.
+        ridge: λ as a share of the mean variance of the kept units; without it, the one that fits
+            best where single rows are left out, of each consumer
+            (niwaki.methods.reconstruction.ridge).
         places: how many places of a map are looked at in every input; neighbours tell nearly the
             same.
         order: "sequential" as above; "parallel" fits every layer to the original's own units, at
@@ -71,14 +71,14 @@ class Reconstruct(Compensation):
             plain pruning.
     """
 
-    ridge: float = RIDGE
+    ridge: float | None = None
     places: int = 32
     order: Literal["sequential", "parallel"] = "sequential"
     memory: float = 4.0
     guard: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ridge < float("inf"):
+        if self.ridge is not None and not 0 <= self.ridge < float("inf"):
             raise SettingError(f"reconstruct:ridge must be 0 or more; got {self.ridge}")
         if self.places < 1:
             raise SettingError(f"reconstruct:places must be at least 1; got {self.places}")
@@ -101,7 +101,7 @@ class Reconstruct(Compensation):
 class _Fit:
     """The mixings of one plan, found one after the other."""
 
-    def __init__(self, graph: Graph, plan: Plan, ridge: float, places: int) -> None:
+    def __init__(self, graph: Graph, plan: Plan, ridge: float | None, places: int) -> None:
         self._graph, self._plan, self._ridge, self._places = graph, plan, ridge, places
         self._obstacles = {name: graph[name].fold_obstacle for name in plan.kept}
         self._shiftable = {name: offsets(graph, name)[1] for name in plan.kept}
@@ -139,22 +139,27 @@ class _Fit:
         """Every mixing from the original and from the network as it is by then, run side by
         side.
         """
-        masked = Folded(self._graph, self._plan, {})
         with preserved_rng():
             runs = self._started(evidence, limit)
             if runs is None:
-                self.parallel(evidence)
-                said = (
-                    "layer by layer would take more memory than memory= allows, so all layers "
-                    "were fitted to the original"
-                )
-                self._remarks = {
-                    name: f"; {said}{remark}"
-                    for name, remark in {**dict.fromkeys(self._found, ""), **self._remarks}.items()
-                }
+                self._at_once(evidence, "layer by layer would take more memory than memory= allows")
                 return
-            for weight in sorted(self._calls, key=lambda weight: self._first[weight]):
-                self._fit_weight(evidence, weight, masked, runs)
+            masked = Folded(self._graph, self._plan, {})
+            try:
+                for weight in sorted(self._calls, key=lambda weight: self._first[weight]):
+                    self._fit_weight(evidence, weight, masked, runs)
+            except TraceError:
+                raise
+            except RuntimeError as error:  # of torch: an operator that is not to be played back
+                why = str(error).splitlines()[0]
+                self._at_once(evidence, f"the layers could not be run one by one ({why})")
+
+    def _at_once(self, evidence: Evidence, why: str) -> None:
+        """All layers fitted to the original in one run, and a remark on why."""
+        self._found, self._left, self._remarks, self._inputs = {}, {}, {}, 0
+        self.parallel(evidence)
+        said = f"{why}, so all layers were fitted to the original"
+        self._remarks = {name: f"; {said}{self._remarks.get(name, '')}" for name in self._found}
 
     def _fit_weight(self, evidence: Evidence, weight: str, masked: Folded, runs: Runs) -> None:
         """The mixings that one weight reads through, over all its calls."""
@@ -229,17 +234,26 @@ class _Fit:
         """Find the mixing that one weight reads through, from moments that are worth so many
         rows.
         """
-        units = self._plan.kept[name]
-        few = rows <= len(units)
-        ridge = max(self._ridge, RIDGE if few else 0.0) * (1 + FEW * len(units) / max(rows, 1))
-        if few:  # the fit would go through every row
+        try:
+            self._solved(name, weight, joint, rows)
+        except RuntimeError as error:  # of torch: a factorisation that fails, memory
+            self._obstacles[name] = f"the fit failed: {str(error).splitlines()[0]}"
+            self._found.pop(name, None)
+
+    def _solved(self, name: str, weight: str, joint: Joint, rows: float) -> None:
+        units, shift = self._plan.kept[name], self._shiftable[name] is None
+        gram = consumer_gram(self._graph, name, weight)
+        ridge = self._ridge
+        if ridge is None:
+            ridge = cross_validated(joint, gram, rows, shift=shift)
+        if rows <= len(units):  # the fit would go through every row
+            ridge = max(ridge, RAISED * len(units) / max(rows, 1))
             self._remarks[name] = (
                 f"; ridge raised to {ridge:.2g}: {len(units)} kept units, and inputs worth "
                 f"{rows:.0f} rows"
             )
-        mixing = solve(joint, units, ridge, shift=self._shiftable[name] is None)
+        mixing = solve(joint, units, ridge, shift=shift)
         self._found.setdefault(name, {})[weight] = mixing
-        gram = consumer_gram(self._graph, name, weight)
         self._left.setdefault(name, []).append(
             (residual(joint, mixing, units, gram), signal(joint, units, gram))
         )
