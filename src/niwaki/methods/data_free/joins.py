@@ -86,9 +86,14 @@ def _cat(walk: Walk, op: Op) -> Result:
     if all(part.channels.shape[axis] == 1 and part.of.size > 1 for part in known):
         return known[0]
     sizes = [walk.shape(ref)[axis] for ref in refs]
+    places = [
+        None if part is None else part.on(axis, n) for part, n in zip(parts, sizes, strict=True)
+    ]
+    if all(part is not None and part.of is known[0].of for part in parts) and all(places):
+        labels = torch.cat([here[0] for here in places if here is not None])  # parts of one value
+        return Laid.along(known[0].of.pick(labels), axis, shape)
     pieces = []
-    for part, size in zip(parts, sizes, strict=True):
-        here = None if part is None else part.on(axis, size)
+    for part, here, size in zip(parts, places, sizes, strict=True):
         white = part is None or here is None
         pieces.append(Gaussian.white(size) if white else part.of.pick(here[0]))  # type: ignore[union-attr,index]  # as `white` says
     return Laid.along(Gaussian.joined(pieces), axis, shape)

@@ -14,7 +14,7 @@ class Prior:
     - w decaying.
     """
 
-    white: float = 0.5
+    white: float = 0.2
     reach: float = 3.0  # places
 
     def correlation(self, sizes: tuple[int, ...], steps: tuple[int, ...] | None = None) -> Tensor:

@@ -2,12 +2,12 @@
 statistics.
 
 Every value of the network is taken for Gaussian (niwaki.methods.data_free.propagate); inputs have
-zero mean, unit variance, and a neighbourhood that is half white, half smooth: cov = ½·[same place]
-+ ½·exp(-distance/3 places), which is what images look like from afar. The least squares of all
-units on the kept ones under these moments trusts them too much where few units are left: what it
-cannot foretell it shrinks towards the mean. Neuron Merging keeps the size of what it moves, but
-only looks at one unit. The mean of the two mixings is better than either where units can be merged;
-where they cannot, the least squares alone is taken.
+zero mean and unit variance, or those of the example inputs, and a neighbourhood that is mostly
+smooth: cov = 0.2·[same place] + 0.8·exp(-distance/3 places), which is what images look like. The
+least squares of all units on the kept ones under these moments trusts them too much where few units
+are left: what it cannot foretell it shrinks towards the mean. Neuron Merging keeps the size of what
+it moves, but only looks at one unit. The mean of the two mixings is better than either where units
+can be merged; where they cannot, the least squares alone is taken.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class DerivedMoments(Compensation):
 
     ridge: float = 1e-3
     blend: float = 0.5
-    white: float = 0.5
+    white: float = 0.2
     reach: float = 3.0
     guard: bool = False
 
