@@ -31,7 +31,10 @@ def laid_inputs(graph: Graph) -> dict[Ref, Laid]:
         shape = tape.shapes[ref.index]
         if len(shape) < 2 or not tape.dtypes[ref.index].is_floating_point:
             continue
-        axis = 1 if len(shape) != 3 or _convolved(graph, ref) else 2
+        convolved = _convolved(graph, ref)
+        if len(shape) > 4 and not convolved:  # frames of images: axis 1 is no channels
+            continue
+        axis = 1 if len(shape) != 3 or convolved else 2
         known = _counted(tensor.detach(), axis) or Gaussian.white(shape[axis])
         found[ref] = Laid.along(known, axis, shape)
     return found
