@@ -14,7 +14,7 @@ import zoo
 import niwaki
 from niwaki.graph import Masked
 from niwaki.methods.data_free._derive import derive
-from niwaki.methods.data_free.gaussian import Prior
+from niwaki.methods.data_free.prior import Prior
 from niwaki.methods.moments._gather import gather
 from niwaki.methods.moments.accumulate import Moments
 from niwaki.methods.moments.units import consumer_gram, readers

@@ -15,13 +15,14 @@ import niwaki
 from niwaki.core.errors import SettingError
 from niwaki.core.plan import Kept
 from niwaki.methods.data_free._derive import derive
-from niwaki.methods.data_free.gaussian import Gaussian, Prior
+from niwaki.methods.data_free.gaussian import Gaussian
+from niwaki.methods.data_free.prior import Prior
 
 
 def correlated(channels: int) -> Gaussian:
     generator = torch.Generator().manual_seed(0)
     root = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
-    return Gaussian(
+    return Gaussian.of(
         torch.randn(channels, generator=generator, dtype=torch.float64), root @ root.T / channels
     )
 
@@ -32,6 +33,7 @@ def correlated(channels: int) -> Gaussian:
 def test_mehlers_formula_is_what_sampling_finds(function: object) -> None:
     given = correlated(5)
     made = given.mapped(function)  # type: ignore[arg-type]
+    assert made is not None
     root = torch.linalg.cholesky(given.covariance)
     generator = torch.Generator().manual_seed(1)
     samples = function(
@@ -44,11 +46,12 @@ def test_mehlers_formula_is_what_sampling_finds(function: object) -> None:
 def test_relu_of_a_centred_pair_is_the_arc_cosine_kernel() -> None:
     rho = torch.tensor([-0.9, -0.3, 0.0, 0.5, 0.8], dtype=torch.float64)
     for value in rho.tolist():
-        pair = Gaussian(
+        pair = Gaussian.of(
             torch.zeros(2, dtype=torch.float64),
             torch.tensor([[1, value], [value, 1]], dtype=torch.float64),
         )
         made = pair.mapped(torch.relu)
+        assert made is not None
         product = (math.sqrt(1 - value**2) + value * (math.pi - math.acos(value))) / (2 * math.pi)
         # 24 terms of the series, and a kink under the quadrature
         assert float(made.covariance[0, 1]) == pytest.approx(product - 1 / (2 * math.pi), abs=3e-3)
@@ -56,6 +59,7 @@ def test_relu_of_a_centred_pair_is_the_arc_cosine_kernel() -> None:
 
 def test_a_covariance_stays_one_through_any_function() -> None:
     made = correlated(9).mapped(torch.relu)
+    assert made is not None
     assert float(torch.linalg.eigvalsh(made.covariance).min()) > -1e-12
 
 

@@ -223,3 +223,28 @@ def test_too_little_memory_takes_one_pass_and_says_so() -> None:
     for name, mixing in parallel.mixings.items():
         torch.testing.assert_close(little.mixings[name].matrix, mixing.matrix)
         assert "memory" in little.notes[name]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "budget", "layout"),
+    [
+        (1, 0.5, torch.contiguous_format),
+        (3, 0.9, torch.contiguous_format),
+        (1, 0.5, torch.channels_last),
+        (3, 0.7, torch.channels_last),
+    ],
+)
+def test_a_flatten_behind_kernels_of_one_place_and_single_channels(
+    kernel: int, budget: float, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    second = nn.Conv2d(4, 6, kernel, padding=kernel // 2)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), second, nn.ReLU())
+    model = nn.Sequential(*model, nn.Flatten(), nn.Linear(6 * 49, 5)).eval()
+    model = model.to(memory_format=layout)  # type: ignore[call-overload]
+    data = [torch.randn(6, 3, 7, 7) for _ in range(3)]
+    result = niwaki.prune(
+        model, data[0][:2], budget=budget, compensation="reconstruct", calibration=data
+    )
+    assert all(note.startswith("reconstructed") for note in result.notes.values())
+    assert not any("one by one" in note for note in result.notes.values())

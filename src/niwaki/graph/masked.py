@@ -196,13 +196,19 @@ class Folded(Masked):
             constant = table @ mixing.shift.to(table.device, table.dtype)
             bias = constant if bias is None else bias + constant
         kept = self._masks[var].nonzero().squeeze(1).to(image.device)
-        if image.is_contiguous():
-            return op.func(image.index_select(1, kept), folded.contiguous(), bias, *args[3:])
+        if image.is_contiguous() and weight.is_contiguous():
+            return op.func(image.index_select(1, kept), _plainly_laid(folded), bias, *args[3:])
         # channels last: to pick some costs more than to multiply all, the dropped ones by zero
-        whole = torch.zeros_like(
-            weight, memory_format=torch.channels_last if weight.ndim == 4 else torch.preserve_format
-        )
+        whole = torch.zeros_like(weight)
         return op.func(image, whole.index_copy_(1, kept.to(weight.device), folded), bias, *args[3:])
+
+
+def _plainly_laid(weight: Tensor) -> Tensor:
+    """A copy whose strides are those of a new tensor: with a size of one among its axes, a weight
+    may count as contiguous and as channels last both, and a convolution then lays its result out
+    the other way.
+    """
+    return torch.empty(weight.shape, dtype=weight.dtype, device=weight.device).copy_(weight)
 
 
 def _spread_shifts(read: Read, shifts: Mapping[Var, Tensor], zeros: Tensor) -> Tensor:

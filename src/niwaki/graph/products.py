@@ -5,7 +5,7 @@ fitted anew.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,8 @@ class Product:
     """One linear layer, or one convolution of images, that alone uses its weight.
 
     Attributes:
-        position: the operator on the tape.
+        position: the operator on the tape; of a layer that is called many times, the first.
+        calls: all of them.
         weight, bias: parameters by name.
         turned: whether the weight is (in, out).
     """
@@ -35,6 +36,7 @@ class Product:
     weight: str
     bias: str | None
     turned: bool
+    calls: tuple[int, ...] = ()
 
     @property
     def is_convolution(self) -> bool:
@@ -74,19 +76,33 @@ class Product:
 
 
 def products(graph: Graph) -> list[Product]:
-    """All linear layers and ungrouped 2-d convolutions whose weight no other operator uses, in the
-    order of the tape.
+    """All linear layers and ungrouped 2-d convolutions whose weight no other operator uses, each
+    with all its calls, in the order of the tape.
     """
     tape = graph.inference.tape
     uses = Counter(
         tape.parameters[ref] for op in tape.ops for ref in op.tensors if ref in tape.parameters
     )
-    found = [_product(graph, position, op) for position, op in enumerate(tape.ops)]
-    return [
-        made
-        for made in found
-        if made is not None and uses[made.weight] == 1 and (not made.bias or uses[made.bias] == 1)
+    found: dict[str, list[Product]] = {}
+    for position, op in enumerate(tape.ops):
+        made = _product(graph, position, op)
+        if made is not None:
+            found.setdefault(made.weight, []).append(made)
+    layers = [
+        replace(calls[0], calls=tuple(call.position for call in calls)) for calls in found.values()
     ]
+    return [
+        layer
+        for layer in layers
+        if uses[layer.weight] == len(layer.calls)
+        and all(_alike(layer, call) for call in found[layer.weight])
+        and (not layer.bias or uses[layer.bias] == len(layer.calls))
+    ]
+
+
+def _alike(layer: Product, call: Product) -> bool:
+    """Whether two calls of a weight are of one kind."""
+    return (layer.bias, layer.turned, layer.op.func) == (call.bias, call.turned, call.op.func)
 
 
 def _product(graph: Graph, position: int, op: Op) -> Product | None:

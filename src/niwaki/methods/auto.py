@@ -15,17 +15,15 @@ from niwaki.methods.reconstruction.repair import Reconstruct
 @COMPENSATIONS.register("auto")
 @dataclass(frozen=True)
 class Auto(Compensation):
-    """`reconstruct` where there are calibration inputs, `moments` where there are none."""
+    """`reconstruct` where there are calibration inputs, `moments` where there are none; what loses
+    against plain pruning is left out (niwaki.methods.base.guard).
+    """
 
     def apply(self, evidence: Evidence, plan: Plan) -> Cut:
         if evidence.calibration is None:
-            made, why = (
-                DerivedMoments().apply(evidence, plan),
-                "moments, as there are no calibration inputs",
-            )
+            method: Compensation = DerivedMoments(guard=True)
+            why = "moments, as there are no calibration inputs"
         else:
-            made, why = (
-                Reconstruct().apply(evidence, plan),
-                "reconstruct, as there are calibration inputs",
-            )
+            method, why = Reconstruct(guard=True), "reconstruct, as there are calibration inputs"
+        made = method.apply(evidence, plan)
         return replace(made, remarks=(f"compensation: {why}", *made.remarks))

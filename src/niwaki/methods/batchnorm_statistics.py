@@ -4,6 +4,7 @@ before it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,17 +22,31 @@ class BatchNorm(Recovery):
     """Stored statistics counted anew over all calibration inputs, layer by layer."""
 
     def apply(self, runs: SideBySide) -> str:
-        norms = runs.graph.inference.norms
-        for norm in norms:
-            reestimate(runs, norm)
+        norms = normalisations(runs)
+        for calls in norms:
+            reestimate(runs, calls)
         return f"statistics of {len(norms)} normalisations counted anew over {runs.inputs} inputs"
 
 
-def reestimate(runs: SideBySide, norm: Norm) -> None:
-    """Write the mean and variance of what a normalisation of the pruned network is given."""
+def normalisations(runs: SideBySide) -> list[list[Norm]]:
+    """All normalisations by stored statistics, each with all its calls, in the order in which they
+    are met; without those of which one call needs the result of another.
+    """
+    found: dict[str, list[Norm]] = {}
+    for norm in runs.graph.inference.norms:
+        found.setdefault(norm.mean, []).append(norm)
+    met = [calls for mean, calls in found.items() if mean not in runs.order.apart]
+    return sorted(met, key=lambda calls: runs.order.place[calls[0].position])
+
+
+def reestimate(runs: SideBySide, calls: Sequence[Norm]) -> None:
+    """Write the mean and variance of what a normalisation of the pruned network is given, over all
+    its calls.
+    """
     count, total, squares = 0, torch.zeros((), device="cpu"), torch.zeros((), device="cpu")
     centre: Tensor | None = None
-    for args, _ in runs.pruned(norm.position):
+    norm = calls[0]
+    for args, _ in (given for call in calls for given in runs.pruned(call.position)):
         rows = args[0].movedim(1, -1).flatten(0, -2).double()
         centre = rows.mean(0) if centre is None else centre
         rows = rows - centre

@@ -47,9 +47,9 @@ class Playback:
         self._wanted = set(tape.outputs)
         self.position = 0
 
-    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What the next operator is given."""
-        op = self._tape.ops[self.position]
+    def arguments(self, position: int | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the next operator is given, or one that comes later and whose operands are there."""
+        op = self._tape.ops[self.position if position is None else position]
         args: tuple[Any, ...]
         kwargs: dict[str, Any]
         args, kwargs = tree_map(

@@ -23,7 +23,7 @@ from niwaki.methods.base.compensation import Groupwise
 from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.data_free._derive import derive
-from niwaki.methods.data_free.gaussian import Prior
+from niwaki.methods.data_free.prior import Prior
 from niwaki.methods.moments._gather import gather
 from niwaki.methods.moments.accumulate import Moments
 from niwaki.methods.moments.units import consumer_gram

@@ -4,53 +4,121 @@ statistics and a prior.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from niwaki.graph import Graph
-from niwaki.methods.data_free.gaussian import Gaussian, Prior
-from niwaki.methods.data_free.propagate import gaussians
+from niwaki.methods.data_free.gaussian import Gaussian, bounds
+from niwaki.methods.data_free.laid import Laid
+from niwaki.methods.data_free.prior import Prior
+from niwaki.methods.data_free.propagate import walk
 from niwaki.methods.moments.accumulate import Moments
 from niwaki.methods.moments.units import Reader, readers
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Moments of some consecutive units, which are correlated with no others.
+
+    Attributes:
+        start, stop: the units.
+        mean, covariance: float64 (n,) and (n, n).
+    """
+
+    start: int
+    stop: int
+    mean: Tensor
+    covariance: Tensor
+
+
+Give = Callable[[str, str, list[Part]], None]
+
+
 def derive(graph: Graph, groups: Iterable[str], prior: Prior) -> dict[str, dict[str, Moments]]:
-    """Group → consumer weight → moments of the units where that weight reads them first.
+    """Group → consumer weight → moments of the units where that weight reads them, all its calls
+    taken together.
 
     Where nothing is known of what is read (see niwaki.methods.data_free.propagate), the units are
     taken to be white.
     """
-    where = readers(graph, groups)
-    known = gaussians(
-        graph, prior, {position: here[0].read.slot for position, here in where.items()}
-    )
     found: dict[str, dict[str, Moments]] = {}
-    for position, here in where.items():
-        for reader in here:
-            mean, covariance = _of_units(reader, known.get(position))
-            found.setdefault(reader.group, {}).setdefault(
-                reader.weight, Moments.stated(mean, covariance)
-            )
+
+    def give(group: str, weight: str, parts: list[Part]) -> None:
+        mean = torch.cat([part.mean for part in parts])
+        whole: Tensor = torch.block_diag(*(part.covariance for part in parts))  # type: ignore[no-untyped-call]
+        found.setdefault(group, {})[weight] = Moments.stated(mean, whole)
+
+    stream(graph, groups, prior, give)
     return found
 
 
-def _of_units(reader: Reader, given: Gaussian | None) -> tuple[Tensor, Tensor]:
-    """Mean (width,) and covariance (width, width) of the units, all their places on the axis taken
-    together.
+def stream(graph: Graph, groups: Iterable[str], prior: Prior, give: Give) -> None:
+    """The same, given away consumer by consumer as soon as it is known: one is held at a time.
+
+    Args:
+        give: called with (group, consumer weight, moments in parts).
+    """
+    where = readers(graph, groups)
+    calls: dict[tuple[str, str], int] = {}
+    for here in where.values():
+        for reader in here:
+            calls[reader.group, reader.weight] = calls.get((reader.group, reader.weight), 0) + 1
+    held: dict[tuple[str, str], list[list[Part]]] = {}
+
+    def take(position: int, laid: Laid | None) -> None:
+        for reader in where[position]:
+            key = (reader.group, reader.weight)
+            held.setdefault(key, []).append(_of_units(reader, laid))
+            if len(held[key]) == calls[key]:
+                give(*key, _together(held.pop(key)))
+
+    walk(graph, prior, {position: here[0].read.slot for position, here in where.items()}, take)
+
+
+def _together(calls: list[list[Part]]) -> list[Part]:
+    """The moments of all calls of one weight, as of one sample."""
+    if len(calls) == 1:
+        return calls[0]
+    return [_mixed(list(parts)) for parts in zip(*calls, strict=True)]
+
+
+def _mixed(parts: list[Part]) -> Part:
+    first = parts[0]
+    means = torch.stack([part.mean for part in parts])
+    within = torch.stack([part.covariance for part in parts]).mean(0)
+    apart = means - means.mean(0)
+    between = apart.T @ apart / len(parts)
+    return Part(first.start, first.stop, means.mean(0), within + between)
+
+
+def _of_units(reader: Reader, laid: Laid | None) -> list[Part]:
+    """The units' moments, all their places on the axis taken together."""
+    given, columns = _columns(reader, laid)
+    return [
+        _mixed([_part(given, column, start, stop) for column in columns])
+        for start, stop in bounds(reader.width)
+    ]
+
+
+def _part(given: Gaussian, column: Tensor, start: int, stop: int) -> Part:
+    channels = column[start:stop]
+    return Part(start, stop, given.mean[channels], given.between(channels).double())
+
+
+def _columns(reader: Reader, laid: Laid | None) -> tuple[Gaussian, Tensor]:
+    """The channel that each unit is, at each place of it on the axis: (places that differ,
+    width).
     """
     size = reader.read.whole.size
-    if given is None or size % given.size:
-        given = Gaussian.white(size)
-    # an axis of channels ⊗ places: all places of a channel are alike
-    columns = (reader.order // (size // given.size)).view(reader.width, -1).T
-    columns = torch.unique(columns, dim=0)
-    mean = torch.stack([given.mean[units] for units in columns])
-    second = sum(
-        (given.covariance[units][:, units] for units in columns),
-        torch.zeros(reader.width, reader.width, device="cpu").double(),
-    )
-    second = second / len(columns) + mean.T @ mean / len(columns)
-    centre = mean.mean(0)
-    return centre, second - torch.outer(centre, centre)
+    here = None if laid is None else laid.on(reader.read.axis, size)
+    if laid is None or here is None:
+        return Gaussian.white(size), _unique(reader, reader.order)
+    return laid.of, _unique(reader, here[0][reader.order])
+
+
+def _unique(reader: Reader, channels: Tensor) -> Tensor:
+    columns: Tensor = torch.unique(channels.view(reader.width, -1).T, dim=0)
+    return columns

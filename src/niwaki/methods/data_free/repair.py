@@ -2,17 +2,21 @@
 statistics.
 
 Every value of the network is taken for Gaussian (niwaki.methods.data_free.propagate); inputs have
-zero mean, unit variance, and a neighbourhood that is half white, half smooth: cov = ½·[same place]
-+ ½·exp(-distance/3 places), which is what images look like from afar. The least squares of all
-units on the kept ones under these moments trusts them too much where few units are left: what it
-cannot foretell it shrinks towards the mean. Neuron Merging keeps the size of what it moves, but
-only looks at one unit. The mean of the two mixings is better than either where units can be merged;
-where they cannot, the least squares alone is taken.
+zero mean and unit variance, or those of the example inputs, and a neighbourhood that is mostly
+smooth: cov = 0.2·[same place] + 0.8·exp(-distance/3 places), which is what images look like. The
+least squares of all units on the kept ones under these moments trusts them too much where few units
+are left: what it cannot foretell it shrinks towards the mean. Neuron Merging keeps the size of what
+it moves, but only looks at one unit. The mean of the two mixings is better than either where units
+can be merged; where they cannot, the least squares alone is taken.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from niwaki.core.errors import SettingError
 from niwaki.core.mixing import Mixing
@@ -21,11 +25,15 @@ from niwaki.graph.offsets import offsets
 from niwaki.methods.base.compensation import COMPENSATIONS, Compensation
 from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.evidence import Evidence
-from niwaki.methods.data_free._derive import derive
-from niwaki.methods.data_free.gaussian import Prior
+from niwaki.methods.base.guard import guarded
+from niwaki.methods.base.held_out import Split
+from niwaki.methods.data_free._derive import Part, stream
+from niwaki.methods.data_free.gaussian import precision
+from niwaki.methods.data_free.prior import Prior
 from niwaki.methods.moments.units import consumer_gram
 from niwaki.methods.neuron_merging import Merge
-from niwaki.methods.reconstruction.least_squares import Joint, as_one, residual, signal, solve
+from niwaki.methods.reconstruction.dropped import Dropped, Move
+from niwaki.methods.reconstruction.least_squares import as_one
 
 
 @COMPENSATIONS.register("moments")
@@ -38,12 +46,14 @@ class DerivedMoments(Compensation):
         blend: in [0, 1], the weight of merging where it can be done.
         white, reach: the prior of neighbouring places, white·[same place] + (1 -
             white)·exp(-distance/reach).
+        guard: leave out or weaken what loses against plain pruning on the example inputs.
     """
 
     ridge: float = 1e-3
     blend: float = 0.5
-    white: float = 0.5
+    white: float = 0.2
     reach: float = 3.0
+    guard: bool = False
 
     def __post_init__(self) -> None:
         for name, value, most in (
@@ -57,42 +67,112 @@ class DerivedMoments(Compensation):
             raise SettingError(f"moments:reach must be above 0; got {self.reach}")
 
     def apply(self, evidence: Evidence, plan: Plan) -> Cut:
+        made = self._repaired(evidence, plan)
+        if not self.guard:
+            return made
+        return guarded(made, evidence.graph, plan, Split.of(evidence, "moments"))
+
+    def _repaired(self, evidence: Evidence, plan: Plan) -> Cut:
         graph, mixings, notes, residuals = evidence.graph, {}, {}, {}
         obstacles = {name: graph[name].fold_obstacle for name in plan.kept}
         free = [name for name, obstacle in obstacles.items() if obstacle is None]
-        moments = derive(graph, free, Prior(self.white, self.reach))
-        for name, units in plan.kept.items():
-            if name not in moments:
-                notes[name] = f"not repaired: {obstacles[name] or 'no weight reads it'}"
+        fits = {name: _Fit(self, evidence, name, plan.kept[name]) for name in free}
+        stream(
+            graph, free, Prior(self.white, self.reach), lambda name, *given: fits[name].add(*given)
+        )
+        for name in plan.kept:
+            fit = fits.get(name)
+            if fit is None or not fit.found:
+                why = fit.obstacle if fit is not None else obstacles[name]
+                notes[name] = f"not repaired: {why or 'no weight reads it'}"
                 continue
-            shift = offsets(graph, name)[1] is None
-            merged, _ = (
-                Merge().mix(graph[name], units, evidence.state) if self.blend else (None, "")
-            )
-            found, lost, seen = {}, 0.0, 0.0
-            for weight, counted in moments[name].items():
-                joint, gram = (
-                    Joint.of_original(counted.mean, counted.covariance, units),
-                    consumer_gram(graph, name, weight),
-                )
-                fitted = solve(joint, units, self.ridge, shift=shift)
-                found[weight] = blended = self._blended(fitted, merged)
-                plain = Mixing.selecting(len(gram), units)
-                if residual(joint, blended, units, gram) > residual(joint, plain, units, gram):
-                    found[weight] = fitted  # by these moments merging does harm here
-                lost, seen = (
-                    lost + residual(joint, found[weight], units, gram),
-                    seen + signal(joint, units, gram),
-                )
-            mixings[name], residuals[name] = as_one(found), lost / seen if seen > 0 else 0.0
+            mixings[name], residuals[name] = as_one(fit.found), fit.lost
             notes[name] = (
-                f"fitted to derived moments{', half merged' if merged else ''}; by these "
+                f"fitted to derived moments{', half merged' if fit.merged else ''}; by these "
                 f"{residuals[name]:.2%} is lost"
             )
         return Cut(graph, plan, mixings, notes, residuals, evidence=evidence)
 
-    def _blended(self, fitted: Mixing, merged: Mixing | None) -> Mixing:
-        if merged is None:
+
+class _Fit:
+    """The mixings of one group, consumer by consumer.
+
+    Attributes:
+        found: consumer weight → its mixing; empty from the first that cannot be had.
+        obstacle: why there is none.
+        merged: the mixing of merging, where it can be done and has a share.
+    """
+
+    def __init__(
+        self, settings: DerivedMoments, evidence: Evidence, name: str, units: Sequence[int]
+    ) -> None:
+        self._settings, self._graph = settings, evidence.graph
+        self._name, self._units = name, torch.as_tensor(units, device="cpu")
+        self._shift = offsets(evidence.graph, name)[1] is None
+        group, blend = evidence.graph[name], settings.blend
+        self.merged = Merge().mix(group, units, evidence.state)[0] if blend else None
+        self.found: dict[str, Mixing] = {}
+        self.obstacle: str | None = None
+        self._errors = [0.0, 0.0]
+
+    @property
+    def lost(self) -> float:
+        """The share of what the consumers read that is lost, by the derived moments."""
+        error, signal = self._errors
+        return error / signal if signal > 0 else 0.0
+
+    def add(self, weight: str, parts: list[Part]) -> None:
+        """Find the mixing of one consumer."""
+        if self.obstacle is not None:
+            return
+        try:
+            mixing = self._mixing(weight, parts)
+        except RuntimeError as error:  # of torch: a factorisation that fails, memory
+            self._refuse(f"the fit failed: {str(error).splitlines()[0]}")
+            return
+        if not bool(torch.isfinite(mixing.matrix).all()):
+            self._refuse(f"the moments of what {weight} reads are not finite")
+            return
+        self.found[weight] = mixing
+
+    def _refuse(self, why: str) -> None:
+        self.obstacle = why
+        self.found.clear()
+
+    def _mixing(self, weight: str, parts: list[Part]) -> Mixing:
+        """Part by part, as parts are correlated with no others."""
+        width = parts[-1].stop
+        gram = consumer_gram(self._graph, self._name, weight, form=precision(width))
+        matrix = Mixing.selecting(width, self._units.tolist()).matrix
+        shift = torch.zeros(width, dtype=torch.float64, device="cpu")
+        for part in parts:
+            columns = (self._units >= part.start) & (self._units < part.stop)
+            inside = (self._units[columns] - part.start).tolist()
+            known = Dropped.of(part.mean, part.covariance, inside)
+            here = gram[part.start : part.stop, part.start : part.stop]
+            move = self._best(known, here, part, columns.nonzero().flatten())
+            self._errors[0] += known.residual(move, here)
+            self._errors[1] += known.signal(here)
+            rows = known.dropped + part.start
+            matrix[rows[:, None], columns.nonzero().flatten()] = move.rows
+            shift[rows] = 0.0 if move.constant is None else move.constant
+        return Mixing(matrix, shift if self._shift else None)
+
+    def _best(self, known: Dropped, gram: Tensor, part: Part, columns: Tensor) -> Move:
+        """Least squares, half and half with merging where that does no harm by these moments."""
+        fitted = known.solve(self._settings.ridge, shift=self._shift)
+        if self.merged is None:
             return fitted
-        matrix = (1 - self.blend) * fitted.matrix + self.blend * merged.matrix
-        return Mixing(matrix, None if fitted.shift is None else (1 - self.blend) * fitted.shift)
+        blended = self._blended(fitted, self.merged.matrix[known.dropped + part.start], columns)
+        if known.residual(blended, gram) > known.residual(known.plain(), gram):
+            return fitted
+        return blended
+
+    def _blended(self, fitted: Move, merged: Tensor, columns: Tensor) -> Move:
+        """Units that merging gives to one of another part are fitted alone."""
+        here = merged[:, columns]
+        outside = (merged != 0).any(1) & ~(here != 0).any(1)
+        share = torch.full((len(here),), self._settings.blend, dtype=torch.float64, device="cpu")
+        share[outside] = 0.0
+        rows = (1 - share)[:, None] * fitted.rows + share[:, None] * here
+        return Move(rows, None if fitted.constant is None else (1 - share) * fitted.constant)

@@ -68,27 +68,35 @@ def readers(graph: Graph, groups: Iterable[str]) -> dict[int, list[Reader]]:
     found: dict[int, list[Reader]] = defaultdict(list)
     for name in groups:
         var = graph.variables[name]
+        consumers = {piece.tensor for piece in graph[name].of_role(Role.CONSUMER)}
         for read in reads_of(graph, name):
             weight = weight_of(graph, read)
-            if weight is not None:
+            if weight is not None and weight in consumers:
                 units = positions(read.whole, var)
                 order = units.argsort(stable=True)[int((units < 0).sum()) :]
                 found[read.position].append(Reader(name, weight, read, order, var.size))
     return dict(sorted(found.items()))
 
 
-def consumer_gram(graph: Graph, name: str, weight: str, outputs: Tensor | None = None) -> Tensor:
+def consumer_gram(
+    graph: Graph,
+    name: str,
+    weight: str,
+    outputs: Tensor | None = None,
+    form: torch.dtype = torch.float64,
+) -> Tensor:
     """Wᵀ·D·W over the units that a consumer reads, summed over the places of its kernel: (width,
-    width), float64.
+    width).
 
     Args:
         outputs: D (out, out), for a weight with its outputs on the first axis; the identity without
             it.
     """
-    tensor = graph.state[weight].detach().double().cpu()
+    tensor = graph.state[weight].detach().cpu().to(form)
     if outputs is not None and outputs.shape == (len(tensor),) * 2:
         values, vectors = torch.linalg.eigh(outputs)
-        tensor = torch.tensordot(vectors * values.clamp(min=0).sqrt(), tensor, dims=([0], [0]))
+        root = (vectors * values.clamp(min=0).sqrt()).to(form)
+        tensor = torch.tensordot(root, tensor, dims=([0], [0]))
     rows = [
         piece.rows({weight: tensor})
         for piece in graph[name].of_role(Role.CONSUMER)

@@ -27,7 +27,7 @@ from niwaki.graph.groups import layer_of
 from niwaki.methods.base.criterion import CRITERIA, Criterion
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.data_free._derive import derive
-from niwaki.methods.data_free.gaussian import Prior
+from niwaki.methods.data_free.prior import Prior
 from niwaki.methods.moments._gather import gather
 from niwaki.methods.moments.fisher import output_fisher
 from niwaki.methods.moments.units import Reader, consumer_gram, readers

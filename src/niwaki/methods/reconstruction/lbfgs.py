@@ -58,7 +58,8 @@ class Lbfgs(Refit):
             )
 
     def _fit(self, runs: SideBySide, layer: Product) -> list[str]:
-        done, behind = super()._fit(runs, layer), tail(runs.graph, layer)
+        done = super()._fit(runs, layer)
+        behind = tail(runs.graph, layer) if len(layer.calls) == 1 else None
         if done and behind is not None and self._descend(runs, layer, behind):
             done.append("descended")
         return done

@@ -79,18 +79,19 @@ def solve(joint: Joint, units: Sequence[int], ridge: float, *, shift: bool = Tru
     if not level > 0:  # nothing kept ever changes: a constant is all that can be done
         return Mixing(plain, used.r_mean.clone() if shift else None)
     damped = used.zz + max(ridge, TINY) * level * torch.eye(kept, dtype=torch.float64, device="cpu")
-    change = _solved(damped, used.rz.T).T
+    change = solved(damped, used.rz.T).T
     return Mixing(plain + change, used.r_mean - change @ used.z_mean if shift else None)
 
 
-def _solved(damped: Tensor, right: Tensor) -> Tensor:
+def solved(damped: Tensor, right: Tensor) -> Tensor:
+    """damped⁻¹ · right, for a symmetric matrix that should be positive."""
     factor, failed = torch.linalg.cholesky_ex(damped)
     if not bool(failed):
         return torch.cholesky_solve(right, factor)
     values, vectors = torch.linalg.eigh(damped)  # rounding made it indefinite
     floor = values.max() * TINY
-    solved: Tensor = vectors @ ((vectors.T @ right) / values.clamp(min=floor)[:, None])
-    return solved
+    product: Tensor = vectors @ ((vectors.T @ right) / values.clamp(min=floor)[:, None])
+    return product
 
 
 def residual(

@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from niwaki.core.errors import SettingError
+from niwaki.graph.inference import Norm
 from niwaki.graph.products import Product, products
 from niwaki.methods.base.recovery import RECOVERIES, Recovery
 from niwaki.methods.base.side_by_side import SideBySide
-from niwaki.methods.batchnorm_statistics import reestimate
+from niwaki.methods.batchnorm_statistics import normalisations, reestimate
 from niwaki.methods.moments.accumulate import Moments
 
 
@@ -62,14 +63,18 @@ class Refit(Recovery):
             )
 
     def apply(self, runs: SideBySide) -> str:
-        layers = {product.position: product for product in products(runs.graph)}
-        norms = {norm.position: norm for norm in runs.graph.inference.norms} if self.norms else {}
+        norms = normalisations(runs) if self.norms else []
+        layers = [layer for layer in products(runs.graph) if layer.weight not in runs.order.apart]
         done: Counter[str] = Counter()
-        for position in sorted({*layers, *norms}):
-            if position in norms:
-                reestimate(runs, norms[position])
-            elif runs.state[layers[position].weight].numel():
-                done.update(self._fit(runs, layers[position]))
+        steps: list[tuple[int, Product | list[Norm]]] = [
+            (runs.order.place[layer.position], layer) for layer in layers
+        ]
+        steps += [(runs.order.place[calls[0].position], calls) for calls in norms]
+        for _, step in sorted(steps, key=lambda pair: pair[0]):
+            if isinstance(step, list):
+                reestimate(runs, step)
+            elif runs.state[step.weight].numel():
+                done.update(self._fit(runs, step))
         counted = f", {len(norms)} normalisations counted anew" if norms else ""
         return (
             f"{done['fitted']} layers fitted to the original's over {runs.inputs} "
@@ -94,18 +99,17 @@ class Refit(Recovery):
 
     def _pairs(self, runs: SideBySide, layer: Product) -> Iterator[tuple[Tensor, Tensor]]:
         """What the pruned layer sums over, and what the original's puts out where it still does,
-        batch by batch.
+        call by call and batch by batch.
         """
         kept = runs.left(layer.weight, 1 if layer.turned else 0)
-        stopped = zip(
-            runs.original(layer.position),
-            runs.pruned(layer.position),
-            runs.places(self.places),
-            strict=True,
-        )
-        for (theirs, _), (ours, _), places in stopped:
-            wanted = layer.results(layer.op.func(*theirs), places)
-            yield layer.rows(ours, places), wanted[:, kept.to(wanted.device)]
+        for call in layer.calls:
+            op = runs.graph.inference.tape.ops[call]
+            stopped = zip(
+                runs.original(call), runs.pruned(call), runs.places(self.places), strict=True
+            )
+            for (theirs, _), (ours, _), places in stopped:
+                wanted = layer.results(op.func(*theirs), places)
+                yield layer.rows(ours, places), wanted[:, kept.to(wanted.device)]
 
     def _write(self, runs: SideBySide, layer: Product, matrix: Tensor, joint: Moments) -> None:
         width = matrix.shape[1]

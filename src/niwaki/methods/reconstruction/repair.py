@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from niwaki.core.errors import SettingError
+from niwaki.core.errors import SettingError, TraceError
 from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
 from niwaki.graph import Folded, Graph
@@ -29,10 +29,14 @@ from niwaki.graph.places import Places
 from niwaki.methods.base.compensation import COMPENSATIONS, Compensation
 from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.evidence import Evidence
+from niwaki.methods.base.guard import guarded
+from niwaki.methods.base.held_out import Split
+from niwaki.methods.base.lockstep import lockstep
 from niwaki.methods.moments._gather import gather
 from niwaki.methods.moments.accumulate import Moments
 from niwaki.methods.moments.units import Reader, consumer_gram, readers
 from niwaki.methods.reconstruction.least_squares import Joint, as_one, residual, signal, solve
+from niwaki.methods.reconstruction.ridge import cross_validated
 from niwaki.running import (
     Op,
     Playback,
@@ -44,8 +48,9 @@ from niwaki.running import (
     tensors_in,
 )
 
-RIDGE = 0.03
-FEW = 6.0  # one row a kept unit makes the ridge so many times larger, many rows leave it as it is
+Runs = list[tuple[Playback, Playback, Places]]
+
+RAISED = 0.2  # the ridge at least, with one row a kept unit; more with fewer
 
 
 @COMPENSATIONS.register("reconstruct")
@@ -54,29 +59,38 @@ class Reconstruct(Compensation):
     """Least squares on calibration inputs.
 
     Attributes:
-        ridge: λ as a share of the mean variance of the kept units. Smaller ones fit no better on
-            inputs that were not seen, and give weights so large that fine-tuning after it does
-            harm.
+        ridge: λ as a share of the mean variance of the kept units; without it, the one that fits
+            best where single rows are left out, of each consumer
+            (niwaki.methods.reconstruction.ridge).
         places: how many places of a map are looked at in every input; neighbours tell nearly the
             same.
         order: "sequential" as above; "parallel" fits every layer to the original's own units, at
             the cost of one pass.
         memory: GiB that the activations of a sequential run may take; beyond it the order is
             "parallel".
+        guard: hold out a tenth of the inputs, and leave out or weaken what loses there against
+            plain pruning.
     """
 
-    ridge: float = RIDGE
+    ridge: float | None = None
     places: int = 32
     order: Literal["sequential", "parallel"] = "sequential"
     memory: float = 4.0
+    guard: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ridge < float("inf"):
+        if self.ridge is not None and not 0 <= self.ridge < float("inf"):
             raise SettingError(f"reconstruct:ridge must be 0 or more; got {self.ridge}")
         if self.places < 1:
             raise SettingError(f"reconstruct:places must be at least 1; got {self.places}")
 
     def apply(self, evidence: Evidence, plan: Plan) -> Cut:
+        if not self.guard:
+            return self._repaired(evidence, plan)
+        split = Split.of(evidence, "reconstruct")
+        return guarded(self._repaired(split.evidence, plan), evidence.graph, plan, split)
+
+    def _repaired(self, evidence: Evidence, plan: Plan) -> Cut:
         fit = _Fit(evidence.graph, plan, self.ridge, self.places)
         if self.order == "parallel":
             fit.parallel(evidence)
@@ -88,13 +102,25 @@ class Reconstruct(Compensation):
 class _Fit:
     """The mixings of one plan, found one after the other."""
 
-    def __init__(self, graph: Graph, plan: Plan, ridge: float, places: int) -> None:
+    def __init__(self, graph: Graph, plan: Plan, ridge: float | None, places: int) -> None:
         self._graph, self._plan, self._ridge, self._places = graph, plan, ridge, places
         self._obstacles = {name: graph[name].fold_obstacle for name in plan.kept}
         self._shiftable = {name: offsets(graph, name)[1] for name in plan.kept}
         self._readers = readers(
             graph, [name for name, obstacle in self._obstacles.items() if obstacle is None]
         )
+        self._calls: dict[str, list[Reader]] = {}
+        for reader in self._all():
+            self._calls.setdefault(reader.weight, []).append(reader)
+        calls = {
+            weight: [reader.position for reader in here] for weight, here in self._calls.items()
+        }
+        self._order = lockstep(graph.inference.tape, calls)
+        self._first = {
+            weight: min(self._order.place[position] for position in here)
+            for weight, here in calls.items()
+        }
+        self._gathered: dict[str, dict[str, Moments]] = {}
         self._found: dict[str, dict[str, Mixing]] = {}
         self._left: dict[str, list[tuple[float, float]]] = {}
         self._inputs = 0
@@ -114,53 +140,70 @@ class _Fit:
         """Every mixing from the original and from the network as it is by then, run side by
         side.
         """
-        masked = Folded(self._graph, self._plan, {})
         with preserved_rng():
             runs = self._started(evidence, limit)
             if runs is None:
-                self.parallel(evidence)
-                said = (
-                    "layer by layer would take more memory than memory= allows, so all layers "
-                    "were fitted to the original"
-                )
-                self._remarks = {
-                    name: f"; {said}{remark}"
-                    for name, remark in {**dict.fromkeys(self._found, ""), **self._remarks}.items()
-                }
+                self._at_once(evidence, "layer by layer would take more memory than memory= allows")
                 return
-            for position, here in self._readers.items():
-                new = [
-                    reader
-                    for reader in here
-                    if reader.weight not in self._found.get(reader.group, {})
-                ]
-                moments = {
-                    reader: Moments(reader.width + len(self._plan.kept[reader.group]))
-                    for reader in new
-                }
-                for original, smaller, places in runs:
-                    original.until(position, _plain)
-                    smaller.until(position, masked.run)
-                    for reader in new:
-                        slot = reader.read.slot
-                        rows = self._rows(
-                            reader,
-                            original.arguments()[0][slot],
-                            smaller.arguments()[0][slot],
-                            places,
-                        )
-                        moments[reader].add(
-                            rows, f"what {self._layer(position)} reads", len(places.starts)
-                        )
-                for reader in new:
-                    counted = moments[reader]
-                    joint = Joint.of_rows(counted.mean, counted.covariance, reader.width)
-                    self._solve(reader.group, reader.weight, joint, counted.effective)
-                    masked.mixings[reader.group] = as_one(self._found[reader.group])
+            masked = Folded(self._graph, self._plan, {})
+            try:
+                for weight in sorted(self._calls, key=lambda weight: self._first[weight]):
+                    self._fit_weight(evidence, weight, masked, runs)
+            except TraceError:
+                raise
+            except RuntimeError as error:  # of torch: an operator that is not to be played back
+                why = str(error).splitlines()[0]
+                self._at_once(evidence, f"the layers could not be run one by one ({why})")
 
-    def _started(
-        self, evidence: Evidence, limit: float
-    ) -> list[tuple[Playback, Playback, Places]] | None:
+    def _at_once(self, evidence: Evidence, why: str) -> None:
+        """All layers fitted to the original in one run, and a remark on why."""
+        self._found, self._left, self._remarks, self._inputs = {}, {}, {}, 0
+        self.parallel(evidence)
+        said = f"{why}, so all layers were fitted to the original"
+        self._remarks = {name: f"; {said}{self._remarks.get(name, '')}" for name in self._found}
+
+    def _fit_weight(self, evidence: Evidence, weight: str, masked: Folded, runs: Runs) -> None:
+        """The mixings that one weight reads through, over all its calls."""
+        if weight in self._order.apart:
+            self._fit_apart(evidence, weight)
+        else:
+            for original, smaller, _ in runs:
+                original.until(self._first[weight], _plain)
+                smaller.until(self._first[weight], self._order.step(masked.run))
+            self._fit_stopped(weight, runs)
+        for name in {reader.group for reader in self._calls[weight]} & self._found.keys():
+            masked.mixings[name] = as_one(self._found[name])
+
+    def _fit_stopped(self, weight: str, runs: Runs) -> None:
+        """From runs that stand before the calls of a weight."""
+        moments: dict[str, Moments] = {}
+        for reader in self._calls[weight]:
+            place, slot = self._order.place[reader.position], reader.read.slot
+            width = reader.width + len(self._plan.kept[reader.group])
+            counted = moments.setdefault(reader.group, Moments(width))
+            for original, smaller, places in runs:
+                theirs, ours = (run.arguments(place)[0][slot] for run in (original, smaller))
+                rows = self._rows(reader, theirs, ours, places)
+                where = f"what {self._layer(reader.position)} reads"
+                counted.add(rows, where, len(places.starts))
+        for name, counted in moments.items():
+            joint = Joint.of_rows(counted.mean, counted.covariance, self._graph[name].width)
+            self._solve(name, weight, joint, counted.effective)
+
+    def _fit_apart(self, evidence: Evidence, weight: str) -> None:
+        """From the original's own units."""
+        names = {reader.group for reader in self._calls[weight]}
+        if weight not in self._gathered:
+            every = {r.group for apart in self._order.apart for r in self._calls[str(apart)]}
+            counts = gather(evidence, every | names, "reconstruct", self._places)
+            for name, weights in counts.items():
+                for read, counted in weights.items():
+                    self._gathered.setdefault(read, {})[name] = counted
+        for name, counted in self._gathered[weight].items():
+            joint = Joint.of_original(counted.mean, counted.covariance, self._plan.kept[name])
+            self._solve(name, weight, joint, counted.effective)
+
+    def _started(self, evidence: Evidence, limit: float) -> Runs | None:
         """Two runs a batch, none of which has begun, and the places to look at; None where they
         would take too much memory.
         """
@@ -169,7 +212,8 @@ class _Fit:
         for inputs, _ in evidence.batches("reconstruct"):
             shapes = tuple(tuple(tensor.shape) for tensor in tensors_in(inputs))
             if shapes not in tapes:
-                tapes[shapes] = restated(self._graph.model, self._graph.inference.tape, inputs)
+                tape = restated(self._graph.model, self._graph.inference.tape, inputs)
+                tapes[shapes] = self._order.tape(tape)
             taken += 2 * live_bytes(tapes[shapes])
             if taken > limit:
                 return None
@@ -191,17 +235,26 @@ class _Fit:
         """Find the mixing that one weight reads through, from moments that are worth so many
         rows.
         """
-        units = self._plan.kept[name]
-        few = rows <= len(units)
-        ridge = max(self._ridge, RIDGE if few else 0.0) * (1 + FEW * len(units) / max(rows, 1))
-        if few:  # the fit would go through every row
+        try:
+            self._solved(name, weight, joint, rows)
+        except RuntimeError as error:  # of torch: a factorisation that fails, memory
+            self._obstacles[name] = f"the fit failed: {str(error).splitlines()[0]}"
+            self._found.pop(name, None)
+
+    def _solved(self, name: str, weight: str, joint: Joint, rows: float) -> None:
+        units, shift = self._plan.kept[name], self._shiftable[name] is None
+        gram = consumer_gram(self._graph, name, weight)
+        ridge = self._ridge
+        if ridge is None:
+            ridge = cross_validated(joint, gram, rows, shift=shift)
+        if rows <= len(units):  # the fit would go through every row
+            ridge = max(ridge, RAISED * len(units) / max(rows, 1))
             self._remarks[name] = (
                 f"; ridge raised to {ridge:.2g}: {len(units)} kept units, and inputs worth "
                 f"{rows:.0f} rows"
             )
-        mixing = solve(joint, units, ridge, shift=self._shiftable[name] is None)
+        mixing = solve(joint, units, ridge, shift=shift)
         self._found.setdefault(name, {})[weight] = mixing
-        gram = consumer_gram(self._graph, name, weight)
         self._left.setdefault(name, []).append(
             (residual(joint, mixing, units, gram), signal(joint, units, gram))
         )
