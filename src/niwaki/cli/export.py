@@ -115,7 +115,8 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name, file in record["files"].items():
         share = record["accuracy"].get(name)
-        batches = "any" if len(file["batches"]) > 1 else str(file["batches"][0])
+        step, fixed = file["step"], len(file["batches"]) == 1
+        batches = str(file["batches"][0]) if fixed else "any" if step == 1 else f"times {step}"
         cells = (
             f"{file['bytes']:,}",
             f"{file['difference']:.1e}",

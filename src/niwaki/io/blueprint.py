@@ -6,13 +6,15 @@ inputs               what it is called with: shapes, types, ranges
 steps                the plans that pruned it, in order: group → width and kept units
 tensors              name → shape before and after; before is null where a repair added it
 attributes           module → attribute → size before and after
-channels_last        tensors in that memory layout, which safetensors does not keep
+strides              of tensors that lie otherwise in memory, which safetensors does not keep
+dtypes               name → type of numbers; that of all others stands under the empty name
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +28,8 @@ from niwaki.models import provenance
 from niwaki.running import named_state
 from niwaki.surgery.lineage import plain, read_attribute
 
-SCHEMA = 2  # 1 was replayed through the graph, and so depended on how that is read
+SCHEMA = 3  # 1 was replayed through the graph, and so depended on how that is read
+READ = (2, SCHEMA)  # 2 had no dtypes
 LARGEST = 2**40  # numbers in one tensor
 
 
@@ -41,6 +44,7 @@ class Blueprint:
     tensors: Mapping[str, tuple[list[int] | None, list[int]]]
     attributes: Mapping[str, Mapping[str, tuple[Any, Any]]]
     strides: Mapping[str, list[int]] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -85,6 +89,7 @@ class Blueprint:
                 for name, tensor in state.items()
                 if _lies_otherwise(tensor)
             },
+            _dtypes_of(state),
         )
 
     def to_json(self) -> str:
@@ -108,6 +113,7 @@ class Blueprint:
                 for path, table in self.attributes.items()
             },
             "strides": dict(self.strides),
+            "dtypes": dict(self.dtypes),
         }
 
     @classmethod
@@ -121,13 +127,15 @@ class Blueprint:
         data = read_json(text)
         if not isinstance(data, dict) or type(data.get("schema")) is not int:
             raise SettingError("it is no table with a schema number")
-        if data["schema"] != SCHEMA:
+        if data["schema"] not in READ:
             age = (
                 "was written by a newer niwaki: update it"
                 if data["schema"] > SCHEMA
                 else "is no longer read: save it again"
             )
             raise SettingError(f"schema {data['schema']} {age} (this niwaki reads schema {SCHEMA})")
+        if data["schema"] == 2:
+            data = {"dtypes": {}, **data}
         if wrong := sorted(data.keys() ^ {"schema", *cls.__dataclass_fields__}):
             raise SettingError(f"it lacks or has too much: {', '.join(wrong)[:200]}")
         if not isinstance(data["factory"], (str, type(None))) or not isinstance(
@@ -149,6 +157,7 @@ class Blueprint:
                 for path, table in _table(data, "attributes").items()
             },
             {name: _strides(name, value) for name, value in _table(data, "strides").items()},
+            {name: _dtype(name, value) for name, value in _table(data, "dtypes").items()},
         )
 
 
@@ -242,6 +251,21 @@ def _strides(name: str, value: Any) -> list[int]:
     raise SettingError(
         f"the strides of tensor {name!r} are no list of whole numbers: {str(value)[:80]}"
     )
+
+
+def _dtypes_of(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """What most tensors hold under the empty name, and the others by theirs."""
+    named = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in state.items()}
+    if not named:
+        return {}
+    (usual, _), *_ = Counter(named.values()).most_common(1)
+    return {"": usual, **{name: dtype for name, dtype in named.items() if dtype != usual}}
+
+
+def _dtype(name: str, value: Any) -> str:
+    if isinstance(value, str) and isinstance(getattr(torch, value, None), torch.dtype):
+        return value
+    raise SettingError(f"tensor {name!r} holds numbers of no known type: {str(value)[:80]!r}")
 
 
 def _attribute_table(path: str, table: Any) -> dict[str, tuple[Any, Any]]:
