@@ -141,9 +141,11 @@ def test_a_limit_of_the_disk_is_one_sentence(code: int, how: str, tmp_path: Path
         error = RuntimeError(f"I/O error: {words} (os error {code})")
     elif how == "torch":
         error = RuntimeError(f"[enforce fail at inline_container.cc] .\n{words}")
-    with pytest.raises(OutputError, match=f"{words}; .*{helps}") as refused:
-        with staged_folder(tmp_path / "a", overwrite=False):
-            raise error
+    with (
+        pytest.raises(OutputError, match=f"{words}; .*{helps}") as refused,
+        staged_folder(tmp_path / "a", overwrite=False),
+    ):
+        raise error
     assert "\n" not in str(refused.value)
     assert names(tmp_path) == []
 

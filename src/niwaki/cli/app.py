@@ -1,43 +1,57 @@
-"""The application: its subcommands, and how an error reaches the user."""
+"""The application: what is said to `niwaki` itself, and how an error reaches the user."""
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
+from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from niwaki.cli.console import messages
-from niwaki.cli.demo import demo
-from niwaki.cli.evaluate import evaluate
-from niwaki.cli.export import export
-from niwaki.cli.finetune import finetune
-from niwaki.cli.inspect import inspect
-from niwaki.cli.prune import prune
-from niwaki.cli.report import report
-from niwaki.cli.reproduce import reproduce
-from niwaki.cli.score import score_command
-from niwaki.cli.sensitivity import sensitivity_command
-from niwaki.cli.train import train
+from niwaki.cli.commands import Commands
+from niwaki.cli.voice import to_front, voice
 from niwaki.core.errors import NiwakiError
+from niwaki.core.version import __version__
 
 app = typer.Typer(
+    cls=Commands,
     help="Structured pruning for PyTorch: smaller, repaired, checked, ordinary modules.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.command()(train)
-app.command("score")(score_command)
-app.command()(prune)
-app.command()(finetune)
-app.command("sensitivity")(sensitivity_command)
-app.command("eval")(evaluate)
-app.command()(inspect)
-app.command()(export)
-app.command()(report)
-app.command()(reproduce)
-app.command()(demo)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"niwaki {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def niwaki(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="say nothing but results and errors")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="say what is done, and where an error came from")
+    ] = False,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(help="a package of yours whose code a folder may name; may be repeated"),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="which niwaki")
+    ] = False,
+) -> None:
+    """Structured pruning for PyTorch: smaller, repaired, checked, ordinary modules.
+
+    --quiet, --verbose and --trust may stand after the subcommand too.
+    """
+    if quiet and verbose:
+        raise NiwakiError("--quiet and --verbose say the opposite; give one of them")
+    voice.begin(quiet, verbose, trust or ())
 
 
 def main() -> None:
@@ -45,7 +59,25 @@ def main() -> None:
     interrupt exits with 130.
     """
     try:
-        app()
-    except NiwakiError as error:
-        messages.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        app(args=to_front(sys.argv[1:]))
+    except BrokenPipeError:  # the reader of the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except NiwakiError as error:
+        if voice.verbose:
+            traceback.print_exc()
+        _complain(str(error))
+        sys.exit(1)
+    except MemoryError:
+        _complain("there is not enough memory for this; try a smaller batch")
+        sys.exit(1)
+
+
+def _complain(text: str) -> None:
+    """One line on standard error."""
+    line = " ".join(text.split())
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        line = f"\033[1;31merror:\033[0m {line}"
+    else:
+        line = f"error: {line}"
+    print(line, file=sys.stderr)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from niwaki.cli import options
-from niwaki.cli.console import before_after, results, table
+from niwaki.cli.console import Numbers, before_after, now, results, table
 from niwaki.cli.setup import Words, refuse_misfit, set_up
 from niwaki.core.records import Record
 from niwaki.measure import LayerCost, layer_costs, snapshot
@@ -30,8 +29,7 @@ def evaluate(
 ) -> None:
     """Measure one network, pruned or not: accuracy, loss, parameters, MACs, latency, size.
 
-    Of a folder that niwaki wrote, `before` is what was recorded of the original; of any other model
-    it is the model itself.
+    Of a folder that niwaki wrote, `before` is what was recorded of the original.
 
       niwaki eval lenet-300-100 --weights lenet.pth --data fashion-mnist --data-root data
 
@@ -43,18 +41,18 @@ def evaluate(
         Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed)
     )
     refuse_misfit(setup.model, setup.inputs)
-    (now,) = snapshot([setup.model], setup.inputs, setup.batches)
-    before = setup.record.before if setup.record else now
-    record = Record(before, now, setup.settings, seed, seconds={})
+    (measured,) = snapshot([setup.model], setup.inputs, setup.batches)
+    before = setup.record.before if setup.record else measured
+    record = Record(before, measured, setup.settings, seed, seconds={})
     if json:
         typer.echo(record.to_json(), nl=False)
     else:
-        results.print(before_after(record, model))
+        results.print((before_after if setup.record else now)(record, model))
         if layers:
             results.print(_layers(layer_costs(setup.model, setup.inputs)))
 
 
-def _layers(costs: list[LayerCost]) -> Table:
+def _layers(costs: list[LayerCost]) -> Numbers:
     """What each layer costs, and its share of the layers' time."""
     total = sum(cost.ms for cost in costs) or 1.0
     rows = [

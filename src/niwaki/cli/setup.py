@@ -18,6 +18,7 @@ from niwaki import data as data_sets
 from niwaki import io as checkpoint
 from niwaki import models
 from niwaki.cli.console import messages
+from niwaki.cli.voice import voice
 from niwaki.core.errors import SettingError
 from niwaki.core.records import Record
 from niwaki.data import Dataset
@@ -70,7 +71,7 @@ def set_up(words: Words) -> Setup:
     torch.manual_seed(words.seed)
     record = None
     if is_artefact(words.model):
-        model = checkpoint.load(words.model)
+        model = checkpoint.load(words.model, trust=voice.trust)
         record = checkpoint.read_record(words.model)
         factory = models.provenance(model).get("arguments", {})
     else:

@@ -19,12 +19,14 @@ from niwaki.core.errors import SettingError
 from niwaki.core.plan import Plan
 from niwaki.core.records import DependencyMaps, Record, as_table, as_text
 from niwaki.graph import trace
-from niwaki.measure import compare, cpu_threads
+from niwaki.measure import Task, compare, cpu_threads
+from niwaki.measure.task import Evaluate
 from niwaki.methods.base.compensation import COMPENSATIONS, Compensation, compensate
 from niwaki.methods.base.criterion import CRITERIA, Criterion, scored
 from niwaki.methods.base.evidence import Calibration, Evidence
 from niwaki.methods.base.recovery import RECOVERIES, Recovery, recover
 from niwaki.pruning.allocation import Rounding, Scope, Selection, select
+from niwaki.pruning.asked import Layers, skipped
 from niwaki.pruning.cost import MEASURED, MeasuredCost
 from niwaki.pruning.search import SLACK, Clock, Cutting, Form
 from niwaki.pruning.table import Preview
@@ -75,20 +77,22 @@ def prune(
     example_inputs: Inputs,
     *,
     criterion: Criterion | str = "l2",
-    budget: Budget | float | str = 0.5,
+    budget: Budget | Mapping[str, Any] | float | str = 0.5,
     compensation: Compensation | str = "auto",
     recovery: Recovery | str | Sequence[Recovery | str] = (),
     data: Data | None = None,
-    calibration: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]] | None = None,
+    evaluate: Task | Evaluate | None = None,
+    calibration: Calibration | Iterable[Any] | Callable[[], Iterable[Any]] | None = None,
     scope: Scope = "local",
     only: str | Sequence[str] = (),
-    skip: str | Sequence[str] = (),
+    skip: Layers = (),
     min_units: int = 1,
     rounding: Rounding = "round",
     multiple: int | None = None,
     seed: int = 0,
     optimizer: Optimizer | None = None,
     form: Form = "module",
+    measure: bool = True,
     settings: Mapping[str, Any] | None = None,
 ) -> Result:
     """A smaller, repaired and checked copy of a network; the network itself is not touched.
@@ -98,8 +102,9 @@ def prune(
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments, on the
             model's device.
         criterion: which units stay: `"l1"`, `"l2"`, `"l2-gm"`, `"random"`, or a `Criterion`.
-        budget: the share to remove: of the channels (`0.5`), or of what the model costs:
-            `"params=0.5"`, `"macs=0.5"`, `"bytes=0.5"`, `"memory=0.5"` (activations),
+        budget: the share to remove: of the channels (`0.5`, `"50%"`), or of what the model costs:
+            `"params=0.5"` or `{"params": 0.5}`, `"macs=0.5"`, `"bytes=0.5"`, `"memory=0.5"`
+            (activations),
             `"latency=0.5,batch=8,threads=2"`. Memory and latency are measured on networks made for
             the purpose, and in the end on the pruned one, which must meet the budget.
         compensation: what the kept units do for those that go: `"none"`, `"merge"`, with settings
@@ -110,14 +115,18 @@ def prune(
             `"batchnorm"`, `"refit"`, `"lbfgs"`, or several, one after the other.
         data: (inputs, class numbers) batches for accuracy and loss before and after: an iterable
             that can be gone through twice, or a function that gives one. Nothing is chosen on it.
-        calibration: batches of unlabelled model inputs for criteria and compensations that look at
-            activations: an iterable that can be gone through twice, a function that gives one, or a
-                `Calibration` (which may hold class numbers).
+        evaluate: how well a network does, for any task: a function of the network that returns a
+            number, or numbers by name; or a `niwaki.Task`, which says which number counts. It is
+            called before and after. Without it and without `data`, the pruned network is compared
+            with the original on the calibration inputs (agreement, cosine).
+        calibration: batches of model inputs for criteria and compensations that look at
+            activations: a DataLoader, a list, a function that gives one, or a `Calibration`.
+            Labels in them are told from inputs by the example inputs and the model's forward.
             Not the inputs that the network will be judged on.
         scope: whether units compete within their group, in the whole network, or by what they cost;
             see `niwaki.Selection`.
         only: glob patterns of the groups that are pruned; all without one.
-        skip: glob patterns of groups that are left whole.
+        skip: glob patterns of groups that are left whole, or modules of the model.
         min_units: units that stay in a group at least.
         rounding: of the number of units that go.
         multiple: what kept counts are rounded to: 8 for a budget of latency, as kernels like it,
@@ -130,6 +139,7 @@ def prune(
             cannot be made to fit is left whole. "graph" gives a `torch.fx.GraphModule` of the
             operators that the model runs in evaluation mode, with the sizes among them restated,
             where such groups are pruned too.
+        measure: time both networks and take their peak memory; without it only what is counted.
         settings: more entries for the record's settings.
 
     Raises:
@@ -142,21 +152,23 @@ def prune(
     chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
     repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
     steps = _recoveries(recovery)
+    task = Task.of(evaluate)
+    batches = _again(data)
+    seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
+    clock = Clock()
+    with clock.stage("trace"):
+        graph = trace(model, example_inputs)
+    whole, passed_over = skipped(graph, skip)
     selection = Selection(
         scope,
         _patterns(only),
-        _patterns(skip),
+        whole,
         min_units,
         rounding,
         multiple or default_multiple(budget),
     )
-    batches = _again(data)
-    seen = None if calibration is None else Calibration.of(calibration)
-    clock = Clock()
-    with clock.stage("trace"):
-        graph = trace(model, example_inputs)
     with clock.stage("score"):
-        remarks: list[str] = []
+        remarks: list[str] = list(passed_over)
         evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed), say=remarks.append)
         scores = scored(chosen, evidence)
     repairing = partial(compensate, graph, compensation=repair, calibration=seen, seed=seed)
@@ -172,7 +184,13 @@ def prune(
         cpu_threads(budget.threads),
     ):
         before, after = compare(
-            model, cut.model, batched(copied(example_inputs), budget.batch), batches
+            model,
+            cut.model,
+            batched(copied(example_inputs), budget.batch),
+            batches,
+            task=task,
+            unlabelled=None if seen is None else seen.inputs,
+            timed=measure,
         )
     if form == "module":
         remember(model, cut.model, cut.plan, example_inputs)
@@ -180,6 +198,7 @@ def prune(
         "criterion": str(chosen),
         "budget": str(budget),
         "compensation": str(repair),
+        **(task.described(next(iter(after.scores))) if task else {}),
         **({"recovery": [str(step) for step in steps]} if steps else {}),
         **{
             key: list(value) if isinstance(value, tuple) else value
@@ -215,9 +234,9 @@ def preview(
     example_inputs: Inputs,
     *,
     criterion: Criterion | str = "l2",
-    budget: Budget | float | str = 0.5,
+    budget: Budget | Mapping[str, Any] | float | str = 0.5,
     compensation: Compensation | str = "auto",
-    calibration: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]] | None = None,
+    calibration: Calibration | Iterable[Any] | Callable[[], Iterable[Any]] | None = None,
     selection: Selection | None = None,
     seed: int = 0,
 ) -> Preview:
@@ -230,7 +249,7 @@ def preview(
     budget = Budget.parse(budget)
     chosen = CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
     selection = selection or Selection(multiple=default_multiple(budget))
-    seen = None if calibration is None else Calibration.of(calibration)
+    seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
     graph = trace(model, example_inputs)
     evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed))
     scores = scored(chosen, evidence)
