@@ -33,7 +33,7 @@ COMMANDS = {
         "Draw what each group of channels loses, pruned alone, against how much of it goes.",
     ),
     "eval": (
-        "niwaki.cli.evaluate:evaluate",
+        "niwaki.cli.evaluate:eval_command",
         "Measure one network, pruned or not: accuracy, loss, parameters, MACs, latency, size.",
     ),
     "inspect": (

@@ -8,12 +8,13 @@ import typer
 
 from niwaki.cli import options
 from niwaki.cli.console import Numbers, before_after, now, results, table
+from niwaki.cli.own_code import task_of
 from niwaki.cli.setup import Words, refuse_misfit, set_up
 from niwaki.core.records import Record
 from niwaki.measure import LayerCost, layer_costs, snapshot
 
 
-def evaluate(
+def eval_command(
     model: options.ModelOrFolder,
     weights: options.Weights = None,
     data: options.Data = None,
@@ -24,6 +25,7 @@ def evaluate(
     input_shape: options.InputShape = None,
     device: options.Device = "cpu",
     seed: options.Seed = 0,
+    evaluate: options.Evaluate = None,
     json: options.Json = False,
     layers: Annotated[bool, typer.Option("--layers", help="what each layer costs, too")] = False,
 ) -> None:
@@ -37,13 +39,17 @@ def evaluate(
 
       niwaki eval resnet20 --layers
     """
-    setup = set_up(
-        Words(model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed)
-    )
+    task = task_of(evaluate)
+    words = Words(
+        model, weights, data, data_root, split, batch_size, limit, input_shape, device, seed,
+        judged=task is None,
+    )  # fmt: skip
+    setup = set_up(words)
     refuse_misfit(setup.model, setup.inputs)
-    (measured,) = snapshot([setup.model], setup.inputs, setup.batches)
+    (measured,) = snapshot([setup.model], setup.inputs, setup.batches, task=task)
     before = setup.record.before if setup.record else measured
-    record = Record(before, measured, setup.settings, seed, seconds={})
+    settings = {**setup.settings, **(task.described(next(iter(measured.scores))) if task else {})}
+    record = Record(before, measured, settings, seed, seconds={})
     if json:
         typer.echo(record.to_json(), nl=False)
     else:

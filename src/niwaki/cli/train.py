@@ -61,7 +61,7 @@ def train(
       niwaki train vgg16 --data cifar10 --data-root data --sparsity rni:reg=1e-3,b=3 --out runs/rni
 
       niwaki prune vgg16 --weights runs/rni/model.safetensors --data cifar10 --data-root data
-        --criterion bn-scale --scope global --min-units 3 --ratio 0.9 --compensation none --out
+        --criterion bn-scale --scope global:min_units=3 --ratio 0.9 --compensation none --out
         pruned
 
       niwaki finetune pruned --data cifar10 --data-root data --out tuned

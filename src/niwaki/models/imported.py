@@ -10,6 +10,7 @@ import os
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -65,6 +66,18 @@ def call_factory(
         factory = _import(module_name, name)
         _add_wanted(spec, factory, arguments, wanted)
         return _call(factory, f"{module_name}:{name}", arguments)
+
+
+def imported(spec: str) -> tuple[Callable[..., Any], dict[str, str]]:
+    """A function that the user names, and the settings that follow its name; modules of the
+    current folder may be imported.
+
+    Raises:
+        NiwakiError: it cannot be.
+    """
+    module_name, name, settings = _target(spec)
+    with _current_folder_importable():
+        return _import(module_name, name), settings
 
 
 def refuse_undeclared(spec: str, trust: Sequence[str] = ()) -> None:
