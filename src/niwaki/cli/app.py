@@ -55,14 +55,18 @@ def niwaki(
 
 
 def main() -> None:
-    """Run the command line; a niwaki error is one line on standard error, without a traceback. An
+    """Run the command line; an error is one line on standard error, without a traceback. An
     interrupt exits with 130.
     """
     try:
-        app(args=to_front(sys.argv[1:]))
+        code = app(args=to_front(sys.argv[1:]), standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except BrokenPipeError:  # the reader of the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted; nothing half-written is left")
+        sys.exit(130)
     except NiwakiError as error:
         if voice.verbose:
             traceback.print_exc()
@@ -71,6 +75,21 @@ def main() -> None:
     except MemoryError:
         _complain("there is not enough memory for this; try a smaller batch")
         sys.exit(1)
+    except Exception as error:
+        sys.exit(_misused(error))
+
+
+def _misused(error: Exception) -> int:
+    """Say what is wrong with the words of a call; the exit code. Any other error goes on."""
+    if not hasattr(error, "format_message"):  # typer's errors of usage have it, in all versions
+        raise error
+    if "NoArgsIsHelp" in type(error).__name__:
+        error.show()  # type: ignore[attr-defined]  # it prints the help
+    else:
+        where = getattr(getattr(error, "ctx", None), "command_path", "niwaki")
+        text = " ".join(str(error.format_message()).split()).rstrip(".")
+        _complain(f"{text} (see {where} --help)")
+    return int(getattr(error, "exit_code", 2))
 
 
 def _complain(text: str) -> None:

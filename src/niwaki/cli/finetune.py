@@ -114,6 +114,8 @@ def finetune(
         raise SettingError("niwaki finetune trains on a data set by name; see --data")
     assert setup.record is not None
     refuse_misfit(setup.model, setup.inputs)
+    if task is not None:
+        task(setup.model)  # what is wrong with it shows before hours of training
     parts = Parts(
         setup.model,
         setup.dataset,

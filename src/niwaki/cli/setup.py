@@ -204,10 +204,12 @@ def _inputs(
     """Two inputs: real ones where there is data, else what the model says of its own, or noise of
     the stated shape.
     """
-    if words.input_shape:
+    if words.input_shape is not None:
         try:
             shape = [int(size) for size in words.input_shape.split(",")]
         except ValueError:
+            shape = [0]
+        if min(shape) < 1:
             raise SettingError(
                 f"--input-shape is written 3,224,224 (no batch axis); got {words.input_shape!r}"
             ) from None

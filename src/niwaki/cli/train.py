@@ -14,6 +14,7 @@ from niwaki.cli import options, training
 from niwaki.cli.console import before_after, messages, results
 from niwaki.cli.setup import is_first_process, refuse_misfit, usable_device
 from niwaki.cli.training import Parts, TrainWords, run_training
+from niwaki.core.errors import SettingError
 from niwaki.core.records import Record, write_bytes_atomic, write_text_atomic
 from niwaki.graph import trace
 from niwaki.io.manifest import WEIGHTS
@@ -70,6 +71,8 @@ def train(
         out, epochs, lr, batch_size, schedule, weight_decay, set_ or (), augment, missing, workers,
         ("tensorboard",) if tracker is None else tracker, resume, every, limit, seed,
     )  # fmt: skip
+    if only and not sparsity:
+        raise SettingError("--only says which layers --sparsity is about; name a penalty with it")
     penalty = PENALTIES.build(sparsity) if sparsity else None
     dataset = data_sets.load(data, data_root)
     place = usable_device(device)
