@@ -36,7 +36,7 @@ WRONG_MODELS = (
 )  # fmt: skip
 WRONG_VALUES: dict[str, tuple[str, ...]] = {
     "--weights": ("nowhere.pth", "{tmp}", "{file}", ""),
-    "--data": ("mnits", "", "digits:validation=2", "digits:what=1", "mnist", "os:getcwd", "no.no:f"),
+    "--data": ("mnits", "", "digits:validation=2", "digits:what=1", "os:getcwd", "no.no:f"),
     "--criterion": ("l3", "", "l1:", "l1:p=3", "mint:groups=none", "nowhere.safetensors"),
     "--compensation": ("glue", "", "merge:", "merge:threshold=high", "merge:threshold"),
     "--recovery": ("rest", "refit", "lbfgs:steps=few"),
@@ -113,7 +113,7 @@ def lines() -> list[tuple[str, ...]]:
         values = [name for name in sorted(known) if name.startswith("--")]
         found += [(command, *right, name) for name in values[:4] if not _is_flag(command, name)]
     usual = ("train", "{tmp}")  # a training run may lie beside other files
-    return [line for line in found if (line[0], line[-1]) != usual]
+    return [line for line in found if (*line[:1], *line[-1:]) != usual]
 
 
 def _is_flag(command: str, option: str) -> bool:

@@ -38,6 +38,7 @@ from niwaki.io.blueprint import Blueprint
 from niwaki.measure import snapshot
 from niwaki.methods.rni.parameters import parameter_groups
 from niwaki.training import Distillation
+from niwaki.training.folder import usual_trackers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,7 @@ def finetune(
         more = [*more, "clip_norm=1"]
     words = TrainWords(
         out.with_name(f"{out.name}.run"), epochs, lr, batch_size, schedule, weight_decay, more,
-        augment, missing, workers, ("tensorboard",) if tracker is None else tracker, resume, every,
+        augment, missing, workers, usual_trackers() if tracker is None else tracker, resume, every,
         limit, seed,
     )  # fmt: skip
     setup = set_up(Words(folder, None, data, data_root, device=device, seed=seed))

@@ -23,6 +23,7 @@ from niwaki.methods.base.penalty import PENALTIES
 from niwaki.methods.rni.convert import fold_sigmoid_batchnorm, with_sigmoid_batchnorm
 from niwaki.methods.rni.parameters import parameter_groups
 from niwaki.methods.rni.penalty import RNI
+from niwaki.training.folder import usual_trackers
 
 
 def train(
@@ -69,7 +70,7 @@ def train(
     """
     words = TrainWords(
         out, epochs, lr, batch_size, schedule, weight_decay, set_ or (), augment, missing, workers,
-        ("tensorboard",) if tracker is None else tracker, resume, every, limit, seed,
+        usual_trackers() if tracker is None else tracker, resume, every, limit, seed,
     )  # fmt: skip
     if only and not sparsity:
         raise SettingError("--only says which layers --sparsity is about; name a penalty with it")
