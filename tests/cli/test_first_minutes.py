@@ -53,7 +53,7 @@ def seconds(*words: str) -> float:
 @pytest.mark.parametrize("word", ["--help", "--version"])
 def test_help_starts_about_as_fast_as_what_prints_it(word: str) -> None:
     bare = seconds("-c", "import typer, rich")
-    assert seconds("-m", "niwaki", word) < bare + 0.5
+    assert seconds("-m", "niwaki", word) < 4 * bare + 0.3  # 0.16 and 0.35 s on an idle machine
 
 
 def test_the_version_is_said(run: Run) -> None:
