@@ -214,6 +214,7 @@ def _assembled(
     with preserved_rng():
         original = _original(blueprint, given, sizes, folder, trust)
     _refuse_broken(original, tensors, folder)
+    _refuse_other_kinds(original, tensors, folder)
     try:
         standalone.rebuild(original, blueprint.as_data(), tensors)
     except ValueError as error:
@@ -320,6 +321,17 @@ def _refuse_broken(original: nn.Module, tensors: Mapping[str, Tensor], where: ob
         raise CheckpointError(
             f"{where} holds NaN or infinite weights in {', '.join(bad[:5])}; its training diverged"
         )
+
+
+def _refuse_other_kinds(original: nn.Module, tensors: Mapping[str, Tensor], where: object) -> None:
+    """Whole numbers in the place of real ones; plans of schema 2 name no types to compare with."""
+    own = named_state(original)
+    for name, tensor in tensors.items():
+        if name in own and own[name].is_floating_point() != tensor.is_floating_point():
+            raise CheckpointError(
+                f"{where} holds numbers of another kind for {name}: {tensor.dtype}, where "
+                f"{type(original).__name__} has {own[name].dtype}"
+            )
 
 
 def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, told: bool) -> Blueprint:

@@ -47,7 +47,7 @@ def rebuild(model: torch.nn.Module, plan: dict[str, Any], tensors: dict[str, tor
         name: tensor for path, module in modules.items() for name, tensor in _tensors(path, module)
     }
     _compare(own, plan["tensors"], tensors)
-    _compare_types(own, plan.get("dtypes", {}), tensors)
+    _compare_types(plan.get("dtypes", {}), tensors)
     changes = []
     for path, table in plan["attributes"].items():
         for name, (old, new) in table.items():
@@ -151,14 +151,12 @@ def _compare(
             )
 
 
-def _compare_types(own: dict[str, Any], types: dict[str, str], tensors: dict[str, Any]) -> None:
-    """ValueError unless the file holds numbers of the planned types, or of the model's kind."""
+def _compare_types(types: dict[str, str], tensors: dict[str, torch.Tensor]) -> None:
+    """ValueError unless the file holds numbers of the planned types (older plans name none)."""
     for name, tensor in tensors.items():
         held, wanted = str(tensor.dtype)[6:], types.get(name, types.get(""))
-        alike = tensor.is_floating_point() == own.get(name, tensor).is_floating_point()
-        if held != wanted if wanted else not alike:
-            text = f"{name} must be {wanted or 'of another kind'}, in the file it is {held}"
-            raise ValueError(f"its weights do not fit its plan: {text}")
+        if wanted not in (None, held):
+            raise ValueError(f"its weights do not fit its plan: {name} must be {wanted}, not {held}")
 
 
 def _laid_out(tensor: torch.Tensor, strides: Any) -> torch.Tensor:
