@@ -197,7 +197,7 @@ KINDS: dict[str, tuple[Hostile, str]] = {
     "a manifest of a terabyte": (huge("manifest.json"), "as large"),
     "weights with a tail": (huge("model.safetensors"), "safetensors"),
     # numbers of another type
-    "double weights": (typed(torch.float64), "must be float32, not float64"),
+    "double weights": (typed(torch.float64), "must be float32"),
     "half weights": (typed(torch.float16), "must be float32"),
     "whole numbers": (typed(torch.int32), "numbers of another kind"),
     "a type that is none": (planned(dtypes={"": "Tensor"}), "no known type"),
