@@ -121,7 +121,8 @@ def typed(dtype: torch.dtype) -> Hostile:
 
     def change(net: Path, _: Path) -> None:
         tensors = load_file(net / "model.safetensors")
-        save_file({n: t.to(dtype) for n, t in tensors.items()}, str(net / "model.safetensors"))
+        cast = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
+        save_file(cast, str(net / "model.safetensors"))
 
     return change
 
