@@ -93,6 +93,8 @@ TOGETHER = (
     ("prnue", NET),
     ("eval", NET, "more"),
     ("demo", "more"),
+    ("prune",), ("train", NET), ("export", NET), ("finetune",), ("score", NET),
+    ("sensitivity", NET), ("eval",),
     (),
 )  # fmt: skip
 
