@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -60,7 +62,7 @@ def test_an_init_is_a_map_and_nothing_else(package: str) -> None:
         for node in body
         if not isinstance(node, (ast.Import, ast.ImportFrom, ast.Expr, ast.Assign, ast.AnnAssign))
     ]
-    if package != "niwaki.cli":  # its entry point is a function
+    if package != "niwaki":  # there, a static map stands beside the lazy one; see below
         assert statements == []
     names = next(
         (
@@ -78,7 +80,7 @@ def test_an_init_is_a_map_and_nothing_else(package: str) -> None:
         for alias in node.names
     }
     if names:
-        assert imported - {"annotations"} - set(names) <= {
+        assert imported - {"annotations", "_lazily"} - set(names) <= {
             "Rule",
             "elementwise",
             "fourier",
@@ -89,6 +91,51 @@ def test_an_init_is_a_map_and_nothing_else(package: str) -> None:
             "sampling",
             "shapes",
         }
+
+
+def test_the_lazy_map_is_the_static_one() -> None:
+    body = ast.parse((ROOT / "__init__.py").read_text()).body
+    static = next(node for node in body if isinstance(node, ast.If))
+    imports = [node for node in static.body if isinstance(node, ast.ImportFrom)]
+    homes = {
+        node.module: sorted(alias.name for alias in node.names)
+        for node in imports
+        if node.module != "niwaki"
+    }
+    assert {module: sorted(names.split()) for module, names in niwaki._HOMES.items()} == homes
+    submodules = {alias.name for node in imports if node.module == "niwaki" for alias in node.names}
+    assert set(niwaki.__all__) == submodules | {name for names in homes.values() for name in names}
+
+
+def test_dir_and_star_give_every_name() -> None:
+    names: dict[str, object] = {}
+    exec("from niwaki import *", names)
+    assert set(niwaki.__all__) <= names.keys()
+    assert set(niwaki.__all__) <= set(dir(niwaki))
+    with pytest.raises(AttributeError, match="has no attribute 'prun'"):
+        niwaki.prun  # noqa: B018  # asking for it is the test
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from niwaki.methods.base.criterion import CRITERIA as table; known = 'mint l1 fold'",
+        "from niwaki.methods.base import COMPENSATIONS as table; known = 'auto merge moments'",
+        "from niwaki.methods.base import RECOVERIES as table; known = 'refit lbfgs batchnorm'",
+        "from niwaki.methods.base import PENALTIES as table; known = 'rni l1 group-lasso'",
+        "import niwaki; table = niwaki.models.available(); known = 'resnet20 digits-cnn'",
+        "import niwaki; table = niwaki.data.available(); known = 'digits cifar10'",
+    ],
+)
+def test_tables_of_methods_are_full_before_a_name_is_looked_up(code: str) -> None:
+    code += "; assert set(known.split()) <= set(table), list(table)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("words", ["import niwaki", "import niwaki.core", "import niwaki.cli.app"])
+def test_importing_the_package_imports_neither_torch_nor_numpy(words: str) -> None:
+    code = f"{words}; import sys; sys.exit(bool({{'torch', 'numpy'}} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_steps_are_callable_one_by_one() -> None:

@@ -22,7 +22,7 @@ from niwaki.core.records import (
     staged_folder,
     write_text_atomic,
 )
-from niwaki.core.records.files import MARK
+from niwaki.core.records.overwriting import MARK
 
 FULL = Measurement(accuracy=0.93, loss=0.21, params=1000, macs=5000, latency_ms=1.5, bytes=4000)
 SMALL = replace(FULL, accuracy=None, loss=None, params=500, latency_spread_ms=0.25, samples=None)
@@ -180,7 +180,7 @@ def test_failure_or_interrupt_leaves_nothing(tmp_path: Path, error: type[BaseExc
 def make_old(folder: Path) -> Path:
     folder.mkdir()
     (folder / "old").write_text("old")
-    (folder / MARK).touch()
+    (folder / MARK).write_text("written by niwaki:\n  old\n")
     return folder
 
 

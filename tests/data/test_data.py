@@ -485,7 +485,7 @@ def test_missing_libraries_name_the_extra(monkeypatch, tmp_path, module, spec) -
         if spec is None
         else data.load(spec, None if spec == "digits" else tmp_path)
     )
-    with pytest.raises(MissingExtraError, match=r"niwaki\[data\]"):
+    with pytest.raises(MissingExtraError, match=r"niwaki\[(data|hub)\]"):
         dataset.split("test")
 
 

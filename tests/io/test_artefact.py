@@ -71,7 +71,7 @@ LOAD_ALL = """
 import sys, torch, niwaki
 from pathlib import Path
 for folder in sorted(Path(sys.argv[1]).iterdir()):
-    model = niwaki.load(folder / "net")
+    model = niwaki.load(folder / "net", trust="zoo")
     inputs, wanted = torch.load(folder / "outputs.pt", weights_only=False)  # the test's own file
     import test_artefact
     got = test_artefact.outputs(model, inputs)
@@ -387,7 +387,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda p: p.update(schema=3), "newer niwaki"),
+        (lambda p: p.update(schema=4), "newer niwaki"),
         (lambda p: p.update(schema=1), "save it again"),
         (lambda p: p.update(schema="2"), "schema number"),
         (lambda p: p.update(extra=1), "too much: extra"),
@@ -418,7 +418,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
             lambda p: p.update(
                 factory="torch.hub:load", arguments={"repo_or_dir": "a/b", "model": "c"}
             ),
-            "does not say",
+            "torch's own",
         ),
         (lambda p: p.update(factory="nowhere.nets:build"), "cannot import"),
         (lambda p: p.update(arguments={"classes": 10**9}), "no network has"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -175,3 +176,43 @@ def test_export_from_the_shell(
     assert '"difference"' in said.out
     assert "unknown format 'tflite'" in said.err
     assert issubclass(ExportError, NiwakiError)
+
+
+class Picky(nn.Module):
+    """Takes some batch sizes only."""
+
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        self.parts, self.a, self.b = parts, nn.Linear(6, 32), nn.Linear(32, 7)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.relu(self.a(x))).softmax(1).reshape(self.parts, -1, 7).mean(0)
+
+
+@pytest.mark.parametrize(("parts", "batch"), [(4, 8), (2, 2), (3, 6), (5, 5)])
+@pytest.mark.parametrize("how", [niwaki.export_onnx, niwaki.export_program])
+def test_a_network_of_few_batch_sizes_gets_a_file_for_those(
+    how: Any, parts: int, batch: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    found = how(Picky(parts).eval(), torch.randn(batch, 6), tmp_path / "file")
+    assert found.step in (parts, 1)
+    assert found.batches in ((batch, batch + parts), (batch,))
+    assert (tmp_path / "file").stat().st_size == found.bytes
+
+
+class One(nn.Module):
+    """Takes one sample alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 12), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.relu(self.a(x.view(6))))
+
+
+@pytest.mark.parametrize("how", [niwaki.export_onnx, niwaki.export_program])
+def test_a_network_of_one_batch_size_gets_a_file_for_it(how: Any, tmp_path: Path) -> None:
+    found = how(One().eval(), torch.randn(1, 6), tmp_path / "file")
+    assert (found.batches, found.step) == ((1,), 1)

@@ -108,7 +108,7 @@ def niwaki_cli(*words: Any) -> Any:
 
 
 MODEL = ("digits-cnn", "--data", "digits")
-MINT = ("--criterion", "mint", "--groups", 4, "--samples-per-class", 20)
+MINT = ("--criterion", "mint:groups=4,samples_per_class=20")
 
 
 def test_scores_of_one_run_serve_units_blocks_and_a_grid(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_scores_of_one_run_serve_units_blocks_and_a_grid(tmp_path: Path) -> None
     assert "conv2" in said
     assert len(list((tmp_path / "layers").glob("*.json"))) == 5
     assert {file.name for file in (tmp_path / "maps").glob("*")} >= {"conv2.png", "fc2.png"}
-    common = (*MODEL, "--scores", path)
+    common = (*MODEL, "--criterion", path)
     unit = json.loads(
         niwaki_cli("prune", *common, "--ratio", 0.3, "--json").partition("{")[2].join(("{", ""))
     )
@@ -139,8 +139,8 @@ def test_scores_of_one_run_serve_units_blocks_and_a_grid(tmp_path: Path) -> None
     niwaki_cli(
         "prune",
         *common,
-        "--granularity",
-        "block",
+        "--blocks",
+        "default",
         "--budget",
         "params=0.6",
         "--out",
@@ -148,9 +148,7 @@ def test_scores_of_one_run_serve_units_blocks_and_a_grid(tmp_path: Path) -> None
     )
     loaded = niwaki.load(tmp_path / "out")
     assert any(isinstance(module, BlockSparse) for module in loaded.modules())
-    table = niwaki_cli(
-        "prune", *common, "--granularity", "block", "--cut-off", "0.2:0.6:0.2", "--upper-limit", 0.9
-    )
+    table = niwaki_cli("prune", *common, "--blocks", "cut_off=0.2:0.6:0.2,upper_limit=0.9")
     assert all(f"{share} " in table for share in ("0.2", "0.4", "0.6")), table
 
 
@@ -162,24 +160,21 @@ def test_mint_draws_from_the_training_split_by_itself() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--groups", 4), "--groups is a setting of mint; the criterion is 'l2'"),
-        (("--criterion", "l1", "--engine", "ray"), "--engine is a setting of mint"),
-        ((*MINT, "--upper-limit", 0.5), "--upper-limit is for --granularity block"),
-        ((*MINT, "--cut-off", "0.5"), "--cut-off is for --granularity block"),
-        ((*MINT, "--granularity", "block", "--dry-run"), "--dry-run foresees whole channels"),
+        (("--criterion", "l1:groups=4"), "unknown setting of criterion 'l1' 'groups'"),
+        (("--criterion", "l1:engine=ray"), "unknown setting of criterion 'l1' 'engine'"),
+        ((*MINT, "--blocks", "upper=0.5"), "unknown setting of setting 'blocks' 'upper'"),
+        ((*MINT, "--blocks", "fed=perhaps"), "blocks:fed must be bool"),
+        ((*MINT, "--blocks", "default", "--dry-run"), "--dry-run foresees whole channels"),
+        ((*MINT, "--blocks", "cut_off=0.5", "--ratio", 0.5), "both say how much goes"),
         (
-            (*MINT, "--granularity", "block", "--cut-off", "0.5", "--ratio", 0.5),
-            "both say how much goes",
-        ),
-        (
-            (*MINT, "--granularity", "block", "--budget", "macs=0.5"),
+            (*MINT, "--blocks", "default", "--budget", "macs=0.5"),
             "blocks go by a share of the weights",
         ),
-        ((*MINT, "--granularity", "block", "--cut-off", "a:b"), "grid is written from:to:step"),
-        ((*MINT, "--granularity", "block", "--ratio", 0.9), "at most 75% of each layer"),
-        ((*MINT, "--split", "train"), "mint draws from the training split"),
-        (("--granularity", "block"), "only mint says which blocks go"),
-        (("--scores", "nowhere.safetensors"), "no such file; niwaki score writes one"),
+        ((*MINT, "--blocks", "cut_off=a:b"), "grid is written from:to:step"),
+        ((*MINT, "--blocks", "default", "--ratio", 0.9), "at most 75% of each layer"),
+        ((*MINT, "--data", "digits:split=train"), "mint draws from the training split"),
+        (("--blocks", "default"), "only mint says which blocks go"),
+        (("--criterion", "nowhere.safetensors"), "no such file; niwaki score writes one"),
     ],
 )
 def test_words_that_mean_nothing_together_are_refused(words: tuple[Any, ...], message: str) -> None:
@@ -189,6 +184,6 @@ def test_words_that_mean_nothing_together_are_refused(words: tuple[Any, ...], me
 def test_blocks_need_scores_of_mint(tmp_path: Path) -> None:
     niwaki_cli("score", *MODEL, "--criterion", "l1", "--out", tmp_path / "l1.safetensors")
     said = niwaki_cli(
-        "prune", *MODEL, "--scores", tmp_path / "l1.safetensors", "--granularity", "block"
+        "prune", *MODEL, "--criterion", tmp_path / "l1.safetensors", "--blocks", "default"
     )
     assert "blocks need those of mint" in said

@@ -226,15 +226,15 @@ def test_the_command_line_writes_what_the_report_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("digits-cnn", "--data", "digits")
-    mint = ("--criterion", "mint", "--groups", 4, "--samples-per-class", 20)
+    mint = ("--criterion", "mint:groups=4,samples_per_class=20")
     runs = tmp_path / "runs"
     call(
         monkeypatch,
         "prune",
         *words,
         *mint,
-        "--granularity",
-        "block",
+        "--blocks",
+        "default",
         "--budget",
         "params=0.5",
         "--out",
@@ -257,7 +257,7 @@ def test_the_command_line_writes_what_the_report_draws(
         monkeypatch,
         "prune",
         *words,
-        "--scores",
+        "--criterion",
         tmp_path / "scores.safetensors",
         "--ratio",
         0.3,

@@ -1,51 +1,102 @@
-"""The application: its subcommands, and how an error reaches the user."""
+"""The application: what is said to `niwaki` itself, and how an error reaches the user."""
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
+from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from niwaki.cli.console import messages
-from niwaki.cli.demo import demo
-from niwaki.cli.evaluate import evaluate
-from niwaki.cli.export import export
-from niwaki.cli.finetune import finetune
-from niwaki.cli.inspect import inspect
-from niwaki.cli.prune import prune
-from niwaki.cli.report import report
-from niwaki.cli.reproduce import reproduce
-from niwaki.cli.score import score_command
-from niwaki.cli.sensitivity import sensitivity_command
-from niwaki.cli.train import train
+from niwaki.cli.commands import Commands
+from niwaki.cli.voice import to_front, voice
 from niwaki.core.errors import NiwakiError
+from niwaki.core.version import __version__
 
 app = typer.Typer(
+    cls=Commands,
     help="Structured pruning for PyTorch: smaller, repaired, checked, ordinary modules.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.command()(train)
-app.command("score")(score_command)
-app.command()(prune)
-app.command()(finetune)
-app.command("sensitivity")(sensitivity_command)
-app.command("eval")(evaluate)
-app.command()(inspect)
-app.command()(export)
-app.command()(report)
-app.command()(reproduce)
-app.command()(demo)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"niwaki {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def niwaki(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="say nothing but results and errors")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="say what is done, and where an error came from")
+    ] = False,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(help="a package of yours whose code a folder may name; may be repeated"),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="which niwaki")
+    ] = False,
+) -> None:
+    """Structured pruning for PyTorch: smaller, repaired, checked, ordinary modules.
+
+    --quiet, --verbose and --trust may stand after the subcommand too.
+    """
+    if quiet and verbose:
+        raise NiwakiError("--quiet and --verbose say the opposite; give one of them")
+    voice.begin(quiet, verbose, trust or ())
 
 
 def main() -> None:
-    """Run the command line; a niwaki error is one line on standard error, without a traceback. An
+    """Run the command line; an error is one line on standard error, without a traceback. An
     interrupt exits with 130.
     """
     try:
-        app()
-    except NiwakiError as error:
-        messages.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        code = app(args=to_front(sys.argv[1:]), standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except BrokenPipeError:  # the reader of the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted; nothing half-written is left")
+        sys.exit(130)
+    except NiwakiError as error:
+        if voice.verbose:
+            traceback.print_exc()
+        _complain(str(error))
+        sys.exit(1)
+    except MemoryError:
+        _complain("there is not enough memory for this; try a smaller batch")
+        sys.exit(1)
+    except Exception as error:
+        sys.exit(_misused(error))
+
+
+def _misused(error: Exception) -> int:
+    """Say what is wrong with the words of a call; the exit code. Any other error goes on."""
+    if not hasattr(error, "format_message"):  # typer's errors of usage have it, in all versions
+        raise error
+    if "NoArgsIsHelp" in type(error).__name__:
+        error.show()  # type: ignore[attr-defined]  # it prints the help
+    else:
+        where = getattr(getattr(error, "ctx", None), "command_path", "niwaki")
+        text = " ".join(str(error.format_message()).split()).rstrip(".")
+        _complain(f"{text} (see {where} --help)")
+    return int(getattr(error, "exit_code", 2))
+
+
+def _complain(text: str) -> None:
+    """One line on standard error."""
+    line = " ".join(text.split())
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        line = f"\033[1;31merror:\033[0m {line}"
+    else:
+        line = f"error: {line}"
+    print(line, file=sys.stderr)

@@ -19,6 +19,7 @@ from niwaki.cli.setup import Setup
 from niwaki.core.budget import Budget
 from niwaki.core.errors import SettingError
 from niwaki.core.records import Record
+from niwaki.core.registry import Registry
 from niwaki.graph import trace
 from niwaki.graph.pairs import layer_pairs
 from niwaki.io.scores import Scores, load_scores
@@ -33,12 +34,6 @@ from niwaki.methods.mint.dependency_maps import dependency_maps
 from niwaki.pruning.result import Result
 from niwaki.pruning.trimming import Masks, scope, trim, without_idle
 
-Granularity = Annotated[
-    Literal["unit", "block"],
-    typer.Option(
-        help="what goes: whole channels, or blocks of weights between groups of them (mint)"
-    ),
-]
 Groups = Annotated[
     str | None,
     typer.Option(
@@ -50,24 +45,11 @@ PerClass = Annotated[
     str | None,
     typer.Option(help="mint: inputs drawn of every class, else 250; 250,fc2=500 by layer"),
 ]
-UpperLimit = Annotated[
+Blocks = Annotated[
     str | None,
     typer.Option(
-        help="blocks: the share of its weights that a layer loses at most, else 0.75; "
-        "0.75,conv5=0.45 by layer"
-    ),
-]
-Fed = Annotated[
-    bool,
-    typer.Option(
-        "--fed", help="blocks: every group of channels keeps the strongest block that it reads"
-    ),
-]
-CutOffs = Annotated[
-    str | None,
-    typer.Option(
-        "--cut-off",
-        help="blocks: place among the sorted dependencies, or a grid from:to:step of them",
+        help="cut blocks of weights and not whole channels (mint): default, or upper_limit=0.9,"
+        "cut_off=0.3,fed=true; a cut_off of 0:1:0.1 lists what each would do"
     ),
 ]
 Engine = Annotated[
@@ -75,9 +57,6 @@ Engine = Annotated[
     typer.Option(help="mint: who estimates: processes here, or a Ray cluster"),
 ]
 Workers = Annotated[int | None, typer.Option(help="mint: processes", min=1)]
-ScoresFile = Annotated[
-    Path | None, typer.Option(help="scores that niwaki score wrote, in the place of --criterion")
-]
 
 
 @dataclass(frozen=True)
@@ -151,28 +130,39 @@ def scores_of(path: Path, setup: Setup) -> Scores:
     return load_scores(path, trace(setup.model, setup.inputs))
 
 
-def refuse_unheard(
-    granularity: str, upper_limit: str | None, cut_off: str | None, fed: bool, dry_run: bool
-) -> None:
-    """Options that would do nothing are refused.
+_BLOCKS: Registry[BlockSettings] = Registry("setting")
+
+
+@_BLOCKS.register("blocks")
+@dataclass(frozen=True)
+class BlockSettings:
+    """What `--blocks` says.
+
+    Attributes:
+        upper_limit: the share of its weights that a layer loses at most; by layer in quotes,
+            `upper_limit="0.75,conv5=0.45"`.
+        cut_off: place among the sorted dependencies, or a grid from:to:step of them.
+        fed: every group of channels keeps the strongest block that it reads.
+    """
+
+    upper_limit: str = "0.75"
+    cut_off: str | None = None
+    fed: bool = False
+
+
+def block_settings(text: str | None, dry_run: bool) -> BlockSettings | None:
+    """What `--blocks` says; None where whole channels go.
 
     Raises:
-        SettingError: one of them was given.
+        SettingError: it cannot be read, or nothing is to be cut.
     """
-    heard = {
-        "--upper-limit": upper_limit is not None,
-        "--cut-off": cut_off is not None,
-        "--fed": fed,
-    }
-    if granularity == "unit" and any(heard.values()):
-        option = next(name for name, given in heard.items() if given)
+    if text is None:
+        return None
+    if dry_run:
         raise SettingError(
-            f"{option} is for --granularity block; for whole channels use --ratio or --budget"
+            "--dry-run foresees whole channels; for blocks give a grid, --blocks cut_off=0:1:0.1"
         )
-    if granularity == "block" and dry_run:
-        raise SettingError(
-            "--dry-run foresees whole channels; for blocks give --cut-off a grid, as 0:1:0.1"
-        )
+    return _BLOCKS.build("blocks" if text == "default" else f"blocks:{text}")
 
 
 @dataclass(frozen=True)
@@ -200,7 +190,7 @@ class BlockWords:
         if self.cut_offs is not None:
             if self.budget is not None:
                 raise SettingError(
-                    "--cut-off and --budget or --ratio both say how much goes; give one of them"
+                    "cut_off of --blocks and --budget both say how much goes; give one of them"
                 )
             return [
                 CutOff(share=share, upper_limit=limit, fed=self.fed, limits=limits)
@@ -240,7 +230,7 @@ def _of_pairs(scores: Scores | None) -> Scores:
         SettingError: another criterion than mint was asked for, or is what a file holds.
     """
     if scores is None:
-        raise SettingError("only mint says which blocks go: --criterion mint --granularity block")
+        raise SettingError("only mint says which blocks go: --criterion mint with --blocks")
     if not scores.dependencies:
         raise SettingError(
             f"these are scores of {scores.criterion}, without dependencies; blocks need those of "

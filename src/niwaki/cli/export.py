@@ -43,8 +43,9 @@ def export(
     limit: options.Limit = None,
     input_shape: options.InputShape = None,
     calibration: Annotated[
-        int, typer.Option(help="training inputs that int8 takes its ranges from", min=1)
-    ] = 200,
+        int | None,
+        typer.Option(help="training inputs that int8 takes its ranges from; else 200", min=1),
+    ] = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
@@ -64,7 +65,9 @@ def export(
             "--format int8 takes the activations' ranges from training inputs; name a data set "
             "with --data"
         )
-    calibrated = calibration if "int8" in wanted else None
+    if calibration is not None and "int8" not in wanted:
+        raise SettingError("--calibration is for --format int8, which takes its ranges from inputs")
+    calibrated = (calibration or 200) if "int8" in wanted else None
     words = Words(
         model, weights, data, data_root, split, batch_size, limit, input_shape, "cpu", 0, calibrated
     )
@@ -115,7 +118,8 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name, file in record["files"].items():
         share = record["accuracy"].get(name)
-        batches = "any" if len(file["batches"]) > 1 else str(file["batches"][0])
+        step, fixed = file["step"], len(file["batches"]) == 1
+        batches = str(file["batches"][0]) if fixed else "any" if step == 1 else f"times {step}"
         cells = (
             f"{file['bytes']:,}",
             f"{file['difference']:.1e}",

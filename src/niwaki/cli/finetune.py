@@ -15,6 +15,7 @@ from niwaki import io as checkpoint
 from niwaki import models
 from niwaki.cli import options, training
 from niwaki.cli.console import before_after, messages, results
+from niwaki.cli.own_code import task_of
 from niwaki.cli.setup import (
     Words,
     is_artefact,
@@ -37,6 +38,7 @@ from niwaki.io.blueprint import Blueprint
 from niwaki.measure import snapshot
 from niwaki.methods.rni.parameters import parameter_groups
 from niwaki.training import Distillation
+from niwaki.training.folder import usual_trackers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +68,6 @@ def finetune(
     epochs: training.Epochs = 160,
     lr: training.Lr = 0.1,
     batch_size: training.TrainBatch = 64,
-    schedule: training.Schedule = "multistep",
-    weight_decay: training.WeightDecay = 1e-4,
     set_: training.Set = None,
     augment: training.AugmentWords = "pad=4,border=zero,flip=true",
     missing: training.Missing = "refuse",
@@ -76,6 +76,7 @@ def finetune(
     resume: training.Resume = False,
     every: training.Every = 60.0,
     limit: training.TrainLimit = None,
+    evaluate: options.Evaluate = None,
     device: options.Device = "cpu",
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
@@ -96,12 +97,13 @@ def finetune(
             "niwaki train"
         )
     check_output(out, overwrite)
-    more = set_ or []
+    task = task_of(evaluate)
+    more, schedule, weight_decay = training.taken_out(set_ or [])
     if not any(word.partition("=")[0].strip() == "clip_norm" for word in more):
         more = [*more, "clip_norm=1"]
     words = TrainWords(
         out.with_name(f"{out.name}.run"), epochs, lr, batch_size, schedule, weight_decay, more,
-        augment, missing, workers, ("tensorboard",) if tracker is None else tracker, resume, every,
+        augment, missing, workers, usual_trackers() if tracker is None else tracker, resume, every,
         limit, seed,
     )  # fmt: skip
     setup = set_up(Words(folder, None, data, data_root, device=device, seed=seed))
@@ -109,9 +111,12 @@ def finetune(
         checkpoint.read_blueprint(Path(folder)),
         read_dependencies(Path(folder) / DEPENDENCIES),
     )
-    assert setup.dataset is not None
+    if setup.dataset is None:
+        raise SettingError("niwaki finetune trains on a data set by name; see --data")
     assert setup.record is not None
     refuse_misfit(setup.model, setup.inputs)
+    if task is not None:
+        task(setup.model)  # what is wrong with it shows before hours of training
     parts = Parts(
         setup.model,
         setup.dataset,
@@ -125,11 +130,12 @@ def finetune(
     history = run_training(words, parts)
     if not is_first_process():
         return
-    (now,) = snapshot([setup.model.eval()], setup.inputs, setup.batches)
+    (now,) = snapshot([setup.model.eval()], setup.inputs, setup.batches, task=task)
     found = setup.record
     notes = (*found.notes, *history.notes, *([history.stopped] if history.stopped else []))
     settings = {
         **found.settings,
+        **(task.described(next(iter(now.scores))) if task else {}),
         "fine_tuning": training.as_settings(words),
         "accuracy_untuned": found.after.accuracy,
     }

@@ -11,7 +11,7 @@ import typer
 from niwaki.cli import options
 from niwaki.cli.console import messages
 from niwaki.cli.setup import Words, set_up
-from niwaki.core.records import write_text_atomic
+from niwaki.core.records import check_file, write_text_atomic
 from niwaki.graph import outline, trace
 from niwaki.report import channels_dot, channels_html
 
@@ -23,6 +23,9 @@ def inspect(
     device: options.Device = "cpu",
     dot: Annotated[Path | None, typer.Option(help="write the groups as a Graphviz file")] = None,
     html: Annotated[Path | None, typer.Option(help="write the groups as a page to look at")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace files that niwaki wrote")
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="print the groups as JSON alone on standard output")
     ] = False,
@@ -34,6 +37,9 @@ def inspect(
 
     niwaki inspect mypackage.nets:build --input-shape 3,224,224 --dot channels.dot
     """
+    for path, marks in ((dot, (b"digraph",)), (html, (b": channel groups</title>",))):
+        if path is not None:
+            check_file(path, overwrite, *marks)
     setup = set_up(Words(model, weights, input_shape=input_shape, device=device))
     graph = trace(setup.model, setup.inputs)
     found = outline(graph)

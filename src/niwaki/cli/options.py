@@ -20,7 +20,18 @@ Weights = Annotated[
     Path | None, typer.Option(help="weights file (.safetensors, .pth); never runs code from it")
 ]
 Data = Annotated[
-    str | None, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder")
+    str | None,
+    typer.Option(
+        help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder, or "
+        "package.module:function that gives batches"
+    ),
+]
+Evaluate = Annotated[
+    str | None,
+    typer.Option(
+        help="package.module:function, network to a number or to numbers by name, in the place of "
+        "accuracy"
+    ),
 ]
 DataRoot = Annotated[Path | None, typer.Option(help="folder that holds the data set's files")]
 Split = Annotated[str, typer.Option(help="what accuracy is measured on: test, validation or train")]

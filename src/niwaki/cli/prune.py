@@ -2,54 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import niwaki
-from niwaki.cli import blocks, options
+from niwaki.cli import blocks as block_words
+from niwaki.cli import options
 from niwaki.cli.console import before_after, messages, results
+from niwaki.cli.own_code import task_of
 from niwaki.cli.setup import Words, set_up
+from niwaki.cli.voice import log
 from niwaki.core.budget import Budget
 from niwaki.core.errors import SettingError
 from niwaki.core.records import check_output
+from niwaki.core.registry import Registry, parse
+from niwaki.methods.base.criterion import CRITERIA
 from niwaki.methods.given import Given
 from niwaki.methods.mint.criterion import Mint
-from niwaki.pruning.allocation import Rounding, Scope, Selection
+from niwaki.pruning.allocation import Rounding, Selection
 from niwaki.pruning.result import Result
 
 
 def prune(
     model: options.ModelOrFolder,
     weights: options.Weights = None,
-    data: options.Data = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder, with settings as "
+            "cifar10:split=test,batch=200,limit=1000; or package.module:function that gives batches"
+        ),
+    ] = None,
     data_root: options.DataRoot = None,
     criterion: Annotated[
         str,
         typer.Option(
-            help="which units stay: l1, l2, l2-gm, fold, reconstruct, bn-scale, random, mint"
+            help="which units stay: l1, l2, l2-gm, fold, reconstruct, bn-scale, random, "
+            "mint:groups=8; or a file that niwaki score wrote"
         ),
     ] = "l2",
-    scores: blocks.ScoresFile = None,
-    granularity: blocks.Granularity = "unit",
-    groups: blocks.Groups = None,
-    samples_per_class: blocks.PerClass = None,
-    engine: blocks.Engine = None,
-    workers: blocks.Workers = None,
-    upper_limit: blocks.UpperLimit = None,
-    cut_off: blocks.CutOffs = None,
-    fed: blocks.Fed = False,
-    ratio: Annotated[
-        float | None, typer.Option(help="share of the channels to remove, in [0, 1)")
-    ] = None,
+    blocks: block_words.Blocks = None,
     budget: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
+            "--budget",
+            "--ratio",
             help=(
-                "share to remove of channels, params, macs, bytes, memory, or "
-                "latency=0.5,batch=8,threads=2"
-            )
+                "share to remove: 0.5 or 50% of the channels, or of params, macs, bytes, memory, "
+                "latency=0.5,batch=8,threads=2; without it half of the channels"
+            ),
         ),
     ] = None,
     compensation: Annotated[
@@ -79,21 +83,14 @@ def prune(
         typer.Option(help="leave layers named like this glob whole; may be repeated"),
     ] = None,
     scope: Annotated[
-        Scope,
+        str,
         typer.Option(
-            help="local: one share for all; global: one threshold; cost: on score per cost"
+            help="local: one share for all; global: one threshold; cost: on score per cost; with "
+            "settings, as global:min_units=3,rounding=floor,multiple=8"
         ),
     ] = "local",
-    min_units: Annotated[int, typer.Option(help="units that stay in every group at least")] = 1,
-    rounding: Annotated[Rounding, typer.Option(help="of kept counts")] = "round",
-    multiple: Annotated[
-        int | None,
-        typer.Option(help="round kept counts to a multiple of this; 8 for latency, else 1", min=1),
-    ] = None,
     calibration: options.Calibration = None,
-    split: options.Split = "test",
-    batch_size: options.BatchSize = 200,
-    limit: options.Limit = None,
+    evaluate: options.Evaluate = None,
     input_shape: options.InputShape = None,
     device: options.Device = "cpu",
     seed: options.Seed = 0,
@@ -114,7 +111,7 @@ def prune(
 
       niwaki prune resnet56:shortcut=projection --weights resnet56.pth --data cifar10 --data-root
       data
-        --only 'layer*.conv1' --rounding floor --ratio 0.3 --out pruned
+        --only 'layer*.conv1' --scope local:rounding=floor --ratio 0.3 --out pruned
 
     Your own network, a third of its parameters gone, one threshold for all layers:
 
@@ -123,10 +120,9 @@ def prune(
 
     Blocks of weights that no later layer depends on, as MINT has it; then niwaki finetune:
 
-      niwaki prune mnist-mlp --weights mlp.safetensors --data mnist --data-root data --criterion
-      mint --granularity block
-        --groups 50 --samples-per-class 250 --upper-limit 0.97 --only fc2 --budget params=0.96 --out
-        trimmed
+      niwaki prune mnist-mlp --weights mlp.safetensors --data mnist --data-root data
+        --criterion mint:groups=50,samples_per_class=250 --blocks upper_limit=0.97 --only fc2
+        --budget params=0.96 --out trimmed
 
     Units repaired by least squares on 512 training images without their labels, then every layer
     fitted to the original's:
@@ -135,22 +131,35 @@ def prune(
       data
         --ratio 0.5 --calibration 512 --recovery refit --out pruned
 
+    Your own data and your own measure of how well a network does:
+
+      niwaki prune mypackage.nets:build --weights w.safetensors --data mypackage.data:loaders
+        --evaluate mypackage.metrics:map50 --calibration 256 --out pruned
+
     Half the time for a batch of 8 on 2 threads, measured; first what that would cut:
 
       niwaki prune timm:mobilenetv2_100 --weights w.safetensors --budget
       latency=0.5,batch=8,threads=2 --dry-run
     """
-    if ratio is not None and budget is not None:
-        raise SettingError("--ratio and --budget both say how much to remove; give one of them")
-    share = Budget.parse(budget) if budget is not None else Budget(0.5 if ratio is None else ratio)
-    method = blocks.MintWords(groups, samples_per_class, engine, workers).criterion(criterion)
-    blocks.refuse_unheard(granularity, upper_limit, cut_off, fed, dry_run)
-    wanted = None if budget is None and ratio is None else share
-    words = blocks.BlockWords(
-        wanted, cut_off, upper_limit, fed, tuple(only or ()), tuple(skip or ())
-    )
-    if granularity == "block":
+    share = _share(budget)
+    task = task_of(evaluate)
+    cut = block_words.block_settings(blocks, dry_run)
+    file = Path(criterion) if criterion.endswith(".safetensors") else None
+    method = CRITERIA.build("l2" if file is not None else criterion)
+    chosen = _selection(scope, share, tuple(only or ()), tuple(skip or ()))
+    words = None
+    if cut is not None:
+        words = block_words.BlockWords(
+            share if budget else None,
+            cut.cut_off,
+            cut.upper_limit,
+            cut.fed,
+            chosen.only,
+            chosen.skip,
+        )
         words.all()  # what is wrong with it is said before anything is scored
+        if task is not None:
+            raise SettingError("--evaluate judges networks without whole channels, not --blocks")
     if out is not None:
         check_output(out, overwrite)
     setup = set_up(
@@ -159,38 +168,28 @@ def prune(
             weights,
             data,
             data_root,
-            split,
-            batch_size,
-            limit,
-            input_shape,
-            device,
-            seed,
-            calibration,
+            input_shape=input_shape,
+            device=device,
+            seed=seed,
+            calibration=calibration,
+            judged=task is None,
         )
     )
-    seen = blocks.whole_training_split(setup, method, batch_size)
-    known = None if scores is None else blocks.scores_of(scores, setup)
+    seen = block_words.whole_training_split(setup, method, 200)
+    known = None if file is None else block_words.scores_of(file, setup)
     if known is None and isinstance(method, Mint):
-        known = blocks.scored_by_mint(setup, method, seen, seed)
-    if granularity == "block":
-        trimmed = blocks.trim_blocks(setup, known, words, seed)
+        known = block_words.scored_by_mint(setup, method, seen, seed)
+    if words is not None:
+        trimmed = block_words.trim_blocks(setup, known, words, seed)
         if trimmed is not None:
-            _hand_out(
-                trimmed,
-                out,
-                overwrite,
-                json,
-                f"{model}, {trimmed.params_gone:.2%} of the blocks' weights gone",
-            )
+            title = f"{model}, {trimmed.params_gone:.2%} of the blocks' weights gone"
+            _hand_out(trimmed, out, overwrite, json, title)
         return
     if known is not None:
         method = Given(
-            known.units, known.criterion if scores is None else f"{known.criterion}, from {scores}"
+            known.units, known.criterion if file is None else f"{known.criterion}, from {file}"
         )
     if dry_run:
-        chosen = Selection(
-            scope, tuple(only or ()), tuple(skip or ()), min_units, rounding, multiple
-        )
         foreseen = niwaki.preview(
             setup.model,
             setup.inputs,
@@ -211,25 +210,68 @@ def prune(
         compensation=compensation,
         recovery=recovery or (),
         data=setup.batches,
+        evaluate=task,
         calibration=seen,
-        scope=scope,
-        only=only or (),
-        skip=skip or (),
-        min_units=min_units,
-        rounding=rounding,
-        multiple=multiple,
+        scope=chosen.scope,
+        only=chosen.only,
+        skip=chosen.skip,
+        min_units=chosen.min_units,
+        rounding=chosen.rounding,
+        multiple=chosen.multiple,
         seed=seed,
     ).with_settings(**setup.settings)
     if known is not None:
-        result = blocks.with_dependencies(result, known)
-    name = criterion if scores is None else method
+        result = block_words.with_dependencies(result, known)
+    name = criterion if file is None else method
     _hand_out(result, out, overwrite, json, f"{model}, {share} removed, {name}, {compensation}")
+
+
+_SCOPES: Registry[ScopeSettings] = Registry("scope")
+
+
+@_SCOPES.register("local")
+@_SCOPES.register("global")
+@_SCOPES.register("cost")
+@dataclass(frozen=True)
+class ScopeSettings:
+    """What `--scope` says beside its name; see `niwaki.Selection`."""
+
+    min_units: int = 1
+    rounding: Rounding = "round"
+    multiple: int | None = None
+
+
+def _share(budget: list[str] | None) -> Budget:
+    """What is to go; half of the channels where nothing is said."""
+    if budget and len(budget) > 1:
+        raise SettingError(
+            f"--budget (--ratio) is given {len(budget)} times: {', '.join(budget)}; give one of "
+            "them"
+        )
+    return Budget.parse(budget[0]) if budget else Budget(0.5)
+
+
+def _selection(
+    scope: str, share: Budget, only: tuple[str, ...], skip: tuple[str, ...]
+) -> Selection:
+    said = _SCOPES.build(scope)
+    name = parse(scope)[0]
+    return Selection(
+        name,  # type: ignore[arg-type]  # one of the three that are registered
+        only,
+        skip,
+        said.min_units,
+        said.rounding,
+        said.multiple,
+    )
 
 
 def _hand_out(result: Result, out: Path | None, overwrite: bool, json: bool, title: str) -> None:
     """Write the network, say what must be said, and print what was measured."""
     if out is not None:
         niwaki.save(result, out, overwrite=overwrite)
+    for stage, seconds in result.record.seconds.items():
+        log.info("%s took %.2f s", stage, seconds)
     for note in result.record.notes:
         messages.print(note, style="dim", markup=False)
     if json:

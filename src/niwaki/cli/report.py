@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from niwaki.cli.console import messages
-from niwaki.core.errors import OutputError
-from niwaki.core.records import write_text_atomic
+from niwaki.core.errors import SettingError
+from niwaki.core.records import check_file, write_text_atomic
 from niwaki.report import as_csv, as_json, read_runs, report_page
 
 
@@ -31,12 +31,12 @@ def report(
 
     niwaki report runs/*  --out comparison.html
     """
+    if out.suffix != ".html":
+        raise SettingError(f"--out is a page, .html; got {out}")
     files = [out, out.with_suffix(".csv"), out.with_suffix(".json")]
-    for path in files:
-        if path.exists() and not overwrite:
-            raise OutputError(
-                f"{path} exists; pass --overwrite to replace it, or name another page"
-            )
+    marks = (b" niwaki</title>", b"run,model,criterion", b'"runs"')
+    for path, mark in zip(files, marks, strict=True):
+        check_file(path, overwrite, mark)
     runs, left_out = read_runs(folders)
     for text in left_out:
         messages.print(f"left out: {text}", style="yellow", markup=False)

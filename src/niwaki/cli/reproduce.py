@@ -11,7 +11,7 @@ import typer
 
 from niwaki.cli import options
 from niwaki.cli.console import messages, results, table
-from niwaki.core.errors import SettingError
+from niwaki.core.errors import DataError, SettingError
 from niwaki.core.records import write_text_atomic
 from niwaki.papers.cell import COLUMNS, Outcome, as_record, cells_as_rows
 from niwaki.papers.line import COLUMNS as OVERVIEW
@@ -86,6 +86,8 @@ def reproduce(
             results.print(
                 table(f"{experiment}: {outcome.setting}", COLUMNS, cells_as_rows(outcome.cells))
             )
+    if all(outcome.missing for outcome in outcomes.values()):
+        raise DataError(f"nothing of {paper} was run; see --data-root, --checkpoints and --work")
     text = as_record(paper, outcomes, limit)
     if out is not None:
         write_text_atomic(out, text)

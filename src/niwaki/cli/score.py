@@ -26,7 +26,7 @@ from niwaki.report.dependency_map import draw_dependencies
 def score_command(
     model: options.ModelOrFolder,
     out: Annotated[
-        Path, typer.Option(help="file of scores, .safetensors, for niwaki prune --scores")
+        Path, typer.Option(help="file of scores, .safetensors, for niwaki prune --criterion")
     ],
     weights: options.Weights = None,
     data: options.Data = None,
@@ -107,7 +107,7 @@ def score_command(
             f"{model}, {criterion}", ("group", "units", "lowest", "mean", "highest"), _rows(units)
         )
     )
-    messages.print(f"written to {out}; use it with niwaki prune --scores {out}", markup=False)
+    messages.print(f"written to {out}; use it with niwaki prune --criterion {out}", markup=False)
 
 
 def _rows(units: Mapping[str, Tensor]) -> list[tuple[str, ...]]:

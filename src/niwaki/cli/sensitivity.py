@@ -9,9 +9,10 @@ import typer
 
 from niwaki.cli import options
 from niwaki.cli.console import messages
+from niwaki.cli.own_code import task_of
 from niwaki.cli.setup import Words, set_up
 from niwaki.core.errors import SettingError
-from niwaki.core.records import write_text_atomic
+from niwaki.core.records import check_file, write_text_atomic
 from niwaki.graph import trace
 from niwaki.pruning._sensitivity import sensitivity
 from niwaki.report.curves import sensitivity_figure
@@ -33,6 +34,10 @@ def sensitivity_command(
     accuracy: Annotated[
         bool, typer.Option("--accuracy", help="accuracy on the split of --data, not the residual")
     ] = False,
+    evaluate: options.Evaluate = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace files that niwaki wrote")
+    ] = False,
     calibration: options.Calibration = None,
     split: options.Split = "validation",
     batch_size: options.BatchSize = 200,
@@ -52,6 +57,13 @@ def sensitivity_command(
         raise SettingError(f"--ratios is written 0.1,0.5,0.9; got {ratios!r}") from None
     if accuracy and data is None:
         raise SettingError("--accuracy is measured on a data set; name one with --data")
+    task = task_of(evaluate)
+    if accuracy and task is not None:
+        raise SettingError("--accuracy and --evaluate both say what is measured; give one of them")
+    if out.suffix != ".png":
+        raise SettingError(f"--out is a picture, .png; got {out}")
+    check_file(out, overwrite, b"\x89PNG")
+    check_file(out.with_suffix(".json"), overwrite, b'"left_out"', b'"measure"')
     setup = set_up(
         Words(
             model,
@@ -74,6 +86,7 @@ def sensitivity_command(
         ratios=shares,
         calibration=setup.calibration,
         data=setup.batches if accuracy else None,
+        evaluate=task,
     )
     sensitivity_figure(found.ratios, found.curves, out, measure=found.measure)
     write_text_atomic(out.with_suffix(".json"), found.to_json())

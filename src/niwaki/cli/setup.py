@@ -4,6 +4,7 @@ words.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from niwaki import data as data_sets
 from niwaki import io as checkpoint
 from niwaki import models
 from niwaki.cli.console import messages
-from niwaki.core.errors import SettingError
+from niwaki.cli.own_code import OwnData, data_of, data_words
+from niwaki.cli.voice import voice
+from niwaki.core.errors import SettingError, UnknownNameError
 from niwaki.core.records import Record
 from niwaki.data import Dataset
 from niwaki.methods.base.evidence import Calibration
@@ -40,6 +42,7 @@ class Words:
     device: str = "cpu"
     seed: int = 0
     calibration: int | None = None
+    judged: bool = True  # accuracy is wanted; not where a function of the user's judges
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,12 @@ class Setup:
 def set_up(words: Words) -> Setup:
     """Read the data, build the model, load its weights, and move all to the device."""
     device = usable_device(words.device)
-    dataset = data_sets.load(words.data, words.data_root) if words.data else None
+    words, data = _read(words)
+    dataset = data if isinstance(data, Dataset) else None
     torch.manual_seed(words.seed)
     record = None
     if is_artefact(words.model):
-        model = checkpoint.load(words.model)
+        model = checkpoint.load(words.model, trust=voice.trust)
         record = checkpoint.read_record(words.model)
         factory = models.provenance(model).get("arguments", {})
     else:
@@ -96,6 +100,16 @@ def set_up(words: Words) -> Setup:
         "calibration": words.calibration,
         "device": str(device),
     }
+    if isinstance(data, OwnData):
+        settings["split"] = words.split
+        return Setup(
+            model,
+            data.inputs(words.split, model),
+            data.labelled(words.split, model, words.limit) if words.judged else None,
+            settings,
+            record,
+            _own_calibration(words, data, model),
+        )
     inputs = _inputs(words, dataset, model, device)
     if isinstance(inputs, Tensor):
         settings["input_shape"] = list(inputs.shape[1:])
@@ -103,6 +117,38 @@ def set_up(words: Words) -> Setup:
     return Setup(
         model, inputs, _batches(words, dataset, device), settings, record, calibration, dataset
     )
+
+
+def _read(words: Words) -> tuple[Words, Dataset | OwnData | None]:
+    """The data, and the words with what is said of it beside its name."""
+    spec, more = data_words(words.data)
+    try:
+        numbers = {
+            field: int(more[key])
+            for key, field in (("batch", "batch_size"), ("limit", "limit"))
+            if key in more
+        }
+    except ValueError:
+        numbers = {"limit": 0}
+    if any(number < 1 for number in numbers.values()):
+        raise SettingError(f"batch and limit of --data are whole numbers from 1; got {words.data}")
+    split = more.get("split", words.split)
+    if split not in ("train", "validation", "test"):
+        raise UnknownNameError("split", split, ("train", "validation", "test"))
+    words = dataclasses.replace(words, split=split, **numbers)  # type: ignore[arg-type]  # ints
+    return words, None if spec is None else data_of(spec, words.data_root)
+
+
+def _own_calibration(words: Words, data: OwnData, model: nn.Module) -> Calibration | None:
+    if words.calibration is None:
+        return None
+    if data.loaders.get("train") is data.loaders.get(words.split):
+        messages.print(
+            f"{data.spec} gives one set of batches, so calibration inputs come from those that "
+            "accuracy is measured on; let it return a dict with train and test",
+            style="yellow",
+        )
+    return data.calibration(model, words.calibration)
 
 
 def refuse_misfit(model: nn.Module, inputs: Inputs) -> None:
@@ -158,10 +204,12 @@ def _inputs(
     """Two inputs: real ones where there is data, else what the model says of its own, or noise of
     the stated shape.
     """
-    if words.input_shape:
+    if words.input_shape is not None:
         try:
             shape = [int(size) for size in words.input_shape.split(",")]
         except ValueError:
+            shape = [0]
+        if min(shape) < 1:
             raise SettingError(
                 f"--input-shape is written 3,224,224 (no batch axis); got {words.input_shape!r}"
             ) from None

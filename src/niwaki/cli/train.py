@@ -14,6 +14,7 @@ from niwaki.cli import options, training
 from niwaki.cli.console import before_after, messages, results
 from niwaki.cli.setup import is_first_process, refuse_misfit, usable_device
 from niwaki.cli.training import Parts, TrainWords, run_training
+from niwaki.core.errors import SettingError
 from niwaki.core.records import Record, write_bytes_atomic, write_text_atomic
 from niwaki.graph import trace
 from niwaki.io.manifest import WEIGHTS
@@ -22,6 +23,7 @@ from niwaki.methods.base.penalty import PENALTIES
 from niwaki.methods.rni.convert import fold_sigmoid_batchnorm, with_sigmoid_batchnorm
 from niwaki.methods.rni.parameters import parameter_groups
 from niwaki.methods.rni.penalty import RNI
+from niwaki.training.folder import usual_trackers
 
 
 def train(
@@ -61,15 +63,17 @@ def train(
       niwaki train vgg16 --data cifar10 --data-root data --sparsity rni:reg=1e-3,b=3 --out runs/rni
 
       niwaki prune vgg16 --weights runs/rni/model.safetensors --data cifar10 --data-root data
-        --criterion bn-scale --scope global --min-units 3 --ratio 0.9 --compensation none --out
+        --criterion bn-scale --scope global:min_units=3 --ratio 0.9 --compensation none --out
         pruned
 
       niwaki finetune pruned --data cifar10 --data-root data --out tuned
     """
     words = TrainWords(
         out, epochs, lr, batch_size, schedule, weight_decay, set_ or (), augment, missing, workers,
-        ("tensorboard",) if tracker is None else tracker, resume, every, limit, seed,
+        usual_trackers() if tracker is None else tracker, resume, every, limit, seed,
     )  # fmt: skip
+    if only and not sparsity:
+        raise SettingError("--only says which layers --sparsity is about; name a penalty with it")
     penalty = PENALTIES.build(sparsity) if sparsity else None
     dataset = data_sets.load(data, data_root)
     place = usable_device(device)

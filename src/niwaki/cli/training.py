@@ -128,6 +128,26 @@ class TrainWords:
         return Feed(split.to(device), settings)
 
 
+def taken_out(more: Sequence[str]) -> tuple[list[str], str, float]:
+    """The words of `--set` without schedule and weight_decay, and these two.
+
+    >>> taken_out(["precision=bf16", "schedule=cosine"])
+    (['precision=bf16'], 'cosine', 0.0001)
+    """
+    said = {"schedule": "multistep", "weight_decay": "1e-4"}
+    rest = []
+    for word in more:
+        key, _, value = (part.strip() for part in word.partition("="))
+        if key in said:
+            said[key] = value
+        else:
+            rest.append(word)
+    try:
+        return rest, said["schedule"], float(said["weight_decay"])
+    except ValueError:
+        raise SettingError(f"weight_decay must be a number; got {said['weight_decay']!r}") from None
+
+
 @dataclass(frozen=True)
 class Parts:
     """What is trained, and what is added to its loss."""

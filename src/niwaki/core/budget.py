@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from niwaki.core.errors import BudgetError, SettingError, UnknownNameError
 
@@ -51,9 +52,9 @@ class Budget:
                 )
 
     @classmethod
-    def parse(cls, budget: Budget | float | str) -> Budget:
-        """A budget from itself, a share of channels, or the notation `params=0.5`,
-        `latency=0.5,batch=8,threads=2`.
+    def parse(cls, budget: Budget | Mapping[str, Any] | float | str) -> Budget:
+        """A budget from itself, a share of channels (`0.5`, `"50%"`), the notation `params=0.5`,
+        `latency=50%,batch=8,threads=2`, or the same as a table, `{"params": 0.5}`.
 
         Raises:
             BudgetError: not a number in [0, 1).
@@ -62,12 +63,14 @@ class Budget:
         """
         if isinstance(budget, Budget):
             return budget
+        if isinstance(budget, Mapping):
+            return cls.parse(",".join(f"{key}={value}" for key, value in budget.items()))
         if not isinstance(budget, str):
             return cls(budget)
         share, *settings = (part.strip() for part in budget.split(","))
         unit, equals, amount = share.rpartition("=")
         try:
-            number = float(amount)
+            number = _share(amount)
         except ValueError:
             raise BudgetError(
                 f"cannot read the budget {budget!r}; write 0.5, channels=0.5, macs=0.5 or "
@@ -82,6 +85,15 @@ class Budget:
             if number
         ]
         return ",".join([f"{self.unit}={self.amount:g}", *timing])
+
+
+def _share(text: str) -> float:
+    """A share as a number or in percent.
+
+    >>> _share("0.25"), _share("25%")
+    (0.25, 0.25)
+    """
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
 def _timing(settings: list[str]) -> dict[str, int]:

@@ -4,7 +4,6 @@ nothing.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -12,15 +11,7 @@ from pathlib import Path
 import numpy
 import torch
 
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("niwaki")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-__version__ = _version()  # "not installed" when run from a source tree
+from niwaki.core.version import __version__
 
 
 def versions() -> dict[str, str]:

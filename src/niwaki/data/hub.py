@@ -18,7 +18,7 @@ def fetch(name: str, hub_name: str, split: str, label: str, channels: int) -> Ar
     try:
         import datasets
     except ImportError as error:
-        raise MissingExtraError("datasets", "data") from error
+        raise MissingExtraError("datasets", "hub") from error
     try:
         fetched = datasets.load_dataset(hub_name, split=split)
         table = fetched.with_format("arrow")[

@@ -142,17 +142,22 @@ def save(
 
 
 def load(
-    folder: str | os.PathLike[str], model: nn.Module | Callable[[], nn.Module] | str | None = None
+    folder: str | os.PathLike[str],
+    model: nn.Module | Callable[[], nn.Module] | str | None = None,
+    *,
+    trust: str | Sequence[str] = (),
 ) -> nn.Module:
     """The pruned network of a folder that `save` wrote, on the CPU, in evaluation mode.
 
     Nothing runs but the factory that the folder names, and that only if it is listed, of timm,
-    torchvision or transformers, or an importable class or function that declares to make an
-    `nn.Module`.
+    torchvision or transformers, or a class or function that declares to make an `nn.Module`, in a
+    module that is imported already or installed. A module that merely lies in the current folder
+    is not imported, unless it is named by `trust`.
 
     Args:
         model: the original, a function that builds it, or an import string of one that you trust,
             with any weights; without it the factory that the folder names.
+        trust: packages of yours (`"my_package"`) whose code the folder may name.
 
     Raises:
         CheckpointError: a file is missing, changed or of a newer niwaki, does not fit the original,
@@ -161,7 +166,8 @@ def load(
     folder = Path(folder)
     files = check_manifest(folder)
     blueprint = read_blueprint(folder)
-    return _assembled(blueprint, [folder / name for name in files], model, folder)
+    trusted = (trust,) if isinstance(trust, str) else tuple(trust)
+    return _assembled(blueprint, [folder / name for name in files], model, folder, trusted)
 
 
 def read_blueprint(folder: Path) -> Blueprint:
@@ -192,6 +198,7 @@ def _assembled(
     files: Sequence[Path],
     given: nn.Module | Callable[[], nn.Module] | str | None,
     folder: Path,
+    trust: Sequence[str] = (),
 ) -> nn.Module:
     tensors = {
         name: tensor
@@ -205,8 +212,9 @@ def _assembled(
     sizes = {name: math.prod(pair[0] or ()) for name, pair in blueprint.tensors.items()}
     sizes |= {name: tensor.numel() for name, tensor in tensors.items() if name not in sizes}
     with preserved_rng():
-        original = _original(blueprint, given, sizes, folder)
+        original = _original(blueprint, given, sizes, folder, trust)
     _refuse_broken(original, tensors, folder)
+    _refuse_other_kinds(original, tensors, folder)
     try:
         standalone.rebuild(original, blueprint.as_data(), tensors)
     except ValueError as error:
@@ -219,7 +227,11 @@ def _assembled(
 
 
 def _original(
-    blueprint: Blueprint, given: Any, sizes: Mapping[str, int], folder: Path
+    blueprint: Blueprint,
+    given: Any,
+    sizes: Mapping[str, int],
+    folder: Path,
+    trust: Sequence[str],
 ) -> nn.Module:
     if isinstance(given, nn.Module):
         return copy.deepcopy(given)
@@ -238,7 +250,7 @@ def _original(
             "model=…)"
         )
     try:
-        return build_original(blueprint.factory, blueprint.arguments, sizes, folder)
+        return build_original(blueprint.factory, blueprint.arguments, sizes, trust)
     except NiwakiError as error:
         raise CheckpointError(
             f"{folder} names the factory {blueprint.factory!r}, but {error}"
@@ -310,6 +322,17 @@ def _refuse_broken(original: nn.Module, tensors: Mapping[str, Tensor], where: ob
         raise CheckpointError(
             f"{where} holds NaN or infinite weights in {', '.join(bad[:5])}; its training diverged"
         )
+
+
+def _refuse_other_kinds(original: nn.Module, tensors: Mapping[str, Tensor], where: object) -> None:
+    """Whole numbers in the place of real ones; plans of schema 2 name no types to compare with."""
+    own = named_state(original)
+    for name, tensor in tensors.items():
+        if name in own and own[name].is_floating_point() != tensor.is_floating_point():
+            raise CheckpointError(
+                f"{where} holds numbers of another kind for {name}: {tensor.dtype}, where "
+                f"{type(original).__name__} has {own[name].dtype}"
+            )
 
 
 def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, told: bool) -> Blueprint:

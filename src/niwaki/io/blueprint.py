@@ -6,14 +6,16 @@ inputs               what it is called with: shapes, types, ranges
 steps                the plans that pruned it, in order: group → width and kept units
 tensors              name → shape before and after; before is null where a repair added it
 attributes           module → attribute → size before and after
-strides              of tensors in another memory layout, which safetensors does not keep
 stand_ins            layer that is gone → what stands in its place: "identity" or "nothing"
+strides              of tensors that lie otherwise in memory, which safetensors does not keep
+dtypes               name → type of numbers; that of all others stands under the empty name
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -27,8 +29,8 @@ from niwaki.models import provenance
 from niwaki.running import named_state
 from niwaki.surgery.lineage import plain, read_attribute
 
-SCHEMA = 3  # 2 knew no branches that go; 1 was replayed through the graph
-READ = (2, 3)
+SCHEMA = 3  # 2 knew neither types nor branches that go; 1 was replayed through the graph
+READ = (2, SCHEMA)
 LARGEST = 2**40  # numbers in one tensor
 
 
@@ -44,6 +46,7 @@ class Blueprint:
     attributes: Mapping[str, Mapping[str, tuple[Any, Any]]]
     strides: Mapping[str, list[int]] = field(default_factory=dict)
     stand_ins: Mapping[str, StandIn] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -89,6 +92,7 @@ class Blueprint:
                 if _lies_otherwise(tensor)
             },
             dict(known.get("stand_ins", {})),
+            _dtypes_of(state),
         )
 
     def to_json(self) -> str:
@@ -113,6 +117,7 @@ class Blueprint:
             },
             "strides": dict(self.strides),
             "stand_ins": dict(self.stand_ins),
+            "dtypes": dict(self.dtypes),
         }
 
     @classmethod
@@ -133,7 +138,9 @@ class Blueprint:
                 else "is no longer read: save it again"
             )
             raise SettingError(f"schema {data['schema']} {age} (this niwaki reads schema {SCHEMA})")
-        data.setdefault("stand_ins", {})
+        if data["schema"] == 2:
+            data = {"dtypes": {}, **data}
+        data = {"stand_ins": {}, **data}
         if wrong := sorted(data.keys() ^ {"schema", *cls.__dataclass_fields__}):
             raise SettingError(f"it lacks or has too much: {', '.join(wrong)[:200]}")
         if not isinstance(data["factory"], (str, type(None))) or not isinstance(
@@ -156,6 +163,7 @@ class Blueprint:
             },
             {name: _strides(name, value) for name, value in _table(data, "strides").items()},
             {name: _stand_in(name, kind) for name, kind in _table(data, "stand_ins").items()},
+            {name: _dtype(name, value) for name, value in _table(data, "dtypes").items()},
         )
 
 
@@ -256,6 +264,21 @@ def _stand_in(name: str, kind: Any) -> StandIn:
         if kind == known and name:
             return known  # type: ignore[no-any-return]  # one of two words
     raise SettingError(f"what stands in for layer {name!r} is neither an identity nor nothing")
+
+
+def _dtypes_of(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """What most tensors hold under the empty name, and the others by theirs."""
+    named = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in state.items()}
+    if not named:
+        return {}
+    (usual, _), *_ = Counter(named.values()).most_common(1)
+    return {"": usual, **{name: dtype for name, dtype in named.items() if dtype != usual}}
+
+
+def _dtype(name: str, value: Any) -> str:
+    if isinstance(value, str) and isinstance(getattr(torch, value, None), torch.dtype):
+        return value
+    raise SettingError(f"tensor {name!r} holds numbers of no known type: {str(value)[:80]!r}")
 
 
 def _attribute_table(path: str, table: Any) -> dict[str, tuple[Any, Any]]:

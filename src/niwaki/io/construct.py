@@ -7,9 +7,8 @@ allocated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,13 +30,16 @@ class _TooLargeError(BaseException):
 
 
 def build_original(
-    factory: str, arguments: Mapping[str, Any], sizes: Mapping[str, int], folder: Path
+    factory: str,
+    arguments: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    trust: Sequence[str] = (),
 ) -> nn.Module:
     """The network that a file's factory makes.
 
     Args:
         sizes: numbers in each tensor of the original.
-        folder: where the file lies.
+        trust: packages whose code the user lets run.
 
     Raises:
         NiwakiError: the factory is not run unasked, cannot be imported, fails, or makes something
@@ -45,14 +47,14 @@ def build_original(
     """
     try:
         with torch.device("meta"), _leash(sizes):
-            build_guarded(factory, arguments, folder)
+            build_guarded(factory, arguments, trust)
     except _TooLargeError as error:
         raise NiwakiError(str(error)) from None
     except NiwakiError:
         pass  # not every factory works without memory; the real one says what is wrong
     try:
         with _leash(sizes):
-            return build_guarded(factory, arguments, folder)
+            return build_guarded(factory, arguments, trust)
     except _TooLargeError as error:
         raise NiwakiError(str(error)) from None
 

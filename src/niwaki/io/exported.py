@@ -26,6 +26,7 @@ from niwaki.running import (
     made_up,
     preserved_mode,
     preserved_rng,
+    preserved_state,
 )
 
 TOLERANCE = 1e-4  # of the largest output, or of 1 where outputs are small
@@ -40,22 +41,28 @@ class Exported:
             output (at least 1).
         batches: the batch sizes that it was compared on; one alone means that the file is fixed to
             it.
+        step: batches are multiples of it, as the network takes no others.
     """
 
     path: Path
     bytes: int
     difference: float
     batches: tuple[int, ...]
+    step: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
     """A network as exporters want it: a copy on the CPU in evaluation mode, with inputs of at least
-    two samples.
+    two samples where it takes them.
+
+    Attributes:
+        step: how far the next batch size lies that the network takes; 0 where it takes one alone.
     """
 
     model: nn.Module
     inputs: Inputs
+    step: int = 1
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Inputs) -> Subject:
@@ -69,8 +76,12 @@ class Subject:
             raise ExportError(
                 f"{type(model).__name__} cannot be copied for the export: {error}"
             ) from error
-        # exporters take a size of one for a constant
-        return cls(twin.requires_grad_(False), batched(on_cpu, max(2, batch_size(on_cpu))))
+        size = batch_size(on_cpu)
+        subject = cls(twin.requires_grad_(False), on_cpu)
+        if size == 1 and subject.takes(2):  # exporters take a size of one for a constant
+            size = 2
+        steps = (step for step in range(1, max(size, 4) + 1) if subject.takes(size + step))
+        return cls(subject.model, batched(on_cpu, size), next(steps, 0))
 
     @property
     def dynamic(self) -> Any:
@@ -97,8 +108,23 @@ class Subject:
         """
         size = batch_size(self.inputs)
         other = made_up(described(self.inputs), seed=1)
-        for inputs in (self.inputs, other, *(() if fixed else (batched(other, size + 3),))):
+        more = size + (3 if self.step == 1 else self.step)
+        for inputs in (self.inputs, other, *(() if fixed else (batched(other, more),))):
             yield batch_size(inputs), inputs, tensors(self.run(inputs))
+
+    @property
+    def attempts(self) -> tuple[Any, ...]:
+        """What an exporter is told of the inputs' sizes, the most general first."""
+        return (self.dynamic, None) if self.step else (None,)
+
+    def takes(self, size: int) -> bool:
+        """Whether the network runs on a batch of so many samples."""
+        try:
+            with preserved_state(self.model):
+                self.run(batched(self.inputs, size))
+        except Exception:  # code that does not take it may fail in any way
+            return False
+        return True
 
     def run(self, inputs: Inputs) -> Any:
         """The network's output."""
@@ -138,6 +164,12 @@ def refuse_difference(path: Path, found: float, tolerance: float) -> None:
             f"{found:.1e} of the largest, more than "
             f"{tolerance:.0e}; nothing is written"
         )
+
+
+def said(failure: Exception | None) -> str:
+    """The first line of an exporter's error, or its kind."""
+    lines = str(failure).strip().splitlines()
+    return lines[0] if lines else type(failure).__name__
 
 
 @contextmanager

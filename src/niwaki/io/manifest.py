@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from niwaki.core.errors import CheckpointError, SettingError
-from niwaki.core.records import DEPENDENCIES
+from niwaki.core.records import DEPENDENCIES, irregular, too_large
 from niwaki.io.blocks import BLOCKS
 from niwaki.io.blueprint import read_json
 
@@ -28,7 +29,6 @@ CARD, STANDALONE = (
     "load_without_niwaki.py",
 )  # for people: not read by niwaki, and free to be changed
 REQUIRED, OPTIONAL = (PLAN, WEIGHTS, RECORD), (BUFFERS, BLOCKS, DEPENDENCIES)
-TEXT_LIMIT = 2**28  # bytes of a JSON file
 SCHEMA = 1
 
 
@@ -69,8 +69,10 @@ def check_manifest(folder: Path) -> tuple[str, ...]:
             "again"
         )
     for name, digest in files.items():
-        if not (folder / name).is_file():
+        if not os.path.lexists(folder / name):
             raise CheckpointError(f"{folder / name} is missing; copy or download the folder again")
+        if wrong := irregular(folder / name):
+            raise CheckpointError(f"{folder / name} {wrong}; copy or download the folder again")
         if _digest(folder / name) != digest:
             raise CheckpointError(
                 f"{folder / name} was changed after it was saved; copy or download the folder again"
@@ -82,13 +84,11 @@ def read_text(path: Path) -> str:
     """A JSON file of a saved network.
 
     Raises:
-        CheckpointError: it is missing, no text, or absurdly large.
+        CheckpointError: it is missing, no regular file, no text, or absurdly large.
     """
     try:
-        if path.stat().st_size > TEXT_LIMIT:
-            raise CheckpointError(
-                f"{path} has {path.stat().st_size:,} bytes; no plan or record is as large"
-            )
+        if wrong := (os.path.lexists(path) and irregular(path)) or too_large(path):
+            raise CheckpointError(f"{path} {wrong}")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(

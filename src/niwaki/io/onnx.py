@@ -16,7 +16,15 @@ from torch import nn
 
 from niwaki.core.errors import ExportError, MissingExtraError
 from niwaki.core.records import write_bytes_atomic
-from niwaki.io.exported import TOLERANCE, Exported, Subject, difference, quietly, refuse_difference
+from niwaki.io.exported import (
+    TOLERANCE,
+    Exported,
+    Subject,
+    difference,
+    quietly,
+    refuse_difference,
+    said,
+)
 from niwaki.io.session import run_onnx, session
 from niwaki.running import Inputs
 
@@ -45,29 +53,31 @@ def export_onnx(
     _need("onnx", "onnxscript", "onnxruntime")
     subject, target = Subject.of(model, inputs), Path(path)
     failure: Exception | None = None
-    for dynamic in (subject.dynamic, None):
+    for dynamic in subject.attempts:
         try:
             content = _exported(subject, dynamic, opset)
-        except (
-            Exception
-        ) as error:  # exporters fail in many ways; some networks export with one batch size only
+            worst, batches = _compared(subject, content, fixed=dynamic is None)
+        except Exception as error:  # exporters fail in many ways; some networks have one batch size
             failure = error
             continue
-        runtime = session(content)
-        worst, batches = 0.0, []
-        for size, given, wanted in subject.trials(fixed=dynamic is None):
-            worst = max(worst, difference(wanted, run_onnx(runtime, given)))
-            batches.append(size)
         if worst <= tolerance or dynamic is None:
             refuse_difference(target, worst, tolerance)
             write_bytes_atomic(target, content)
-            return Exported(target, len(content), worst, tuple(dict.fromkeys(batches)))
-    reason = (
-        str(failure).strip().splitlines()[0]
-        if failure is not None and str(failure).strip()
-        else type(failure).__name__
-    )
-    raise ExportError(f"torch cannot export {type(model).__name__} to ONNX: {reason}") from failure
+            step = 1 if dynamic is None else subject.step
+            return Exported(target, len(content), worst, batches, step)
+    raise ExportError(
+        f"torch cannot export {type(model).__name__} to ONNX: {said(failure)}"
+    ) from failure
+
+
+def _compared(subject: Subject, content: bytes, fixed: bool) -> tuple[float, tuple[int, ...]]:
+    """The largest difference to the network, and the batch sizes that were tried."""
+    runtime = session(content)
+    worst, batches = 0.0, []
+    for size, given, wanted in subject.trials(fixed):
+        worst = max(worst, difference(wanted, run_onnx(runtime, given)))
+        batches.append(size)
+    return worst, tuple(dict.fromkeys(batches))
 
 
 def _exported(subject: Subject, dynamic: Any, opset: int | None) -> bytes:

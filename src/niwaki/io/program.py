@@ -21,6 +21,7 @@ from niwaki.io.exported import (
     difference,
     quietly,
     refuse_difference,
+    said,
     tensors,
 )
 from niwaki.running import Inputs, call, copied
@@ -39,7 +40,7 @@ def export_program(
     """
     subject, target = Subject.of(model, inputs), Path(path)
     failure: Exception | None = None
-    for dynamic in (subject.dynamic, None):
+    for dynamic in subject.attempts:
         try:
             content, again = _exported(subject, dynamic)
             worst, batches = 0.0, []
@@ -54,11 +55,11 @@ def export_program(
             continue
         refuse_difference(target, worst, tolerance)
         write_bytes_atomic(target, content)
-        return Exported(target, len(content), worst, tuple(dict.fromkeys(batches)))
-    reason = (
-        str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
-    )
-    raise ExportError(f"torch.export cannot export {type(model).__name__}: {reason}") from failure
+        step = 1 if dynamic is None else subject.step
+        return Exported(target, len(content), worst, tuple(dict.fromkeys(batches)), step)
+    raise ExportError(
+        f"torch.export cannot export {type(model).__name__}: {said(failure)}"
+    ) from failure
 
 
 def _exported(subject: Subject, dynamic: Any) -> tuple[bytes, nn.Module]:

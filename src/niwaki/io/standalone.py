@@ -59,7 +59,7 @@ def rebuild(model: torch.nn.Module, plan: dict[str, Any], tensors: dict[str, tor
     own = {
         name: tensor for path, module in modules.items() for name, tensor in _tensors(path, module)
     }
-    _compare(own, plan["tensors"], tensors)
+    _compare(own, plan["tensors"], plan.get("dtypes", {}), tensors)
     changes = []
     for path, table in plan["attributes"].items():
         for name, (old, new) in table.items():
@@ -133,7 +133,10 @@ def _owner(module: Any, path: str) -> tuple[Any, str]:
 
 
 def _compare(
-    own: dict[str, torch.Tensor], planned: dict[str, Any], tensors: dict[str, torch.Tensor]
+    own: dict[str, torch.Tensor],
+    planned: dict[str, Any],
+    types: dict[str, str],  # older plans name none
+    tensors: dict[str, torch.Tensor],
 ) -> None:
     """ValueError unless the model's tensors are those that were pruned, and the file's what is left
     of them.
@@ -156,6 +159,9 @@ def _compare(
             f"it is of another model: missing {missing[:5]}, not expected {unknown[:5]}"
         )
     for name, tensor in tensors.items():
+        wanted = types.get(name, types.get(""))
+        if wanted and str(tensor.dtype) != f"torch.{wanted}":
+            raise ValueError(f"its weights do not fit its plan: {name} must be {wanted}")
         if name not in planned and tensor.shape != own[name].shape:
             raise ValueError(
                 f"it is of another model: {name} is {list(tensor.shape)}, here "

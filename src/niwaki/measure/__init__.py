@@ -1,5 +1,6 @@
 """What a network costs and how well it does: one meaning a number, its unit in the name."""
 
+from niwaki.measure._agreement import agreement
 from niwaki.measure._snapshot import compare, snapshot
 from niwaki.measure.accuracy import Evaluation, evaluate
 from niwaki.measure.latency import Latency, Ratio, cpu_threads, latency_ratio, measure_latency
@@ -7,12 +8,15 @@ from niwaki.measure.layers import LayerCost, layer_costs
 from niwaki.measure.macs import count_macs
 from niwaki.measure.memory import peak_memory
 from niwaki.measure.params import count_bytes, count_params
+from niwaki.measure.task import Task
 
 __all__ = [
     "Evaluation",
     "Latency",
     "LayerCost",
     "Ratio",
+    "Task",
+    "agreement",
     "compare",
     "count_bytes",
     "count_macs",

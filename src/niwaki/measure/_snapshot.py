@@ -2,63 +2,105 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
 from niwaki.core.records import Measurement
+from niwaki.measure._agreement import SAME, agreement
 from niwaki.measure.accuracy import Batch, Evaluation, evaluate
 from niwaki.measure.latency import Latency, measure_latency
 from niwaki.measure.macs import count_macs
 from niwaki.measure.memory import peak_memory
 from niwaki.measure.params import count_bytes, count_params
+from niwaki.measure.task import Task
 from niwaki.running import Inputs, batch_size
 
 Batches = Callable[[], Iterable[Batch]]
 
 
 def compare(
-    before: nn.Module, after: nn.Module, inputs: Inputs, batches: Batches | None = None
+    before: nn.Module,
+    after: nn.Module,
+    inputs: Inputs,
+    batches: Batches | None = None,
+    *,
+    task: Task | None = None,
+    unlabelled: Callable[[], Iterable[Inputs]] | None = None,
+    timed: bool = True,
 ) -> tuple[Measurement, Measurement]:
-    """The measurements of two networks, their latencies taken in turns; see `snapshot`."""
-    first, second = snapshot([before, after], inputs, batches)
+    """The measurements of two networks, their latencies taken in turns; see `snapshot`.
+
+    Args:
+        unlabelled: inputs on which the second is compared with the first, where there is neither
+            data nor a task to judge them by.
+    """
+    first, second = snapshot([before, after], inputs, batches, task=task, timed=timed)
+    if batches is None and task is None and unlabelled is not None:
+        scores = agreement(before, after, unlabelled())
+        if scores:
+            first = dataclasses.replace(first, scores=dict(SAME))
+            second = dataclasses.replace(second, scores=scores)
     return first, second
 
 
 def snapshot(
-    models: Sequence[nn.Module], inputs: Inputs, batches: Batches | None = None
+    models: Sequence[nn.Module],
+    inputs: Inputs,
+    batches: Batches | None = None,
+    *,
+    task: Task | None = None,
+    timed: bool = True,
 ) -> list[Measurement]:
     """Parameters, bytes, MACs a sample and latency of every model on `inputs`; accuracy and loss
-    where there is data.
+    where there is data, and the numbers of a task where there is one.
 
     `batches` is called once a model, and gives (inputs, class numbers) afresh each time. Without
     it, accuracy and loss are None. Latencies are of the whole batch in `inputs` and taken in turns.
 
+    Args:
+        timed: without it, latency and peak memory are not measured (0 and None).
+
     Raises:
-        SettingError, DataError: see `measure_latency` and `evaluate`.
+        SettingError, DataError: see `measure_latency`, `evaluate` and `Task`.
     """
-    latencies = measure_latency(models, inputs)
+    latencies: list[Latency | None] = [None for _ in models]
+    if timed:
+        latencies = list(measure_latency(models, inputs))
     scores = [evaluate(model, batches()) if batches else None for model in models]
-    return [
+    measured = [
         _measurement(model, inputs, latency, score)
         for model, latency, score in zip(models, latencies, scores, strict=True)
     ]
+    if task is None:
+        return measured
+    return [_with_task(found, task(model)) for found, model in zip(measured, models, strict=True)]
+
+
+def _with_task(found: Measurement, scores: dict[str, float]) -> Measurement:
+    """With the numbers of a task; its accuracy and loss are what a record knows by these names."""
+    accuracy = scores.get("accuracy")
+    if found.accuracy is not None or accuracy is None or not 0 <= accuracy <= 1:
+        return dataclasses.replace(found, scores=scores)
+    loss = scores.get("loss")
+    return dataclasses.replace(found, scores=scores, accuracy=accuracy, loss=loss)
 
 
 def _measurement(
-    model: nn.Module, inputs: Inputs, latency: Latency, score: Evaluation | None
+    model: nn.Module, inputs: Inputs, latency: Latency | None, score: Evaluation | None
 ) -> Measurement:
     return Measurement(
         accuracy=score.accuracy if score else None,
         loss=score.loss if score and math.isfinite(score.loss) else None,
         params=count_params(model),
         macs=count_macs(model, inputs),
-        latency_ms=latency.median_ms,
+        latency_ms=latency.median_ms if latency else 0.0,
         bytes=count_bytes(model),
-        latency_spread_ms=latency.spread_ms,
+        latency_spread_ms=latency.spread_ms if latency else 0.0,
         samples=score.samples if score else None,
         non_finite=score.non_finite if score else 0,
-        peak_bytes=peak_memory(model, inputs),
+        peak_bytes=peak_memory(model, inputs) if latency else None,
         batch=batch_size(inputs),
     )

@@ -4,9 +4,10 @@ factory.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
-from pathlib import Path
+import importlib.util
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +18,15 @@ from niwaki.core.errors import NiwakiError, SettingError
 from niwaki.core.registry import parse
 from niwaki.models.architecture import architectures
 from niwaki.models.imported import call_factory, is_import_string, literals, refuse_undeclared
-from niwaki.models.libraries import WANTED, build_from_library, is_library, origin_of, refuse_unsafe
+from niwaki.models.libraries import (
+    WANTED,
+    build_from_library,
+    is_library,
+    origin_of,
+    refuse_files,
+    refuse_unsafe,
+)
+from niwaki.models.trusted import is_trusted, refuse_unknown, without_current_folder
 from niwaki.running import Inputs, made_up
 
 PROVENANCE = (
@@ -62,24 +71,32 @@ def build(
     """
     stated = {"classes": classes, "in_channels": in_channels, "image_size": image_size}
     wanted = {key: value for key, value in stated.items() if value is not None}
-    model = _built(spec, wanted, dict(arguments or {}))
+    return _remembered(spec, wanted, dict(arguments or {}), here=True)
+
+
+def _remembered(
+    spec: str, wanted: dict[str, int], arguments: dict[str, Any], *, here: bool
+) -> nn.Module:
+    """The network, which knows how it was built."""
+    model = _built(spec, wanted, arguments, here)
     # a config that was read from a file goes along whole: the file may be gone when the network is
     # built again
     whole = origin_of(model) if spec.startswith("transformers:") else None
-    given = {**wanted, **(arguments or {})}
-    setattr(model, PROVENANCE, whole or {"factory": _without_downloads(spec), "arguments": given})
+    plain = {"factory": _without_downloads(spec), "arguments": {**wanted, **arguments}}
+    setattr(model, PROVENANCE, whole or plain)
     return model
 
 
-def build_guarded(spec: str, arguments: Mapping[str, Any], beside: Path | None = None) -> nn.Module:
+def build_guarded(spec: str, arguments: Mapping[str, Any], trust: Sequence[str] = ()) -> nn.Module:
     """The same for a spec and arguments out of a file: nothing runs but what is known to build a
     network.
 
     Listed names and networks of the three libraries are built; of import strings only classes that
-    are modules, and functions that say they return one, from packages other than Python's own.
+    are modules, and functions that say they return one, from packages other than Python's own:
+    imported already, installed, or named by the user.
 
     Args:
-        beside: the folder that the file lies in; nothing is imported from there.
+        trust: packages whose code the user lets run, also from the current folder.
 
     Raises:
         SettingError: anything else, or arguments that would fetch, read or run something.
@@ -89,11 +106,19 @@ def build_guarded(spec: str, arguments: Mapping[str, Any], beside: Path | None =
         key: arguments[key] for key in ("classes", "in_channels", "image_size") if key in arguments
     }
     rest = {key: value for key, value in arguments.items() if key not in known}
+    here = False
     if is_library(spec):
-        refuse_unsafe(literals(parse(_parts(spec)[1])[1]))
+        library, name = _parts(spec)
+        refuse_unsafe(literals(parse(name)[1]))
+        refuse_files(parse(name)[0], rest)
+        if importlib.util.find_spec(library) is not None:  # else it is said what to install
+            refuse_unknown(library)
     elif is_import_string(spec, architectures):
-        refuse_undeclared(spec, beside)
-    return build(spec, **known, arguments=rest)
+        refuse_undeclared(spec, trust)
+        here = is_trusted(spec.partition(":")[0], trust)
+    wanted = {key: value for key, value in known.items() if value is not None}
+    with contextlib.nullcontext() if here else without_current_folder():
+        return _remembered(spec, wanted, rest, here=here)
 
 
 def provenance(model: nn.Module) -> dict[str, Any]:
@@ -104,7 +129,7 @@ def provenance(model: nn.Module) -> dict[str, Any]:
     return dict(own) if "factory" in own else {**(origin_of(model) or {}), **own}
 
 
-def _built(spec: str, wanted: dict[str, int], arguments: dict[str, Any]) -> nn.Module:
+def _built(spec: str, wanted: dict[str, int], arguments: dict[str, Any], here: bool) -> nn.Module:
     if is_library(spec):
         library, rest = _parts(spec)
         name, settings = parse(rest)
@@ -113,7 +138,7 @@ def _built(spec: str, wanted: dict[str, int], arguments: dict[str, Any]) -> nn.M
         }
         return build_from_library(spec, name, {**renamed, **literals(settings), **arguments})
     if is_import_string(spec, architectures):
-        return call_factory(spec, wanted, arguments)
+        return call_factory(spec, wanted, arguments, here=here)
     settings_of = architectures.build(spec)
     for key in parse(spec)[1].keys() & wanted.keys():
         if getattr(settings_of, key) != wanted[key]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
-import importlib.util
 import inspect
 import os
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from torch import nn
 
 from niwaki.core.errors import NiwakiError, SettingError, UnknownNameError
 from niwaki.core.registry import parse
+from niwaki.models.trusted import (
+    is_trusted,
+    refuse_foreign,
+    refuse_unknown,
+    without_current_folder,
+)
 
 # what the data has → what factories call it, in the wild
 PARAMETERS = {
@@ -43,68 +48,80 @@ def literals(settings: dict[str, str]) -> dict[str, object]:
 
 
 def call_factory(
-    spec: str, wanted: dict[str, int], given: dict[str, object] | None = None
+    spec: str,
+    wanted: dict[str, int],
+    given: dict[str, object] | None = None,
+    *,
+    here: bool = True,
 ) -> nn.Module:
     """The network that the factory returns, called with the settings of `spec`, what is `given`,
     and the `wanted` it names.
+
+    Args:
+        here: modules of the current folder may be imported.
     """
     module_name, name, settings = _target(spec)
     arguments = {**literals(settings), **(given or {})}
-    with _current_folder_importable():
+    with _current_folder_importable() if here else without_current_folder():
         factory = _import(module_name, name)
         _add_wanted(spec, factory, arguments, wanted)
         return _call(factory, f"{module_name}:{name}", arguments)
 
 
-def refuse_undeclared(spec: str, beside: Path | None = None) -> None:
-    """Refuse a factory that a file names, unless it says itself that it makes a network.
+def imported(spec: str) -> tuple[Callable[..., Any], dict[str, str]]:
+    """A function that the user names, and the settings that follow its name; modules of the
+    current folder may be imported.
+
+    Raises:
+        NiwakiError: it cannot be.
+    """
+    module_name, name, settings = _target(spec)
+    with _current_folder_importable():
+        return _import(module_name, name), settings
+
+
+def refuse_undeclared(spec: str, trust: Sequence[str] = ()) -> None:
+    """Refuse a factory that a file names, unless its code may run and it says itself that it makes
+    a network.
 
     It must be a class that is an `nn.Module`, or a function annotated to return one, at the top
     level of a module that is not Python's own. So `os:system` is no factory, whatever a file says.
 
     Args:
-        beside: the folder of the file; code that lies in it came with it, and is not imported.
+        trust: packages whose code the user lets run; see `niwaki.models.trusted`.
 
     Raises:
         SettingError: it is not.
     """
     module_name, name, _ = _target(spec)
-    way_out = f"if you trust it, pass it yourself: load(folder, model={module_name + ':' + name!r})"
+    where = f"{module_name}:{name}"
     if module_name.partition(".")[0] in {*sys.stdlib_module_names, "builtins"}:
-        raise SettingError(f"{module_name}:{name} is Python's own code, not a factory of networks")
-    with _current_folder_importable():
-        if beside is not None and _lies_in(module_name.partition(".")[0], beside):
-            raise SettingError(
-                f"the module {module_name!r} lies in the folder itself, whose code is not run; "
-                f"{way_out}"
-            )
+        raise SettingError(f"{where} is Python's own code, not a factory of networks")
+    trusted = is_trusted(module_name, trust)
+    if not trusted:
+        refuse_unknown(module_name)
+    with _current_folder_importable() if trusted else without_current_folder():
         factory: object = _import(module_name, name)
+    refuse_foreign(factory, module_name, where)
     if isinstance(factory, type):
-        declared: object = factory
-    else:
-        if "." in name or getattr(factory, "__module__", None) != module_name:
-            raise SettingError(
-                f"{module_name}:{name} is not a function of that module's own; {way_out}"
-            )
-        try:
-            declared = typing.get_type_hints(factory).get("return")
-        except Exception:  # annotations may name anything
-            declared = None
-    if not (isinstance(declared, type) and issubclass(declared, nn.Module)):
+        return
+    by_hand = f"if you trust it, pass it yourself: load(folder, model={where!r})"
+    if "." in name or getattr(factory, "__module__", None) != module_name:
+        raise SettingError(f"{where} is not a function of that module's own; {by_hand}")
+    if not _says_network(factory):
         raise SettingError(
-            f"{module_name}:{name} does not say that it returns an nn.Module; let it say so (def "
-            f"{name}(…) -> nn.Module:), or, "
-            f"{way_out}"
+            f"{where} does not say that it returns an nn.Module; let it say so (def "
+            f"{name}(…) -> nn.Module:), or, {by_hand}"
         )
 
 
-def _lies_in(module_name: str, folder: Path) -> bool:
+def _says_network(function: object) -> bool:
+    """Whether a function is annotated to return a network."""
     try:
-        found = importlib.util.find_spec(module_name)
-    except (ImportError, ValueError, AttributeError):
-        return False  # then it cannot be imported either
-    places = [found.origin, *(found.submodule_search_locations or ())] if found else []
-    return any(place and Path(place).resolve().is_relative_to(folder.resolve()) for place in places)
+        declared = typing.get_type_hints(function).get("return")
+    except Exception:  # annotations may name anything
+        return False
+    return isinstance(declared, type) and issubclass(declared, nn.Module)
 
 
 def _target(spec: str) -> tuple[str, str, dict[str, str]]:

@@ -97,6 +97,16 @@ def refuse_unsafe(arguments: Any, where: str = "the arguments") -> None:
         )
 
 
+def refuse_files(name: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse a network whose settings would be read from another file than the one that names it.
+
+    Raises:
+        SettingError: it names a config.json.
+    """
+    if name.endswith(".json") or isinstance(arguments.get("config"), str):
+        raise SettingError("its settings would be read from another file; build the model yourself")
+
+
 def origin_of(model: nn.Module) -> dict[str, Any] | None:
     """What would build a network of transformers or timm again, as far as it says so itself; None
     of any other.

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from niwaki.core.budget import Budget
 from niwaki.core.records import Record
-from niwaki.measure import compare, cpu_threads
+from niwaki.measure import Task, compare, cpu_threads
 from niwaki.pruning.result import Form, Result
 from niwaki.pruning.search import Attempt, Clock
-from niwaki.running import batched, copied, preserved_state
+from niwaki.running import Inputs, batched, copied, preserved_state
 from niwaki.surgery import remember
 
 Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How two networks are measured.
+
+    Attributes:
+        data: gives (inputs, class numbers) afresh, for accuracy.
+        task: another measure of how well a network does.
+        unlabelled: gives inputs, to compare the two on, where there is neither.
+        timed: whether latency and peak memory are taken.
+    """
+
+    data: Callable[[], Iterable[Batch]] | None = None
+    task: Task | None = None
+    unlabelled: Callable[[], Iterable[Inputs]] | None = None
+    timed: bool = True
 
 
 def finished(
@@ -26,7 +44,7 @@ def finished(
     clock: Clock,
     *,
     seed: int = 0,
-    data: Callable[[], Iterable[Batch]] | None = None,
+    judged: Judged | None = None,
     form: Form = "module",
     original: nn.Module | None = None,
 ) -> Result:
@@ -34,21 +52,32 @@ def finished(
 
     Args:
         described: entries for the record's settings.
-        data: gives (inputs, class numbers) afresh.
+        judged: how both are judged; not at all without it.
         original: what the network is measured against; the one that was cut, without it.
     """
     cut, model = attempt.cut, attempt.cut.graph.model
     inputs = cut.graph.inputs
+    judged = judged or Judged()
     first = model if original is None else original
     shown = batched(copied(inputs), budget.batch)
     with clock.stage("measure"), preserved_state(first), preserved_state(attempt.model):
         with cpu_threads(budget.threads):
-            before, after = compare(first, attempt.model, shown, data)
+            before, after = compare(
+                first,
+                attempt.model,
+                shown,
+                judged.data,
+                task=judged.task,
+                unlabelled=judged.unlabelled,
+                timed=judged.timed,
+            )
     if form == "module":
         remember(model, attempt.model, cut.plan, inputs)
     ratio = attempt.ratio
+    task = judged.task
     settings = {
         **described,
+        **(task.described(next(iter(after.scores))) if task else {}),
         **({} if ratio is None else {f"{budget.unit}_ratio": dataclasses.asdict(ratio)}),
         **({"input_shape": list(inputs.shape[1:])} if isinstance(inputs, Tensor) else {}),
     }

@@ -16,6 +16,8 @@ from niwaki.core.budget import Budget
 from niwaki.core.errors import SettingError
 from niwaki.core.plan import Plan
 from niwaki.graph import trace
+from niwaki.measure import Task
+from niwaki.measure.task import Evaluate
 from niwaki.methods.base import (
     COMPENSATIONS,
     CRITERIA,
@@ -33,8 +35,9 @@ from niwaki.methods.base import (
     recover,
     scored,
 )
-from niwaki.pruning._finish import Batch, finished
+from niwaki.pruning._finish import Batch, Judged, finished
 from niwaki.pruning.allocation import Selection, allocate
+from niwaki.pruning.asked import skipped
 from niwaki.pruning.cost import MEASURED, MeasuredCost
 from niwaki.pruning.result import Form, Result
 from niwaki.pruning.search import SLACK, Clock, Search
@@ -43,7 +46,7 @@ from niwaki.pruning.table import preview as foresee
 from niwaki.running import Inputs
 
 Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
-Inputted = Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]]
+Inputted = Calibration | Iterable[Any] | Callable[[], Iterable[Any]]
 
 BINS = 40  # of the histogram of scores
 
@@ -51,7 +54,7 @@ BINS = 40  # of the histogram of scores
 def prune(
     model: nn.Module,
     example_inputs: Inputs,
-    budget: Budget | float | str = 0.5,
+    budget: Budget | Mapping[str, Any] | float | str = 0.5,
     *,
     criterion: Criterion | str | ScoreFunction = "l2",
     compensation: Compensation | str = "auto",
@@ -59,6 +62,8 @@ def prune(
     selection: Selection | None = None,
     calibration: Inputted | None = None,
     data: Data | None = None,
+    evaluate: Task | Evaluate | None = None,
+    measure: bool = True,
     probes: bool | Sequence[Inputs] = True,
     seed: int = 0,
     form: Form = "module",
@@ -70,8 +75,9 @@ def prune(
         model: any module. Its outputs keep their sizes.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments, on the
             model's device.
-        budget: the share to remove: of the channels (`0.5`), or of what the model costs:
-            `"params=0.5"`, `"macs=0.5"`, `"bytes=0.5"`, `"memory=0.5"` (activations),
+        budget: the share to remove: of the channels (`0.5`, `"50%"`), or of what the model costs:
+            `"params=0.5"` or `{"params": 0.5}`, `"macs=0.5"`, `"bytes=0.5"`, `"memory=0.5"`
+            (activations),
             `"latency=0.5,batch=8,threads=2"`. Memory and latency are measured on networks made for
             the purpose, and in the end on the pruned one, which must meet the budget.
         criterion: which units stay: `"l1"`, `"taylor"`, … (an unknown name lists all), a
@@ -84,11 +90,17 @@ def prune(
             inputs: `"batchnorm"`, `"refit"`, `"lbfgs"`, or several, one after the other.
         selection: which groups take part, how a budget is divided between them, and whether units,
             blocks of weights or branches go; see `niwaki.Selection`.
-        calibration: batches of unlabelled model inputs for methods that look at activations: an
-            iterable that can be gone through twice, a function that gives one, or a `Calibration`
-            (which may hold class numbers). Not the inputs that the network will be judged on.
+        calibration: batches of model inputs for methods that look at activations: a DataLoader, a
+            list, a function that gives one, or a `Calibration`. Labels in them are told from inputs
+            by the example inputs and the model's forward. Not the inputs that the network will be
+            judged on.
         data: (inputs, class numbers) batches for accuracy and loss before and after: an iterable
             that can be gone through twice, or a function that gives one. Nothing is chosen on it.
+        evaluate: how well a network does, for any task: a function of the network that returns a
+            number, or numbers by name; or a `niwaki.Task`, which says which number counts. It is
+            called before and after. Without it and without `data`, the pruned network is compared
+            with the original on the calibration inputs (agreement, cosine).
+        measure: time both networks and take their peak memory; without it only what is counted.
         probes: whether the network is also run, and proved, on other inputs than the example:
             another batch size and other values, longer and shorter ones, in training; or inputs
             that it takes, to be tried beside these. The record says what was covered.
@@ -97,8 +109,8 @@ def prune(
             cannot be made to fit is left whole. "graph" gives a `torch.fx.GraphModule` of the
             operators that the model runs in evaluation mode, with the sizes among them restated,
             where such groups are pruned too.
-        choices: fields of the selection, in the place of one: `only="layer*.conv1"`, `skip="fc"`,
-            `scope="global"`, `min_units=8`.
+        choices: fields of the selection, in the place of one: `only="layer*.conv1"`, `skip="fc"`
+            (or modules of the model), `scope="global"`, `min_units=8`.
 
     Raises:
         TraceError: the model cannot be run on the example inputs, or holds NaN.
@@ -110,13 +122,15 @@ def prune(
     chosen = as_criterion(criterion)
     repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
     steps = _recoveries(recovery)
-    selection = Selection.of(selection, choices, budget)
-    batches = _again(data)
-    seen = None if calibration is None else Calibration.of(calibration)
+    task, batches = Task.of(evaluate), _again(data)
+    seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
     clock = Clock()
     with clock.stage("trace"):
         graph = trace(model, example_inputs, probes=probes)
-    remarks: list[str] = []
+    whole, passed_over = skipped(graph, choices.pop("skip", ()))
+    chosen_fields = {**choices, **({"skip": whole} if whole else {})}
+    selection = Selection.of(selection, chosen_fields, budget)
+    remarks = list(passed_over)
     with clock.stage("score"):
         generator = torch.Generator().manual_seed(seed)
         evidence = Evidence(graph, seen, generator, say=remarks.append)
@@ -136,7 +150,8 @@ def prune(
         **({"recovery": [RECOVERIES.spell(step) for step in steps]} if steps else {}),
         **selection.described(),
     }
-    result = finished(attempt, budget, described, clock, seed=seed, data=batches, form=form)
+    judged = Judged(batches, task, None if seen is None else seen.inputs, measure)
+    result = finished(attempt, budget, described, clock, seed=seed, judged=judged, form=form)
     plan = attempt.cut.plan
     record = dataclasses.replace(
         result.record,
@@ -150,7 +165,7 @@ def prune(
 def preview(
     model: nn.Module,
     example_inputs: Inputs,
-    budget: Budget | float | str = 0.5,
+    budget: Budget | Mapping[str, Any] | float | str = 0.5,
     *,
     criterion: Criterion | str | ScoreFunction = "l2",
     compensation: Compensation | str = "auto",
@@ -168,7 +183,7 @@ def preview(
     budget = Budget.parse(budget)
     chosen = as_criterion(criterion)
     selection = Selection.of(selection, choices, budget)
-    seen = None if calibration is None else Calibration.of(calibration)
+    seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
     graph = trace(model, example_inputs)
     evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed))
     scores = scored(chosen, evidence)

@@ -8,11 +8,13 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from niwaki.core.errors import SettingError
 from niwaki.graph import Graph
-from niwaki.measure import evaluate
+from niwaki.measure import Task
+from niwaki.measure import evaluate as accuracy_of
+from niwaki.measure.task import Evaluate
 from niwaki.methods.base.compensation import Compensation, compensate
 from niwaki.methods.base.criterion import Criterion, ScoreFunction, as_criterion, scored
 from niwaki.methods.base.cut import Cut, Scores
@@ -30,7 +32,7 @@ class Sensitivity:
 
     Attributes:
         measure: "residual", the share of what the group's consumers read that is lost; or
-            "accuracy", a share in [0, 1].
+            "accuracy", a share in [0, 1]; or the name of a task's primary number.
         curves: by group, in the order of `ratios`.
         left_out: group → why it has no curve.
     """
@@ -59,6 +61,7 @@ def sensitivity(
     ratios: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
     calibration: Calibration | None = None,
     data: Batches | None = None,
+    evaluate: Task | Evaluate | None = None,
 ) -> Sensitivity:
     """Prune one group at a time.
 
@@ -67,6 +70,8 @@ def sensitivity(
             there is data.
         data: (inputs, class numbers) afresh, for accuracies of checked networks in the place of
             residuals.
+        evaluate: a function of the network that returns a number, or a `niwaki.Task`, in the place
+            of accuracy.
 
     Raises:
         SettingError: a ratio out of [0, 1), or a compensation that knows no residual.
@@ -76,6 +81,7 @@ def sensitivity(
             "ratios must be in [0, 1), where 0.5 removes half; got "
             f"{', '.join(map(str, ratios)) or 'none'}"
         )
+    judge, measure = _judge(data, Task.of(evaluate), graph)
     method = as_criterion(criterion)
     evidence = Evidence(graph, calibration)
     scores = scored(method, evidence)
@@ -89,15 +95,15 @@ def sensitivity(
                 type(plan)({name: kept for name, kept in plan.items() if name == group.name}),
                 evidence,
             )
-            found = compensate(Cut(graph, plan), compensation, calibration=calibration)
-            if data is not None:
-                pruned = shrink(Cut(graph, plan, found.mixings))
-                check(Cut(graph, plan, found.mixings), pruned)
-                curve.append(evaluate(pruned, data()).accuracy)
-            elif group.name in found.residuals or not plan.kept:
-                curve.append(found.residuals.get(group.name, 0.0))
+            cut = compensate(Cut(graph, plan), compensation, calibration=calibration)
+            if judge is not None:
+                pruned = shrink(cut)
+                check(cut, pruned)
+                curve.append(judge(pruned))
+            elif group.name in cut.residuals or not plan.kept:
+                curve.append(cut.residuals.get(group.name, 0.0))
             else:
-                left_out[group.name] = found.notes.get(
+                left_out[group.name] = cut.notes.get(
                     group.name, "its compensation knows no residual"
                 )
                 break
@@ -107,4 +113,15 @@ def sensitivity(
         raise SettingError(
             f"no residual is known of any group: {next(iter(left_out.values()), 'there are none')}"
         )
-    return Sensitivity("residual" if data is None else "accuracy", tuple(ratios), curves, left_out)
+    return Sensitivity(measure, tuple(ratios), curves, left_out)
+
+
+def _judge(
+    data: Batches | None, task: Task | None, graph: Graph
+) -> tuple[Callable[[nn.Module], float] | None, str]:
+    """What a cut network is judged by, and what that is called."""
+    if task is not None:
+        return lambda network: next(iter(task(network).values())), next(iter(task(graph.model)))
+    if data is not None:
+        return lambda network: accuracy_of(network, data()).accuracy, "accuracy"
+    return None, "residual"

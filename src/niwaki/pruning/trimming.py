@@ -26,7 +26,7 @@ from niwaki.methods.mint import Dependency, Estimation, layer_dependencies
 from niwaki.methods.mint.blocks import CutOff, cut_blocks
 from niwaki.methods.mint.dependency_maps import dependency_maps
 from niwaki.proof import check
-from niwaki.pruning._finish import Batch, finished
+from niwaki.pruning._finish import Batch, Judged, finished
 from niwaki.pruning.products import choose_products
 from niwaki.pruning.result import Result
 from niwaki.pruning.search import Attempt, Clock
@@ -146,7 +146,9 @@ def trim(
         "skip": list(patterns_of(skip)),
         **(settings or {}),
     }
-    result = finished(attempt, Budget(0.0), described, clock, seed=seed, data=data, original=model)
+    result = finished(
+        attempt, Budget(0.0), described, clock, seed=seed, judged=Judged(data), original=model
+    )
     said = f"{gone:.2%} of the weights of {len(blocks)} layers went"
     record = replace(
         result.record,

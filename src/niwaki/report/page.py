@@ -22,7 +22,9 @@ MARK = (
     'stroke-linecap="round"/><g fill="var(--leaf)"><ellipse cx="34" cy="14" rx="15" ry="8"/><ellipse cx="16" cy="30" rx="13" '
     'ry="7"/><ellipse cx="47" cy="33" rx="13" ry="7"/></g></svg>'
 )
+MANY = 12  # runs from which a page draws what is inside a run only when it is unfolded
 TILES = ("params", "macs", "latency", "accuracy")
+SAID = ("model", "criterion", "budget", "compensation")  # what a filter looks at beside the name
 SHORT_NAMES = {
     "accuracy": "accuracy",
     "params": "parameters",
@@ -48,7 +50,8 @@ def report_page(runs: Sequence[Run], left_out: Sequence[str] = ()) -> str:
     )
     opened, _ = _featured(runs)
     sections = [
-        run_section(run, number, number == opened + 1) for number, run in enumerate(runs, 1)
+        run_section(run, number, number == opened + 1, later=len(runs) > MANY)
+        for number, run in enumerate(runs, 1)
     ]
     parts = [
         (
@@ -60,6 +63,7 @@ def report_page(runs: Sequence[Run], left_out: Sequence[str] = ()) -> str:
         _tiles(runs),
         _charts(runs),
         "<h2>Before and after</h2>",
+        _filter(runs),
         _table(runs, front),
         f"<h2>{'Inside the network' if len(runs) == 1 else 'Inside each network'}</h2>",
         *sections,
@@ -216,44 +220,76 @@ def _short(value: float) -> str:
     return f"{value:.4g}"
 
 
+def _filter(runs: Sequence[Run]) -> str:
+    """Where rows and sections are picked by what their names and settings say."""
+    if len(runs) < 2:
+        return ""
+    return (
+        "<p class=filter><label>Show only runs with <input id=filter type=search "
+        "autocomplete=off placeholder='a name, a criterion, …'></label> "
+        f"<span id=shown class=note>{len(runs)} runs</span></p>"
+    )
+
+
 def _table(runs: Sequence[Run], front: set[int]) -> str:
-    """A row a network, numbers short; the original comes first where all have the same."""
+    """A row a network, numbers short; each original once, before those made of it."""
     keys = [
         key
         for key, (_, value, _) in ROWS.items()
         if any(value(run.record.after) is not None for run in runs)
     ]
-    head = "".join(f"<th scope=col>{SHORT_NAMES[key]}</th>" for key in keys)
-    sizes = {
-        (run.record.before.params, run.record.before.macs, run.record.before.accuracy)
-        for run in runs
-    }
-    rows = []
-    if len(sizes) == 1:
-        cells = "".join(_cell(key, None, runs[0].record.before) for key in keys)
-        rows.append(
-            "<tr class=unpruned><td class='name left'><i class=original></i>the "
-            f"original</td>{cells}</tr>"
-        )
+    scores = list(dict.fromkeys(name for run in runs for name in run.record.after.scores))
+    scores = [name for name in scores if name != "accuracy" or "accuracy" not in keys]
+    names = [*map(escape, scores), *(SHORT_NAMES[key] for key in keys)]
+    head = "".join(f"<th scope=col><button type=button>{name}</button></th>" for name in names)
+    originals: dict[tuple[object, ...], list[int]] = {}
     for index, run in enumerate(runs):
         before = run.record.before
-        if len(sizes) > 1:
-            cells = "".join(_cell(key, None, before) for key in keys)
-            rows.append(
-                "<tr class=unpruned><td class='name left'><i class=original></i>original of "
-                f"{index + 1}</td>{cells}</tr>"
-            )
-        best = " best" if index in front else ""
-        name = f"<td class='name left'><span class='badge{best}'>{index + 1}</span>{escape(run.name)}</td>"
+        facts = (before.params, before.macs, before.accuracy, *before.scores.items())
+        originals.setdefault(facts, []).append(index)
+    rows = []
+    for made in originals.values():
+        before = runs[made[0]].record.before
+        whose = "" if len(originals) == 1 else f" of {_numbers(made)}"
         rows.append(
-            f"<tr>{name}{''.join(_cell(key, before, run.record.after) for key in keys)}</tr>"
+            f"<tr class=unpruned><td class='name left'><i class=original></i>the original{whose}"
+            f"</td>{_cells(keys, scores, None, before)}</tr>"
+        )
+    for index, run in enumerate(runs):
+        best = " best" if index in front else ""
+        said = [run.name, *(str(run.record.settings.get(key) or "") for key in SAID)]
+        rows.append(
+            f'<tr data-run="{index + 1}" data-said="{escape(" ".join(said).lower(), quote=True)}">'
+            f"<td class='name left'><span class='badge{best}'>{index + 1}</span>{escape(run.name)}"
+            f"</td>{_cells(keys, scores, run.record.before, run.record.after)}</tr>"
         )
     return (
         "<div class='card scroll' tabindex=0 role=region aria-label='before and after'><table "
-        "class=runs><thead><tr>"
-        "<th scope=col "
-        f"class=left>network</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        "class=runs><thead><tr><th scope=col class=left><button type=button>network</button></th>"
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _numbers(indices: Sequence[int]) -> str:
+    """The first few runs by their numbers on the page."""
+    named = ", ".join(str(index + 1) for index in indices[:5])
+    return named if len(indices) <= 5 else f"{named} and {len(indices) - 5} more"
+
+
+def _cells(
+    keys: Sequence[str], scores: Sequence[str], before: Measurement | None, found: Measurement
+) -> str:
+    own = [_score_cell(name, before, found) for name in scores]
+    return "".join([*own, *(_cell(key, before, found) for key in keys)])
+
+
+def _score_cell(name: str, before: Measurement | None, found: Measurement) -> str:
+    label = f"data-label='{escape(name, quote=True)}'"
+    value, old = found.scores.get(name), None if before is None else before.scores.get(name)
+    if value is None:
+        return f"<td {label}>–</td>"
+    changed = "" if old is None else f"<small>{value - old:+.4g}</small>"
+    return f"<td {label} data-value='{value:.9g}'>{value:.4g}{changed}</td>"
 
 
 def _cell(key: str, before: Measurement | None, found: Measurement) -> str:
@@ -264,7 +300,8 @@ def _cell(key: str, before: Measurement | None, found: Measurement) -> str:
         return f"<td {label}>–</td>"
     text = f"{number:.2%}" if key == "accuracy" else _short(number)
     changed = "" if old is None else f"<small>{change(key, old, number)}</small>"
-    return f"<td {label} title='{form.format(number)}'>{text}{changed}</td>"
+    exact = f"data-value='{number:.9g}' title='{form.format(number)}'"
+    return f"<td {label} {exact}>{text}{changed}</td>"
 
 
 def _footer(runs: Sequence[Run]) -> str:

@@ -17,8 +17,12 @@ LEFT_OF = ("params", "macs", "latency", "bytes", "peak")
 CELL = 8  # units of a heat map's drawing
 
 
-def run_section(run: Run, number: int, opened: bool) -> str:
-    """A part of the page that folds."""
+def run_section(run: Run, number: int, opened: bool, later: bool = False) -> str:
+    """A part of the page that folds.
+
+    Args:
+        later: what is inside is drawn when it is first unfolded.
+    """
     record = run.record
     said = [
         str(record.settings[key])
@@ -35,11 +39,15 @@ def run_section(run: Run, number: int, opened: bool) -> str:
         _facts(run),
     ]
     inside = "".join(part for part in parts if part)
+    if later and not opened:
+        inside = f"<template><div class=inside>{inside}</div></template>"
+    else:
+        inside = f"<div class=inside>{inside}</div>"
     return (
         f"<details class=card id=run-{number}{' open' if opened else ''}><summary>"
         f"<span class=badge>{number}</span>{escape(run.name)}<span "
         f"class=note>{escape(' · '.join(said))}</span></summary>"
-        f"<div class=inside>{inside}</div></details>"
+        f"{inside}</details>"
     )
 
 

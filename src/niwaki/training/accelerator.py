@@ -89,7 +89,7 @@ def _check_trackers(trackers: Sequence[str]) -> None:
             importlib.util.find_spec(TRACKERS[name]) is None
         ):  # accelerate would go on without a word
             if name == "tensorboard":
-                raise MissingExtraError("tensorboard", "train")
+                raise MissingExtraError("tensorboard", "tracking")
             raise SettingError(
                 f"the tracker {name!r} needs the package {TRACKERS[name]}: pip install "
                 f"{TRACKERS[name]}"

@@ -8,6 +8,7 @@ else as JSON in its header.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections.abc import Mapping
@@ -29,6 +30,11 @@ LAST, BEST, HISTORY = "last.safetensors", "best.safetensors", "history.json"
 Tensors = dict[str, Tensor]
 
 
+def usual_trackers() -> tuple[str, ...]:
+    """TensorBoard, where it is installed; it is an extra of its own."""
+    return ("tensorboard",) if importlib.util.find_spec("tensorboard") else ()
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where a run is kept.
@@ -38,7 +44,8 @@ class RunFolder:
             is refused.
         every: seconds between saves; 0 saves after every step. In several processes a run is saved
             after every epoch.
-        trackers: names that accelerate knows: tensorboard, wandb, mlflow, …
+        trackers: names that accelerate knows: tensorboard, wandb, mlflow, …; without them
+            tensorboard, where it is installed.
         describes: what else the run depends on (model, data, …), as plain data: a resume with other
             values is refused.
     """
@@ -46,7 +53,7 @@ class RunFolder:
     path: Path
     resume: bool = False
     every: float = 60.0
-    trackers: tuple[str, ...] = ("tensorboard",)
+    trackers: tuple[str, ...] = field(default_factory=lambda: usual_trackers())
     describes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

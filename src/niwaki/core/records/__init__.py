@@ -10,12 +10,9 @@ from niwaki.core.records.dependency_maps import (
     DependencyMaps,
     read_dependencies,
 )
-from niwaki.core.records.files import (
-    check_output,
-    staged_folder,
-    write_bytes_atomic,
-    write_text_atomic,
-)
+from niwaki.core.records.files import staged_folder, write_bytes_atomic, write_text_atomic
+from niwaki.core.records.overwriting import check_file, check_output
+from niwaki.core.records.reading import irregular, too_large
 from niwaki.core.records.record import SCHEMA, Measurement, Record, RecordError
 
 __all__ = [
@@ -30,11 +27,14 @@ __all__ = [
     "as_table",
     "as_text",
     "change",
+    "check_file",
     "check_output",
     "hardware",
+    "irregular",
     "read_dependencies",
     "rows",
     "staged_folder",
+    "too_large",
     "versions",
     "write_bytes_atomic",
     "write_text_atomic",

@@ -23,6 +23,7 @@ _SHOWN = {
     "loss": ("loss", lambda m: m.loss, "{:.4f}"),
     **ROWS,
 }  # losses have no figure
+TIMED = ("latency", "peak")  # 0 where they were not measured
 
 
 def rows(record: Record) -> list[tuple[str, str, str, str]]:
@@ -30,11 +31,23 @@ def rows(record: Record) -> list[tuple[str, str, str, str]]:
     found = []
     for key, (name, value, form) in _SHOWN.items():
         before, after = value(record.before), value(record.after)
-        if before is not None and after is not None and (key != "peak" or before or after):
+        if before is not None and after is not None and (key not in TIMED or before or after):
             found.append(
                 (name, form.format(before), form.format(after), change(key, before, after))
             )
+        if key == "loss":
+            found += _scores(record)
     return found
+
+
+def _scores(record: Record) -> list[tuple[str, str, str, str]]:
+    """Those of the user's own task, or of the agreement with the original."""
+    before, after = record.before, record.after
+    return [
+        (name, f"{old:.4g}", f"{after.scores[name]:.4g}", f"{after.scores[name] - old:+.4g}")
+        for name, old in before.scores.items()
+        if name in after.scores and not (name in ("accuracy", "loss") and before.accuracy)
+    ]
 
 
 def change(key: str, before: float, after: float) -> str:

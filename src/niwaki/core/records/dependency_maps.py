@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from niwaki.core.records.reading import irregular
 from niwaki.core.records.record import RecordError, from_table
 
 DEPENDENCIES = "dependencies.json"
@@ -108,8 +110,10 @@ def read_dependencies(path: Path) -> DependencyMaps | None:
     Raises:
         RecordError: it cannot be read, or is not what niwaki writes.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
+    if wrong := irregular(path):
+        raise RecordError(f"{path} {wrong}")
     try:
         if path.stat().st_size > LIMIT:
             raise RecordError(f"{path} has {path.stat().st_size:,} bytes; no map is as large")

@@ -23,6 +23,7 @@ LATER: dict[str, Any] = {
     "batch": None,
     "residuals": {},
     "importances": {},
+    "scores": {},
 }  # older records lack these
 
 T = TypeVar("T")
@@ -49,6 +50,9 @@ class Measurement:
         None  # most bytes of activations alive at once in one forward of the example batch
     )
     batch: int | None = None  # samples in the example batch
+    scores: dict[str, float] = field(
+        default_factory=dict
+    )  # of the user's own task by name, the primary one first; or how far it agrees with another
 
     @property
     def throughput(self) -> float | None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from niwaki.core.errors import SettingError
 from niwaki.graph import Graph
+from niwaki.methods.base.batches import separated
 from niwaki.running import Inputs
 
 Batch: TypeAlias = tuple[Inputs, Tensor | None]
@@ -34,18 +35,32 @@ class Calibration:
 
     @classmethod
     def of(
-        cls, data: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]]
+        cls,
+        data: Calibration | Iterable[Any] | Callable[[], Iterable[Any]],
+        model: nn.Module | None = None,
+        like: Inputs | None = None,
     ) -> Calibration:
-        """Unlabelled batches: an iterable of model inputs that can be gone through twice, or a
-        function that gives one.
+        """Batches of any kind: an iterable that can be gone through twice (a list, a DataLoader),
+        or a function that gives one.
+
+        Args:
+            model: with it, labels are told from inputs, and both are moved to its device (see
+                `niwaki.methods.base.batches`); without it a batch is what the model is called with.
+            like: inputs that the model is known to be called with.
 
         Raises:
-            SettingError: a generator, which can be gone through only once.
+            SettingError: a generator, which can be gone through only once; or no batches.
         """
         if isinstance(data, Calibration):
             return data
         again = _again(data)
-        return cls(lambda: ((inputs, None) for inputs in again()))
+        if model is None:
+            return cls(lambda: ((inputs, None) for inputs in again()))
+        return cls(lambda: (separated(batch, model, like) for batch in again()))
+
+    def inputs(self) -> Iterator[Inputs]:
+        """The inputs alone."""
+        return (inputs for inputs, _ in self.batches())
 
     @classmethod
     def labelled(
@@ -64,6 +79,11 @@ class Calibration:
 def _again(data: Iterable[T] | Callable[[], Iterable[T]]) -> Callable[[], Iterable[T]]:
     if callable(data):
         return data
+    if isinstance(data, (Tensor, str, Mapping)) or not isinstance(data, Iterable):
+        raise SettingError(
+            f"calibration= is batches of inputs (a list, a DataLoader, a function that gives one); "
+            f"got a {type(data).__name__}"
+        )
     if iter(data) is data:
         raise SettingError(
             "calibration inputs can be gone through only once (a generator); pass a list, a "
