@@ -170,9 +170,9 @@ def _fold_obstacle(state: Inference, use: _Uses) -> str | None:
         where = f"{op.name} in {op.layer or 'the model'}"
         if read.statistics:
             continue
-        if op.args[read.slot] in state.origins:
+        if op.args[read.slot] in path.origins:
             return f"summed between parameters by {where}"
-        if state.tape.dtypes[op.args[read.slot].index].is_complex:
+        if path.tape.dtypes[op.args[read.slot].index].is_complex:
             return f"read as complex numbers by {where}"
         if read.weight is None:
             return f"read without a weight by {where}"

@@ -89,6 +89,7 @@ def size_of(value: Tensor) -> float:
 
 
 def _real(value: Tensor) -> Tensor:
+    value = value if value.layout == torch.strided else value.to_dense()
     return torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
 
 
