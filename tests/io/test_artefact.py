@@ -24,7 +24,6 @@ from torch.utils._pytree import tree_leaves
 import niwaki
 from niwaki.core.errors import CheckpointError, NiwakiError, OutputError
 from niwaki.io.artefact import read_blueprint
-from niwaki.methods.base.cut import Cut
 from niwaki.methods.mint._layer_dependencies import Estimation
 from niwaki.methods.mint.activations import Sampling
 from niwaki.methods.mint.blocks import CutOff
@@ -267,7 +266,7 @@ def test_a_factory_that_does_not_say_what_it_makes_must_be_given(
 ) -> None:
     result = niwaki.prune(own_factory().eval(), torch.randn(2, 7))
     folder = niwaki.save(result, tmp_path / "a", model="test_artefact:own_factory")
-    rewrite(Cut(folder, lambda plan: plan.update(factory="test_artefact:silent_factory")))
+    rewrite(folder, lambda plan: plan.update(factory="test_artefact:silent_factory"))
     with pytest.raises(
         CheckpointError, match=r"does not say that it returns an nn\.Module.*load\(folder, model="
     ):
@@ -430,7 +429,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 def test_a_plan_with_what_cannot_be_is_refused(
     saved: tuple[niwaki.Result, Path], change: Any, said: str
 ) -> None:
-    rewrite(Cut(saved[1], change))
+    rewrite(saved[1], change)
     with fuzz.watched() as events, pytest.raises(CheckpointError, match=said):
         niwaki.load(saved[1])
     assert events == []
@@ -451,7 +450,7 @@ def test_code_beside_the_weights_is_not_run(
     (saved[1] / "evil.py").write_text(
         "import torch\nopen('pwned', 'w')\ndef build() -> torch.nn.Module: ...\n"
     )
-    rewrite(Cut(saved[1], lambda plan: plan.update(factory="evil:build", arguments={})))
+    rewrite(saved[1], lambda plan: plan.update(factory="evil:build", arguments={}))
     monkeypatch.chdir(saved[1])
     with pytest.raises(CheckpointError, match="evil"):
         niwaki.load(saved[1])

@@ -235,7 +235,7 @@ def test_a_network_with_sigmoid_batchnorm_is_pruned_by_one_threshold_and_proved(
         scope="global",
         min_units=3,
     )
-    assert result.record.notes[0].startswith("checked")
+    assert result.record.notes[0].startswith("proved")
     kept = {name: len(entry.units) for name, entry in result.plan.items()}
     assert sum(kept.values()) == 6
     assert all(count >= 3 for count in kept.values())

@@ -285,17 +285,16 @@ def test_statistics_over_kept_units_are_those_of_the_smaller_norm(name: str) -> 
     x = zoo.inputs(model, 1)
     graph = niwaki.trace(model, x)
     scores = niwaki.score(graph, "l1")
-    plan = niwaki.select(
-        niwaki.Scores(niwaki.Scores(graph, scores), 0.5), niwaki.Selection(only=("body.0",))
-    ).plan.plan
+    plan = niwaki.select(niwaki.Scores(graph, scores), 0.5, niwaki.Selection(only=("body.0",))).plan
     if "body.0#2" in graph.crossing["body.0"]:  # norm groups and channels in a group: cut both here
         plan = niwaki.Plan(
             {
                 **plan,
                 **niwaki.select(
-                    niwaki.Scores(niwaki.Scores(graph, scores), 0.5),
+                    niwaki.Scores(graph, scores),
+                    0.5,
                     niwaki.Selection(only=("body.0#2",)),
-                ).plan.plan,
+                ).plan,
             }
         )
     first, norm = list(model.body)[:2]

@@ -75,9 +75,10 @@ def test_it_is_its_steps() -> None:
     )
     graph = niwaki.trace(model, x)
     plan = niwaki.select(
-        niwaki.Scores(niwaki.Scores(graph, niwaki.score(graph, "l1")), 0.3),
+        niwaki.Scores(graph, niwaki.score(graph, "l1")),
+        0.3,
         niwaki.Selection(scope="global"),
-    ).plan.plan
+    ).plan
     mixings = niwaki.compensate(niwaki.Cut(graph, plan), "merge:threshold=0.1").mixings
     by_hand = niwaki.shrink(niwaki.Cut(graph, plan, mixings))
     assert plan.units == result.plan.units

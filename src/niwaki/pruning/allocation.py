@@ -43,8 +43,8 @@ class Selection:
     Attributes:
         scope: "local" takes the same share of every group; "global" lays one threshold over the
             scores of all groups; "cost" lays one over the scores, as multiples of their group's
-            mean, divided by what a unit of that group costs in the budget's unit, so that what is
-            dear and matters little goes first.
+            mean, divided by what a unit of that group costs in the budget's unit, so that units
+            with a low score and a high cost are removed first.
         only, skip: glob patterns on the names of the layers that produce the units
             (`layer*.conv1`). A group takes part when one of its layers, or its own name, matches
             `only` (if given) and none matches `skip`. Of groups that are rows and columns of one

@@ -200,9 +200,9 @@ def _charts(runs: Sequence[Run]) -> str:
         ),
     ]
     legend = (
-        "<div class=legend><span><i class=original></i>unpruned</span><span><i class=best></i>no "
-        "other is as good for as little"
-        "</span><span><i></i>another is</span></div>"
+        "<div class=legend><span><i class=original></i>unpruned</span><span><i class=best></i>on "
+        "the Pareto front (no run is both smaller and more accurate)"
+        "</span><span><i></i>behind it</span></div>"
     )
     return f"<h2>What accuracy costs</h2><div class=two>{''.join(charts)}</div>{legend}"
 

@@ -75,7 +75,7 @@ def batched(inputs: Inputs, size: int | None) -> Inputs:
     old = batch_size(inputs)
     if size is None or size == old:
         return inputs
-    rows = torch.arange(size) % old
+    rows = torch.arange(size, device="cpu") % old
 
     def change(leaf: Any) -> Any:
         fits = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == old
@@ -260,7 +260,7 @@ def _made_up(description: Any, batch: tuple[int, int] | None, generator: torch.G
     if "low" not in description:
         return torch.randn(shape, generator=generator, device="cpu").to(dtype)
     return torch.randint(
-        description["low"], description["high"] + 1, shape, generator=generator
+        description["low"], description["high"] + 1, shape, generator=generator, device="cpu"
     ).to(dtype)
 
 

@@ -89,10 +89,11 @@ positive
 _HOMOGENEOUS = """relu leaky_relu threshold_relu"""
 _OTHER = """
 abs acos asin atan bitwise_not ceil celu clamp clamp_max clamp_min cos cosh digamma elu erf erfc
-exp exp2 expm1 bernoulli exponential normal uniform random fill floor frac gelu hardshrink hardsigmoid hardswish hardtanh isfinite isinf
-isnan log log10 log1p log2 log_sigmoid_forward logical_not logit mish nan_to_num neg ones_like
-zeros_like full_like empty_like rand_like randn_like reciprocal relu6 round rsqrt rsub selu sgn
-sigmoid sign silu sin sinh softplus softshrink sqrt square tan tanh threshold trunc zero
+exp exp2 expm1 bernoulli exponential normal uniform random fill floor frac gelu hardshrink
+hardsigmoid hardswish hardtanh isfinite isinf isnan log log10 log1p log2 log_sigmoid_forward
+logical_not logit mish nan_to_num neg ones_like zeros_like full_like empty_like rand_like
+randn_like reciprocal relu6 round rsqrt rsub selu sgn sigmoid sign silu sin sinh softplus
+softshrink sqrt square tan tanh threshold trunc zero
 """
 _JOINS = """
 _prelu_kernel addcdiv addcmul atan2 bitwise_and bitwise_or bitwise_xor copy eq fmod ge gt

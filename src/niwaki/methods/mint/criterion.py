@@ -90,12 +90,12 @@ class Mint(Criterion):
         found = layer_dependencies(evidence, layer_pairs(evidence.graph), self.estimation())
         for remark in dict.fromkeys(remark for item in found for remark in item.remarks):
             evidence.say(remark)
-        evidence.known[self] = found
+        evidence.known[Mint] = found
         return unit_scores(evidence.graph, found, evidence.state)
 
     def dependencies(self, evidence: Evidence, plan: Plan | None = None) -> DependencyMaps | None:
         """The dependencies between the groups of adjacent layers, and what goes of them."""
-        found = evidence.known.get(self)
+        found = evidence.known.get(Mint)
         return None if found is None else dependency_maps(found, units=plan)
 
 
