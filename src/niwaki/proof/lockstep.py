@@ -25,8 +25,6 @@ from niwaki.running import Op, Playback, Ref
 from niwaki.running.compare import ROUNDINGS, difference, size_of, tolerance
 from niwaki.running.watching import OperatorMode
 
-SHAPES_ONLY = ("view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "detach")
-
 
 class Lockstep(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
     """A mode under which the pruned model is run.
@@ -112,11 +110,13 @@ class Lockstep(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
 
     def _compare(self, op: Op, position: int, wanted: Tensor, actual: Tensor) -> None:
         out = op.outputs[0]
+        if "empty" in op.name:  # whatever is in the memory
+            return
         if wanted.layout != torch.strided or actual.layout != torch.strided:
             return
         if out is None or not wanted.is_floating_point() or self._lacks_constant(op, position):
             return
-        if op.name.removeprefix("aten.") in SHAPES_ONLY:
+        if _is_view(op):
             self._carry(op, out, self._sizes.get(op.tensors[0], 0.0))
             return
         wanted = self._kept.of(out, wanted)
@@ -149,6 +149,12 @@ class Lockstep(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
     def _note(self, op: Op | None, position: int, verdict: str) -> None:
         self.verdict, self.position = verdict, position
         self.layer = op.layer if op else None
+
+
+def _is_view(op: Op) -> bool:
+    """Whether a result is a part of an operand's memory, which was compared when it was written."""
+    alias = op.func._schema.returns[0].alias_info
+    return alias is not None and not alias.is_write
 
 
 def _absent(cut: Cut) -> set[int]:

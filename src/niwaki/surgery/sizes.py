@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from torch import nn
@@ -67,7 +68,11 @@ def size_guesses(graph: Graph, plan: Plan) -> Iterator[Sizes]:
     if solution.tied is not None:
         raise _tied(graph, *solution.tied)
     by_value = [_sizes_by_value(graph, plan, solution, reach) for reach in get_args(Reach)]
-    for found in (*by_value, *_kinds(graph, by_value[-1])):
+    # an attribute that reached a size that stays may stand for another of the same size too: four
+    # heads of four channels
+    free = replace(solution, pinned=frozenset())
+    unpinned = [_sizes_by_value(graph, plan, free, reach) for reach in get_args(Reach)]
+    for found in (*by_value, *_kinds(graph, by_value[-1]), *unpinned):
         guess = with_plain_tensors(graph.model, _joined(shown, found))
         if guess not in tried:
             tried.append(guess)

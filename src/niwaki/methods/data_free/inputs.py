@@ -29,7 +29,9 @@ def laid_inputs(graph: Graph) -> dict[Ref, Laid]:
     found = {}
     for ref, tensor in zip(tape.inputs, tensors, strict=True):
         shape = tape.shapes[ref.index]
-        if len(shape) < 2 or not tape.dtypes[ref.index].is_floating_point:
+        if tensor.layout != torch.strided or len(shape) < 2:
+            continue
+        if not tape.dtypes[ref.index].is_floating_point:
             continue
         convolved = _convolved(graph, ref)
         if len(shape) > 4 and not convolved:  # frames of images: axis 1 is no channels
