@@ -207,8 +207,7 @@ def test_reconstruct_and_refit_on_the_command_line(run: Run, weights: Path, tmp_
     assert code == 0, err
     record = json.loads((out / "record.json").read_text())
     assert (
-        record["settings"]["recovery"] == ["Refit()"]
-        or "Refit" in record["settings"]["recovery"][0]
+        record["settings"]["recovery"] == ["refit"] or "Refit" in record["settings"]["recovery"][0]
     )
     assert any("reconstruct, as there are calibration inputs" in note for note in record["notes"])
     assert any("fitted to the original's over 64 inputs" in note for note in record["notes"])

@@ -100,7 +100,7 @@ class Registry(Generic[T]):
         """
         name = next((n for n, cls in self._classes.items() if cls is type(method)), None)
         if name is None or not dataclasses.is_dataclass(method):
-            return name or type(method).__name__
+            return name or str(method)
         stated = [
             f"{f.name}={_quoted(getattr(method, f.name))}"
             for f in dataclasses.fields(method)

@@ -102,9 +102,7 @@ class Selection:
             if name not in known:
                 raise UnknownNameError("setting of prune", name, known)
         if selection is not None and choices:
-            raise SettingError(
-                f"{', '.join(choices)} belong into the selection; give one or the other"
-            )
+            raise SettingError(f"{', '.join(choices)} belong into the selection; give them in it")
         patterns = {
             name: patterns_of(choices[name]) for name in ("only", "skip") if name in choices
         }
