@@ -22,8 +22,6 @@ from niwaki.graph.terms import Var, freeze, leaves
 from niwaki.running import Op, Tape, named_state, record, run
 from niwaki.running.probes import Variant
 
-DROPOUT = ("dropout", "native_dropout", "bernoulli_", "div_", "mul")
-
 
 @dataclass(frozen=True, eq=False)
 class Probe:
