@@ -22,8 +22,8 @@ from niwaki.core.registry import Registry, parse
 from niwaki.methods.base.criterion import CRITERIA
 from niwaki.methods.given import Given
 from niwaki.methods.mint.criterion import Mint
-from niwaki.pruning.allocation import Rounding, Selection
 from niwaki.pruning.result import Result
+from niwaki.pruning.selection import Rounding, Selection
 
 
 def prune(

@@ -36,11 +36,12 @@ from niwaki.methods.base import (
     scored,
 )
 from niwaki.pruning._finish import Batch, Judged, finished
-from niwaki.pruning.allocation import Selection, allocate
+from niwaki.pruning.allocation import allocate
 from niwaki.pruning.asked import skipped
 from niwaki.pruning.cost import MEASURED, MeasuredCost
 from niwaki.pruning.result import Form, Result
 from niwaki.pruning.search import SLACK, Clock, Search
+from niwaki.pruning.selection import Selection
 from niwaki.pruning.table import Preview
 from niwaki.pruning.table import preview as foresee
 from niwaki.running import Inputs
