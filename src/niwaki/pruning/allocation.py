@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor
 
-from niwaki.core.budget import Budget
+from niwaki.core.budget import MEASURED, Budget
 from niwaki.core.errors import BudgetError, SettingError
 from niwaki.core.plan import Kept, Plan
 from niwaki.graph import Graph, Group
+from niwaki.methods.auto import Auto
+from niwaki.methods.base.compensation import Compensation
 from niwaki.methods.base.cut import Cut, Scores
+from niwaki.methods.distortion import of_scores, with_curves
 from niwaki.pruning.bisection import per_cost, within_budget
-from niwaki.pruning.costs import NAMES, Cost, predicted_cost
+from niwaki.pruning.costs import NAMES, Cost, blends, named, predicted_cost, together
 from niwaki.pruning.counts import Counts, counts_of_channels, floor_of, whole_count
+from niwaki.pruning.least_loss import Measured, least_loss, least_loss_measured
 from niwaki.pruning.participants import participants
 from niwaki.pruning.selection import Selection
 from niwaki.pruning.shares import counts_by_share, strictly_above
+
+_SHARED = {"cost": " shared by cost", "auto": " shared by loss"}
 
 
 def select(scores: Scores, budget: Budget | float | str, selection: Selection | None = None) -> Cut:
@@ -32,6 +38,8 @@ def select(scores: Scores, budget: Budget | float | str, selection: Selection | 
             one can go.
         SettingError: a pattern that matches no group, or scores that are not finite.
     """
+    selection = selection or Selection()
+    scores = with_losses(scores, Auto(), selection)
     plan = allocate(scores.graph, scores, budget, selection)
     return Cut(scores.graph, plan, evidence=scores.evidence)
 
@@ -79,25 +87,59 @@ def allocate(
     fixed = _own_shares(groups, scores, selection, aside)
     free = [group for group in groups if group.name not in fixed]
     if not free:
-        _refuse_idle_budget(budget, graph, fixed, cost)
+        _refuse_idle_budget(budget, together(budget, _costs(graph, cost)), fixed)
         return _plan(groups, scores, fixed)
-    if budget.unit == "channels" and selection.scope != "cost":
+    alone = budget.unit == "channels" and not budget.also
+    if alone and selection.scope in ("local", "global"):
         counts = counts_of_channels(free, scores, budget.amount, selection)
         return _plan(groups, scores, {**fixed, **counts})
     if selection.rule != "exact":
         raise SettingError(
             f"rule={selection.rule!r} reads a share of channels off the scores; a budget of "
-            f"{NAMES[budget.unit]}{' shared by cost' * (selection.scope == 'cost')} needs "
-            "rule='exact'"
+            f"{' and '.join(NAMES[one.unit] for one in budget.every)}"
+            f"{_SHARED.get(selection.scope, '')} needs rule='exact'"
         )
-    asked = cost or predicted_cost(graph, budget)
+    costs = _costs(graph, cost, None if alone and selection.scope == "cost" else free)
+    asked = _beside(fixed, together(budget, costs))
+    unread = f"; {graph.unread}" if graph.unread and budget.unit in ("params", "bytes") else ""
+    if selection.scope == "auto":
+        curves = curves_of(scores, free)
+        if cost is None:
+            rates = [_beside(fixed, rate) for rate in blends(budget, costs)]
+            chosen = least_loss(free, curves, asked, budget, selection, rates, unread)
+        else:
+            quick = _beside(fixed, predicted_cost(graph, Budget(0.0, "macs")))
+            slow = Measured(asked, quick, tolerance)
+            chosen = least_loss_measured(free, curves, slow, budget, selection)
+        return _plan(groups, scores, {**fixed, **chosen})
     rated = scores
     if selection.scope == "cost":
         rated = per_cost(free, scores, lambda counts: asked({**fixed, **counts}))
-    unread = f"; {graph.unread}" if graph.unread and budget.unit in ("params", "bytes") else ""
-    beside = _beside(fixed, asked)
-    chosen = within_budget(free, rated, beside, budget, selection, tolerance, unread)
+    chosen = within_budget(free, rated, asked, budget, selection, tolerance, unread)
     return _plan(groups, scores, {**fixed, **chosen})
+
+
+def with_losses(scores: Scores, repair: Compensation, selection: Selection) -> Scores:
+    """Scores with what each group's loss does to the answer, where a selection divides by that.
+
+    Args:
+        repair: what will be done for the units that go.
+    """
+    if selection.scope != "auto" or scores.curves:
+        return scores
+    groups = participants(scores.graph, selection, ())
+    return with_curves(scores, repair, [group.name for group in groups])
+
+
+def curves_of(scores: Mapping[str, Tensor], groups: list[Group]) -> dict[str, Tensor]:
+    """What the answer loses with every count of every group; by squared scores where nobody has
+    looked.
+    """
+    known = scores.curves if isinstance(scores, Scores) else {}
+    return {
+        group.name: known[group.name] if group.name in known else of_scores(scores[group.name])
+        for group in groups
+    }
 
 
 def _own_shares(
@@ -127,18 +169,39 @@ def _beside(fixed: Counts, cost: Cost) -> Cost:
     return lambda counts: cost({**fixed, **counts}) if counts else cost({})
 
 
-def _refuse_idle_budget(budget: Budget, graph: Graph, fixed: Counts, cost: Cost | None) -> None:
+def _costs(
+    graph: Graph, measured: Cost | None, among: list[Group] | None = None
+) -> Callable[[Budget], Cost]:
+    """What each of several budgets counts.
+
+    Args:
+        measured: of the one that is measured.
+    """
+
+    def cost(budget: Budget) -> Cost:
+        if measured is not None and (budget.unit in MEASURED or not budget.also):
+            return measured
+        return predicted_cost(graph, budget, among)
+
+    return cost
+
+
+def _refuse_idle_budget(budget: Budget, asked: Cost, fixed: Counts) -> None:
     """Where every group has a share of its own, a budget can only be met already."""
     if not budget.amount:
         return
-    if budget.unit == "channels":
+    if "channels" in [one.unit for one in budget.every]:
         raise SettingError(
             f"every group has a share of its own, so that a budget of {budget} has nothing to "
             "divide; give 0"
         )
-    asked = cost or predicted_cost(graph, budget)
     gone = 1 - asked(fixed) / asked({})
     if gone < budget.amount:
+        if budget.also:
+            raise BudgetError(
+                f"every group has a share of its own, and together they do not remove "
+                f"{named(budget)}; raise a share, or leave a group free"
+            )
         raise BudgetError(
             f"every group has a share of its own, and together they remove {gone:.1%} of the "
             f"{NAMES[budget.unit]}, not {budget.amount:.1%}; raise a share, or leave a group free"

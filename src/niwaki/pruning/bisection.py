@@ -9,7 +9,7 @@ from torch import Tensor
 from niwaki.core.budget import Budget
 from niwaki.core.errors import BudgetError
 from niwaki.graph import Group
-from niwaki.pruning.costs import NAMES, Cost
+from niwaki.pruning.costs import Cost, named
 from niwaki.pruning.counts import Counts, floor_of, global_counts, local_counts, what_must_stay
 from niwaki.pruning.selection import Selection
 
@@ -63,11 +63,7 @@ def within_budget(
         return choose(groups, scores, 0.0, selection)
     reachable = removed(choose(groups, scores, most, selection))
     if reachable < budget.amount:
-        raise BudgetError(
-            f"cannot remove {budget.amount:.1%} of the {NAMES[budget.unit]}; with "
-            f"{what_must_stay(selection)} left in each of "
-            f"{len(groups)} groups at most {reachable:.1%} can go{aside}"
-        )
+        raise unreachable(budget, groups, selection, reachable, aside)
     low, high, reached = 0.0, most, reachable
     # the share removed is a step function that never falls: halve until the step is found; the
     # steps of two groups of m and n units are never nearer to one another than 1/(2·m·n)
@@ -81,3 +77,16 @@ def within_budget(
         else:
             low = middle
     return choose(groups, scores, high, selection)
+
+
+def unreachable(
+    budget: Budget, groups: list[Group], selection: Selection, reachable: float, aside: str = ""
+) -> BudgetError:
+    """That a budget asks for more than the selection allows, and how far one can go."""
+    most = f"{reachable:.1%}"
+    if budget.also:
+        most = f"{reachable / budget.amount:.1%} of that"
+    return BudgetError(
+        f"cannot remove {named(budget)}; with {what_must_stay(selection)} left in each of "
+        f"{len(groups)} groups at most {most} can go{aside}"
+    )

@@ -56,6 +56,16 @@ def floor_of(group: Group, selection: Selection) -> int:
     )
 
 
+def allowed_counts(group: Group, selection: Selection) -> list[int]:
+    """The counts that a group may keep, ascending; the last is its width."""
+    least, step = floor_of(group, selection), selection.multiple or 1
+    return [
+        count
+        for count in range(least, group.width + 1)
+        if count % step == 0 or count in (least, group.width)
+    ]
+
+
 def what_must_stay(selection: Selection) -> str:
     multiples = (
         f", and multiples of {(selection.multiple or 1)}," if (selection.multiple or 1) > 1 else ""

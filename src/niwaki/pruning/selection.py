@@ -13,7 +13,7 @@ from niwaki.core.errors import SettingError, UnknownNameError
 from niwaki.core.patterns import patterns_of
 from niwaki.pruning.shares import check_shares
 
-Scope = Literal["local", "global", "cost"]
+Scope = Literal["local", "global", "cost", "auto"]
 Rounding = Literal["round", "floor"]
 Rule = Literal["exact", "quantile"]
 
@@ -26,7 +26,9 @@ class Selection:
         scope: "local" takes the same share of every group; "global" lays one threshold over the
             scores of all groups; "cost" lays one over the scores, as multiples of their group's
             mean, divided by what a unit of that group costs in the budget's unit, so that units
-            with a low score and a high cost are removed first.
+            with a low score and a high cost are removed first; "auto" measures what the network's
+            answer loses when each group alone is cut and repaired, and takes the counts of the
+            least total loss.
         only, skip: glob patterns on the names of the layers that produce the units
             (`layer*.conv1`). A group takes part when one of its layers, or its own name, matches
             `only` (if given) and none matches `skip`. Of groups that are rows and columns of one
