@@ -17,7 +17,8 @@ from niwaki.papers.baselines import run as baseline_run
 from niwaki.papers.baselines.recipe import Baselines
 from niwaki.papers.baselines.run import committed
 from niwaki.papers.recipe import Places
-from niwaki.pruning.allocation import Selection, select
+from niwaki.pruning.allocation import select
+from niwaki.pruning.selection import Selection
 
 pytest.importorskip("accelerate")
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")

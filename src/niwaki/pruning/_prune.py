@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from niwaki.core.budget import Budget
+from niwaki.core.budget import MEASURED, Budget
 from niwaki.core.errors import SettingError
 from niwaki.core.plan import Plan
 from niwaki.graph import trace
@@ -36,11 +36,12 @@ from niwaki.methods.base import (
     scored,
 )
 from niwaki.pruning._finish import Batch, Judged, finished
-from niwaki.pruning.allocation import Selection, allocate
+from niwaki.pruning.allocation import allocate, with_losses
 from niwaki.pruning.asked import skipped
-from niwaki.pruning.cost import MEASURED, MeasuredCost
+from niwaki.pruning.cost import MeasuredCost
 from niwaki.pruning.result import Form, Result
 from niwaki.pruning.search import SLACK, Clock, Search
+from niwaki.pruning.selection import Selection
 from niwaki.pruning.table import Preview
 from niwaki.pruning.table import preview as foresee
 from niwaki.running import Inputs
@@ -78,7 +79,8 @@ def prune(
         budget: the share to remove: of the channels (`0.5`, `"50%"`), or of what the model costs:
             `"params=0.5"` or `{"params": 0.5}`, `"macs=0.5"`, `"bytes=0.5"`, `"memory=0.5"`
             (activations),
-            `"latency=0.5,batch=8,threads=2"`. Memory and latency are measured on networks made for
+            `"latency=0.5,batch=8,threads=2"`; or several, all of which are met:
+            `"macs=0.5,params=0.4"`. Memory and latency are measured on networks made for
             the purpose, and in the end on the pruned one, which must meet the budget.
         criterion: which units stay: `"l1"`, `"taylor"`, … (an unknown name lists all), a
             `Criterion`, or a function (group, evidence) → scores.
@@ -134,7 +136,7 @@ def prune(
     with clock.stage("score"):
         generator = torch.Generator().manual_seed(seed)
         evidence = Evidence(graph, seen, generator, say=remarks.append)
-        scores = scored(chosen, evidence)
+        scores = with_losses(scored(chosen, evidence), repair, selection)
     repairing = partial(_repaired, repair, Evidence(graph, seen, known=evidence.known), seed)
     refining = partial(chosen.refine, evidence=evidence)
     search = Search(graph, repairing, form, clock, refining)
@@ -159,7 +161,9 @@ def prune(
         importances=_importances(scores, plan),
     )
     dependencies = chosen.dependencies(evidence, plan)
-    return dataclasses.replace(result, record=record, dependencies=dependencies)
+    return dataclasses.replace(
+        result, record=record, dependencies=dependencies, curves=scores.curves
+    )
 
 
 def preview(
@@ -186,10 +190,10 @@ def preview(
     seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
     graph = trace(model, example_inputs)
     evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed))
-    scores = scored(chosen, evidence)
+    repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
+    scores = with_losses(scored(chosen, evidence), repair, selection)
     plan, measured = _foreseen(scores, budget, selection)
     plan = chosen.refine(plan, evidence)
-    repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
     repaired = _repaired(repair, evidence, seed, plan)
     return foresee(graph, scores, plan, repaired.residuals, measured)
 

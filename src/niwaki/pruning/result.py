@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from niwaki.core.blocks import BlockPlan
@@ -36,6 +36,8 @@ class Result:
         form: "module" or "graph".
         dependencies: what a report draws and `save` writes, where the scores came from pairs of
             layers.
+        curves: group → what the network's answer loses with k units of it left, k = 0 … width, where
+            the budget was divided by that (`scope="auto"`).
         influence: branch → block influence, in [0, 2], where branches were looked at.
     """
 
@@ -48,6 +50,7 @@ class Result:
     form: Form = "module"
     dependencies: DependencyMaps | None = None
     influence: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -46,6 +47,16 @@ class Playback:
         }
         self._wanted = set(tape.outputs)
         self.position = 0
+
+    def fork(self) -> Playback:
+        """Another run of the same inputs that stands where this one does; what either writes, the
+        other does not see.
+        """
+        twin = copy.copy(self)
+        shared = self._tape.parameters.keys() - written(self._tape)
+        held = {ref: value for ref, value in self._values.items() if ref not in shared}
+        twin._values = {**self._values, **_in_own_memory(held)}
+        return twin
 
     def arguments(self, position: int | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the next operator is given, or one that comes later and whose operands are there."""
@@ -92,6 +103,22 @@ def play(tape: Tape, state: Mapping[str, Tensor], inputs: Inputs, step: Step) ->
     playback = Playback(tape, state, inputs)
     playback.until(len(tape.ops), step)
     return playback.outputs
+
+
+def _in_own_memory(values: Mapping[Ref, Tensor]) -> dict[Ref, Tensor]:
+    """Copies in which views of one memory are views of one copy."""
+    copies: dict[int, torch.UntypedStorage] = {}
+    twins: dict[Ref, Tensor] = {}
+    for ref, value in values.items():
+        if value.layout != torch.strided or value.is_conj() or value.is_neg():
+            twins[ref] = value.clone()
+            continue
+        memory = value.untyped_storage()
+        key = memory.data_ptr()
+        own = copies[key] = copies[key] if key in copies else memory.clone()
+        blank = torch.empty(0, dtype=value.dtype, device=value.device)
+        twins[ref] = blank.set_(own, value.storage_offset(), value.shape, value.stride())
+    return twins
 
 
 def written(tape: Tape) -> set[Ref]:

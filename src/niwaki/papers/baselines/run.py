@@ -27,8 +27,8 @@ from niwaki.measure import count_params, evaluate
 from niwaki.measure.macs import count_macs
 from niwaki.papers.recipe import Places
 from niwaki.pruning._prune import prune
-from niwaki.pruning.allocation import Selection
 from niwaki.pruning.result import Result
+from niwaki.pruning.selection import Selection
 from niwaki.training import (
     Augment,
     Distillation,
