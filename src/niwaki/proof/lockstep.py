@@ -17,7 +17,7 @@ from torch._ops import OpOverload
 
 from niwaki.graph import Graph
 from niwaki.graph.offsets import offsets, weight_of
-from niwaki.graph.terms import keep_mask
+from niwaki.graph.terms import Term, keep_mask
 from niwaki.methods.base.cut import Cut
 from niwaki.proof.counted import Counted
 from niwaki.proof.reference import masked_step
@@ -200,17 +200,23 @@ class _Kept:
     def __init__(self, graph: Graph, cut: Cut) -> None:
         self._axes, self._masks = graph.inference.axes, graph.masks(cut.plan.kept)
         self._indices: dict[Ref, list[tuple[int, Tensor]]] = {}
+        self._of_terms: dict[int, Tensor | None] = {}  # by identity: the graph holds the terms
 
     def of(self, ref: Ref, value: Tensor) -> Tensor:
         """The value without the channels that go."""
         if ref not in self._indices:
-            masks = ((axis, keep_mask(term, self._masks)) for axis, term in self._terms(ref, value))
-            self._indices[ref] = [
-                (axis, mask.nonzero().squeeze(1)) for axis, mask in masks if not bool(mask.all())
-            ]
+            indices = ((axis, self._index(term)) for axis, term in self._terms(ref, value))
+            self._indices[ref] = [(axis, index) for axis, index in indices if index is not None]
         for axis, index in self._indices[ref]:
             value = value.index_select(axis, index.to(value.device))
         return value
+
+    def _index(self, term: Term) -> Tensor | None:
+        """What stays of an axis, where something goes."""
+        if id(term) not in self._of_terms:
+            mask = keep_mask(term, self._masks)
+            self._of_terms[id(term)] = None if bool(mask.all()) else mask.nonzero().squeeze(1)
+        return self._of_terms[id(term)]
 
     def _terms(self, ref: Ref, value: Tensor) -> list[tuple[int, Any]]:
         terms = self._axes.get(ref, [])
