@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -290,8 +290,14 @@ class Graph:
                     result.setdefault(name, {})[axis] = mask.nonzero().squeeze(1)
         return result
 
-    def count_params(self, kept: Mapping[str, int] | None = None) -> int:
-        """Parameters of the model once only so many units of these groups are left."""
+    def count_params(
+        self, kept: Mapping[str, int] | None = None, among: Collection[str] | None = None
+    ) -> int:
+        """Parameters of the model once only so many units of these groups are left.
+
+        Args:
+            among: names of the parameters that count; all without it.
+        """
         sizes = self._sizes(kept)
         terms = self.inference.parameters
         return sum(
@@ -299,20 +305,33 @@ class Graph:
             if name in terms
             else parameter.numel()
             for name, parameter in self.model.named_parameters()
+            if among is None or name in among
         )
 
-    def count_macs(self, kept: Mapping[str, int] | None = None) -> int:
+    def count_macs(
+        self, kept: Mapping[str, int] | None = None, at: Collection[int] | None = None
+    ) -> int:
         """Multiply-adds of one run on the example inputs once only so many units of these groups
         are left.
+
+        Args:
+            at: the operators that count, by their place on the tape; all without it.
         """
         sizes = self._sizes(kept)
         return sum(
-            math.prod(kept_size(term, sizes) for term in work.terms) for work in self.inference.work
+            math.prod(kept_size(term, sizes) for term in work.terms)
+            for work in self.inference.work
+            if at is None or work.position in at
         )
 
-    def count_bytes(self, kept: Mapping[str, int] | None = None) -> int:
+    def count_bytes(
+        self, kept: Mapping[str, int] | None = None, among: Collection[str] | None = None
+    ) -> int:
         """Bytes of the model's parameters and saved buffers once only so many units of these groups
         are left.
+
+        Args:
+            among: names of the tensors that count; all without it.
         """
         sizes, terms, saved = (
             self._sizes(kept),
@@ -327,7 +346,7 @@ class Graph:
                 else tensor.numel()
             )
             for name, tensor in self.state.items()
-            if name in saved
+            if name in saved and (among is None or name in among)
         )
 
     def _sizes(self, kept: Mapping[str, int] | None) -> dict[Var, int]:
