@@ -45,7 +45,7 @@ from niwaki.pruning.selection import Selection
 from niwaki.pruning.shallower import shallower
 from niwaki.pruning.table import Preview
 from niwaki.pruning.table import preview as foresee
-from niwaki.pruning.trimming import refuse_idle, without_blocks_of
+from niwaki.pruning.trimming import as_blocks, refuse_idle, trim
 from niwaki.running import Inputs
 
 Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -54,7 +54,7 @@ Inputted = Calibration | Iterable[Any] | Callable[[], Iterable[Any]]
 BINS = 40  # of the histogram of scores
 
 
-def prune(
+def prune(  # noqa: PLR0913  # a public verb
     model: nn.Module,
     example_inputs: Inputs,
     budget: Budget | Mapping[str, Any] | float | str = 0.5,
@@ -139,9 +139,8 @@ def prune(
             evaluate=task is not None,
             form=form != "module",
         )
-        return without_blocks_of(
-            model, example_inputs, budget, chosen, chosen_selection, seen, batches, seed=seed
-        )
+        asked = as_blocks(budget, chosen, chosen_selection)
+        return trim(model, example_inputs, calibration=seen, data=batches, seed=seed, **asked)
     clock = Clock()
     with clock.stage("trace"):
         graph = trace(model, example_inputs, probes=probes)
@@ -202,7 +201,7 @@ def _scores(
     return with_losses(scored(criterion, evidence), repair, selection)
 
 
-def preview(
+def preview(  # noqa: PLR0913  # a public verb
     model: nn.Module,
     example_inputs: Inputs,
     budget: Budget | Mapping[str, Any] | float | str = 0.5,

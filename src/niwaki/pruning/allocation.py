@@ -52,7 +52,7 @@ def select(scores: Scores, budget: Budget | float | str, selection: Selection | 
     return Cut(scores.graph, plan, evidence=scores.evidence)
 
 
-def allocate(
+def allocate(  # noqa: PLR0913  # a public verb
     graph: Graph,
     scores: Mapping[str, Tensor],
     budget: Budget | float | str,

@@ -82,7 +82,7 @@ def scope(
     return chosen
 
 
-def trim(
+def trim(  # noqa: PLR0913  # a public verb
     model: nn.Module,
     example_inputs: Inputs,
     *,
@@ -148,7 +148,7 @@ def trim(
         **(settings or {}),
     }
     result = finished(
-        attempt, Budget(0.0), described, clock, seed=seed, judged=Judged(data), original=model
+        attempt, Budget(0.0), described, clock, seed=seed, judged=Judged(data, against=model)
     )
     said = f"{gone:.2%} of the weights of {len(blocks)} layers went"
     record = replace(
@@ -162,19 +162,9 @@ def trim(
     return replace(result, cut=whole, record=record, dependencies=maps)
 
 
-def without_blocks_of(
-    model: nn.Module,
-    example_inputs: Inputs,
-    budget: Budget,
-    criterion: Criterion,
-    selection: Selection,
-    calibration: Calibration | None,
-    data: Callable[[], Iterable[Batch]] | None,
-    *,
-    seed: int = 0,
-) -> Result:
-    """`trim` by the words of `prune`: a budget of params is the share of these layers' weights that
-    goes, and `at_most` the share that no layer exceeds.
+def as_blocks(budget: Budget, criterion: Criterion, selection: Selection) -> dict[str, Any]:
+    """What `prune` was asked, in the words of `trim`: a budget of params is the share of these
+    layers' weights that goes, and `at_most` the share that no layer exceeds.
 
     Raises:
         SettingError: another criterion than MINT, or settings that say nothing about blocks.
@@ -194,18 +184,13 @@ def without_blocks_of(
         min_units=selection.min_units != 1,
         rule=selection.rule != "exact",
     )
-    return trim(
-        model,
-        example_inputs,
-        cut_off=CutOff(params=budget.amount, upper_limit=selection.at_most),
-        calibration=calibration,
-        estimation=criterion.estimation(),
-        only=selection.only,
-        skip=selection.skip,
-        data=data,
-        seed=seed,
-        settings={"what": "blocks", "budget": str(budget)},
-    )
+    return {
+        "cut_off": CutOff(params=budget.amount, upper_limit=selection.at_most),
+        "estimation": criterion.estimation(),
+        "only": selection.only,
+        "skip": selection.skip,
+        "settings": {"what": "blocks", "budget": str(budget)},
+    }
 
 
 def refuse_idle(**given: bool) -> None:
