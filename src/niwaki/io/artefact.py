@@ -16,7 +16,6 @@ value; nothing is traced.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import os
@@ -60,6 +59,7 @@ from niwaki.running import (
     preserved_rng,
     preserved_state,
 )
+from niwaki.running.computed import copy_of
 
 
 class Pruned(Protocol):
@@ -234,7 +234,7 @@ def _original(
     trust: Sequence[str],
 ) -> nn.Module:
     if isinstance(given, nn.Module):
-        return copy.deepcopy(given)
+        return copy_of(given)
     if isinstance(given, str):
         return models.build(given, **_split(blueprint.arguments))
     if given is not None:

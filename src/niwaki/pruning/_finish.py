@@ -55,7 +55,7 @@ def finished(
         judged: how both are judged; not at all without it.
         original: what the network is measured against; the one that was cut, without it.
     """
-    cut, model = attempt.cut, attempt.cut.graph.model
+    cut, model = attempt.cut, attempt.cut.graph.original
     inputs = cut.graph.inputs
     judged = judged or Judged()
     first = model if original is None else original
@@ -72,7 +72,9 @@ def finished(
                 timed=judged.timed,
             )
     if form == "module":
-        remember(model, attempt.model, cut.plan, inputs)
+        masked = any(found.kind == "mask" for found in cut.graph.computed)
+        # masks are the user's, and not what a factory makes
+        remember(cut.graph.model if masked else model, attempt.model, cut.plan, inputs)
     ratio = attempt.ratio
     task = judged.task
     settings = {

@@ -4,7 +4,6 @@ that it keeps follow.
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from niwaki.graph.offsets import Offset, offsets
 from niwaki.graph.terms import Term, Var, transform
 from niwaki.methods.base.cut import Cut
 from niwaki.running import named_state, preserved_mode
+from niwaki.running.computed import computed_again, copy_of
 from niwaki.running.layers import give_bias
 from niwaki.surgery.block_layers import BlockSparse, blocks_left, with_blocks
 from niwaki.surgery.branches import put_stand_ins
@@ -54,7 +54,10 @@ def shrink(cut: Cut) -> nn.Module:
     )
     for layers in plan.branches.values():
         put_stand_ins(model, layers)
-    return with_blocks(model, blocks_left(graph, plan)) if plan.blocks else model
+    if plan.blocks:
+        return with_blocks(model, blocks_left(graph, plan))
+    computed_again(model, graph.computed)
+    return model
 
 
 def fill(model: nn.Module, cut: Cut, state: Mapping[str, Tensor] | None = None) -> None:
@@ -176,7 +179,7 @@ def _give_biases(
 
 def _copied(model: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(model)
+        return copy_of(model)
     except Exception as error:
         raise SurgeryError(
             f"the model cannot be copied (copy.deepcopy: {error}); prune it before what holds it "
