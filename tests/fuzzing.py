@@ -205,12 +205,13 @@ class Judge:
             return run(self._model, x, training)
 
 
-def present(x: Tensor) -> int:
-    """How many channels of the last axis are there."""
+def present(x: Tensor, axis: int = -1) -> int:
+    """How many channels of an axis are there."""
+    x = x.movedim(axis, -1)
     return int((~x.isnan()).reshape(-1, x.shape[-1]).any(0).sum())
 
 
-def unknown(x: Tensor) -> float:
+def unknown(x: Tensor, axis: int = -1) -> float:
     """With repairs, not all that is absent is marked: the oracle cannot say."""
     return NAN
 

@@ -57,9 +57,9 @@ Maker = Callable[[Draw, int], Part]
 class Counts(nn.Module):
     """Code that computes a number from a count of channels."""
 
-    def count(self, x: Tensor) -> int:
-        """Channels of the last axis."""
-        return x.shape[-1]
+    def count(self, x: Tensor, axis: int = -1) -> int:
+        """Channels of an axis."""
+        return x.shape[axis]
 
 
 class Rms(Counts):

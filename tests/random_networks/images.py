@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # as everybody calls it
 from torch.nn.utils import parametrizations
 
-from random_networks.draw import Draw, Maker, Part, Residual
+from random_networks.draw import Counts, Draw, Maker, Part, Residual
 
 
 class Dense(nn.Module):
@@ -193,7 +193,7 @@ class Patches(nn.Module):
         return y.view(x.shape[0], -1, *x.shape[2:])
 
 
-class Tokens(nn.Module):
+class Tokens(Counts):
     """Attention between the places of an image."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -204,7 +204,7 @@ class Tokens(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
         q, k, v = self.qkv(x).reshape(b, 3, self.heads, c // self.heads, h * w).unbind(1)
-        seen = (q.transpose(-2, -1) @ k * (c // self.heads) ** -0.5).softmax(-1)
+        seen = (q.transpose(-2, -1) @ k * self.count(k, -2) ** -0.5).softmax(-1)
         return x + self.out((v @ seen.transpose(-2, -1)).reshape(b, c, h, w))
 
 

@@ -22,8 +22,8 @@ from niwaki.core.registry import Registry, parse
 from niwaki.methods.base.criterion import CRITERIA
 from niwaki.methods.given import Given
 from niwaki.methods.mint.criterion import Mint
-from niwaki.pruning.allocation import Rounding, Selection
 from niwaki.pruning.result import Result
+from niwaki.pruning.selection import Rounding, Selection
 
 
 def prune(
@@ -40,7 +40,7 @@ def prune(
     criterion: Annotated[
         str,
         typer.Option(
-            help="which units stay: l1, l2, l2-gm, fold, reconstruct, bn-scale, random, "
+            help="which units stay: l1, l2, l2-gm, fold, reconstruct, auto, bn-scale, random, "
             "mint:groups=8; or a file that niwaki score wrote"
         ),
     ] = "l2",
@@ -52,7 +52,8 @@ def prune(
             "--ratio",
             help=(
                 "share to remove: 0.5 or 50% of the channels, or of params, macs, bytes, memory, "
-                "latency=0.5,batch=8,threads=2; without it half of the channels"
+                "latency=0.5,batch=8,threads=2; or several: macs=0.5,params=0.4; without it half of "
+                "the channels"
             ),
         ),
     ] = None,
@@ -85,8 +86,8 @@ def prune(
     scope: Annotated[
         str,
         typer.Option(
-            help="local: one share for all; global: one threshold; cost: on score per cost; with "
-            "settings, as global:min_units=3,rounding=floor,multiple=8"
+            help="local: one share for all; global: one threshold; cost: on score per cost; auto: "
+            "by what the answer loses; with settings, as global:min_units=3,multiple=8"
         ),
     ] = "local",
     calibration: options.Calibration = None,
@@ -232,6 +233,7 @@ _SCOPES: Registry[ScopeSettings] = Registry("scope")
 @_SCOPES.register("local")
 @_SCOPES.register("global")
 @_SCOPES.register("cost")
+@_SCOPES.register("auto")
 @dataclass(frozen=True)
 class ScopeSettings:
     """What `--scope` says beside its name; see `niwaki.Selection`."""
@@ -257,7 +259,7 @@ def _selection(
     said = _SCOPES.build(scope)
     name = parse(scope)[0]
     return Selection(
-        name,  # type: ignore[arg-type]  # one of the three that are registered
+        name,  # type: ignore[arg-type]  # one of those that are registered
         only,
         skip,
         said.min_units,
@@ -268,6 +270,7 @@ def _selection(
 
 def _hand_out(result: Result, out: Path | None, overwrite: bool, json: bool, title: str) -> None:
     """Write the network, say what must be said, and print what was measured."""
+    result = result.measured()
     if out is not None:
         niwaki.save(result, out, overwrite=overwrite)
     for stage, seconds in result.record.seconds.items():

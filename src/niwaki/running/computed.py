@@ -8,7 +8,6 @@ they come out as they are. A mask is made final: the zeros stay zeros, as values
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch.nn.utils import remove_weight_norm as remove_old_weight_norm
 from torch.nn.utils import spectral_norm as old_spectral_norm
 from torch.nn.utils import weight_norm as old_weight_norm
 
+from niwaki.running.duplicates import duplicate
 from niwaki.running.inputs import preserved_rng
 
 Kind = Literal["weight_norm", "spectral_norm", "old weight_norm", "old spectral_norm", "mask"]
@@ -87,7 +87,7 @@ def with_plain_weights(model: nn.Module, computed: tuple[Computed, ...]) -> nn.M
     evaluation mode.
     """
     values = {found.name: _value(model, found) for found in computed}
-    twin = copy_of(model)
+    twin = duplicate(model)
     learning = {
         found.name: any(p.requires_grad for p in _sources(twin.get_submodule(found.layer), found))
         for found in computed
@@ -98,19 +98,6 @@ def with_plain_weights(model: nn.Module, computed: tuple[Computed, ...]) -> nn.M
         parameter = nn.Parameter(values[found.name], requires_grad=learned)
         setattr(layer, found.tensor, parameter)
     return twin
-
-
-def copy_of(model: nn.Module) -> nn.Module:
-    """A deep copy, also of layers whose hooks leave what they computed in an attribute, with its
-    gradient's history: torch does not copy such a tensor.
-    """
-    results = {
-        id(tensor): tensor.detach().clone()
-        for module in model.modules()
-        for tensor in vars(module).values()
-        if isinstance(tensor, Tensor) and not tensor.is_leaf
-    }
-    return copy.deepcopy(model, results)
 
 
 def _sources(layer: nn.Module, found: Computed) -> list[nn.Parameter]:
@@ -221,6 +208,8 @@ def _norm_of_one(u: Tensor, matrix: Tensor, v: Tensor) -> None:
     """Scale the stored vector so that the norm, as it is computed of both, is one: what is left of
     a weight has a smaller norm, and would be scaled up. Training scales the vectors afresh.
     """
+    if matrix.is_meta:
+        return
     with torch.no_grad():
         norm = torch.dot(u, torch.mv(matrix, v))
         if float(norm.abs()) > 0:
