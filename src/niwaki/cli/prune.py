@@ -52,7 +52,7 @@ def prune(
             "--ratio",
             help=(
                 "share to remove: 0.5 or 50% of the channels, or of params, macs, bytes, memory, "
-                "latency=0.5,batch=8,threads=2; or several: macs=0.5,params=0.4; without it half of "
+                "latency=0.5,batch=8,threads=2; several as macs=0.5,params=0.4; without it half of "
                 "the channels"
             ),
         ),
