@@ -22,6 +22,7 @@ if _typing.TYPE_CHECKING:
         report,
         running,
         surgery,
+        testing,
         training,
     )
     from niwaki.core.budget import Budget
@@ -235,6 +236,7 @@ __all__ = [
     "shrink",
     "shrink_files",
     "surgery",
+    "testing",
     "trace",
     "training",
     "trim",

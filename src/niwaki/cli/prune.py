@@ -270,6 +270,7 @@ def _selection(
 
 def _hand_out(result: Result, out: Path | None, overwrite: bool, json: bool, title: str) -> None:
     """Write the network, say what must be said, and print what was measured."""
+    result = result.measured()
     if out is not None:
         niwaki.save(result, out, overwrite=overwrite)
     for stage, seconds in result.record.seconds.items():

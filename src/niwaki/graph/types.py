@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from niwaki.core.errors import UnknownNameError
-from niwaki.graph.inference import Inference
+from niwaki.graph.inference import Inference, Read
 from niwaki.graph.paths import Probes
 from niwaki.graph.reasons import Reason
 from niwaki.graph.terms import Var, crossed, keep_mask, kept_size, leaves
@@ -199,11 +199,27 @@ class Graph:
         """The model's parameters and buffers by name."""
         return named_state(self.model)
 
+    @cached_property
+    def _by_name(self) -> dict[str, Group]:
+        return {group.name: group for group in reversed(self.groups)}
+
     def __getitem__(self, name: str) -> Group:
-        for group in self.groups:
-            if group.name == name:
-                return group
+        group = self._by_name.get(name)
+        if group is not None:
+            return group
         raise UnknownNameError("group", name, (group.name for group in self.groups))
+
+    @cached_property
+    def reads_of(self) -> Mapping[Var, tuple[Read, ...]]:
+        """Variable → where operators sum over it, in the order of the tape; not where they take
+        statistics.
+        """
+        found: dict[Var, list[Read]] = {}
+        for read in self.inference.reads:
+            if not read.statistics:
+                for var in dict.fromkeys(leaves(read.term)):
+                    found.setdefault(var, []).append(read)
+        return {var: tuple(reads) for var, reads in found.items()}
 
     @cached_property
     def around(self) -> Mapping[str, set[str]]:

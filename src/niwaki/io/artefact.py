@@ -59,6 +59,7 @@ from niwaki.running import (
     preserved_mode,
     preserved_rng,
     preserved_state,
+    seed_all,
 )
 
 
@@ -122,7 +123,9 @@ def save(
     }
     if input_shape is not None:
         settings["input_shape"] = list(input_shape)
-    record = dataclasses.replace(result.record, settings=settings)
+    measured = getattr(result, "measured", None)  # timed now, if it was to be timed when it is kept
+    record = result.record if measured is None else measured().record
+    record = dataclasses.replace(record, settings=settings)
     with staged_folder(Path(folder), overwrite=overwrite) as stage:
         _write_weights(ordinary, kept_weights(result.model), stage)
         if blocks is not None:
@@ -384,7 +387,7 @@ def _difference(model: nn.Module, again: nn.Module, blueprint: Blueprint) -> str
             preserved_rng(),
             torch.no_grad(),
         ):
-            torch.manual_seed(0)
+            seed_all(0)
             try:
                 outputs.append(tree_leaves(call(network, made_up(blueprint.inputs))))
             except Exception:  # noise is not always an input that a network takes

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from niwaki.core.budget import Budget
 from niwaki.core.records import Record
 from niwaki.measure import Task, compare, cpu_threads
+from niwaki.pruning.bench import Bench
 from niwaki.pruning.result import Form, Result
 from niwaki.pruning.search import Attempt, Clock
-from niwaki.running import Inputs, batched, copied, preserved_state
+from niwaki.running import Inputs, batch_size, batched, copied, preserved_state
 from niwaki.surgery import remember
 
 Batch = tuple[Tensor, Tensor]
@@ -28,13 +29,15 @@ class Judged:
         data: gives (inputs, class numbers) afresh, for accuracy.
         task: another measure of how well a network does.
         unlabelled: gives inputs, to compare the two on, where there is neither.
-        timed: whether latency and peak memory are taken.
+        timed: whether latency and peak memory are taken at once.
+        later: else, whether they can be taken when they are wanted.
     """
 
     data: Callable[[], Iterable[Batch]] | None = None
     task: Task | None = None
     unlabelled: Callable[[], Iterable[Inputs]] | None = None
-    timed: bool = True
+    timed: bool = False
+    later: bool = True
 
 
 def finished(
@@ -70,6 +73,7 @@ def finished(
                 task=judged.task,
                 unlabelled=judged.unlabelled,
                 timed=judged.timed,
+                macs=_counted(attempt, shown) if first is model else None,
             )
     if form == "module":
         remember(model, attempt.model, cut.plan, inputs)
@@ -90,6 +94,29 @@ def finished(
         tuple(attempt.remarks()),
         residuals=dict(cut.residuals),
     )
+    bench = Bench(first, shown, budget.threads) if judged.later and not judged.timed else None
     return Result(
-        attempt.model, cut, attempt.proof, record, attempt.notes, attempt.left_whole, form
+        attempt.model,
+        cut,
+        attempt.proof,
+        record,
+        attempt.notes,
+        attempt.left_whole,
+        form,
+        bench=bench,
     )
+
+
+def _counted(attempt: Attempt, inputs: Inputs) -> tuple[int, int] | None:
+    """Multiply-adds of a sample, before and after, from the operators that were recorded; None
+    where that run does not say all: the two were not proved in step, an operator is unknown, or the
+    batch is another.
+    """
+    graph, plan = attempt.cut.graph, attempt.cut.plan
+    samples = batch_size(graph.inputs)
+    if not attempt.proof.in_step or graph.unknown or plan.blocks or plan.branches:
+        return None
+    if batch_size(inputs) != samples:
+        return None
+    kept = {name: len(units) for name, units in plan.kept.items()}
+    return round(graph.count_macs() / samples), round(graph.count_macs(kept) / samples)

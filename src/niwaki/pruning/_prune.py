@@ -64,7 +64,7 @@ def prune(
     calibration: Inputted | None = None,
     data: Data | None = None,
     evaluate: Task | Evaluate | None = None,
-    measure: bool = True,
+    measure: bool | None = None,
     probes: bool | Sequence[Inputs] = True,
     seed: int = 0,
     form: Form = "module",
@@ -102,7 +102,10 @@ def prune(
             number, or numbers by name; or a `niwaki.Task`, which says which number counts. It is
             called before and after. Without it and without `data`, the pruned network is compared
             with the original on the calibration inputs (agreement, cosine).
-        measure: time both networks and take their peak memory; without it only what is counted.
+        measure: whether both networks are timed and their peak memory is taken, which needs a
+            second or two: True at once, False never, None where the numbers are wanted: once the
+            result is printed or saved, by `result.measured()`, or at once where the budget is
+            latency or memory. Parameters, MACs and bytes are counted in any case.
         probes: whether the network is also run, and proved, on other inputs than the example:
             another batch size and other values, longer and shorter ones, in training; or inputs
             that it takes, to be tried beside these. The record says what was covered.
@@ -152,7 +155,10 @@ def prune(
         **({"recovery": [RECOVERIES.spell(step) for step in steps]} if steps else {}),
         **selection.described(),
     }
-    judged = Judged(batches, task, None if seen is None else seen.inputs, measure)
+    timed = budget.unit in MEASURED if measure is None else measure
+    judged = Judged(
+        batches, task, None if seen is None else seen.inputs, timed, later=measure is None
+    )
     result = finished(attempt, budget, described, clock, seed=seed, judged=judged, form=form)
     plan = attempt.cut.plan
     record = dataclasses.replace(

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from niwaki.running.inputs import Inputs, as_arguments
 from niwaki.running.rerun import run
-from niwaki.running.tape import Op, Ref, Tape, refs_in, tensors_in
+from niwaki.running.tape import Op, Ref, Tape, refs_in, tensors_in, with_leaves
 
 Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -42,9 +41,7 @@ class Playback:
         self._values.update(tape.constants)
         for ref in written(tape) & self._values.keys():
             self._values[ref] = self._values[ref].clone()
-        self._last_use = {
-            ref: place for place, op in enumerate(tape.ops) for ref in (*op.tensors, *op.outputs)
-        }
+        self._last_use = tape.last_uses
         self._wanted = set(tape.outputs)
         self.position = 0
 
@@ -63,9 +60,12 @@ class Playback:
         op = self._tape.ops[self.position if position is None else position]
         args: tuple[Any, ...]
         kwargs: dict[str, Any]
-        args, kwargs = tree_map(
-            lambda leaf: self._values[leaf] if isinstance(leaf, Ref) else leaf, (op.args, op.kwargs)
-        )
+        values = self._values
+
+        def filled(leaf: Any) -> Any:
+            return values[leaf] if type(leaf) is Ref else leaf
+
+        args, kwargs = with_leaves((op.args, op.kwargs), filled)
         return args, kwargs
 
     def until(self, position: int, step: Step) -> None:
@@ -85,8 +85,8 @@ class Playback:
         ):
             if out is not None:
                 self._values[out] = value
-        for used in {*op.tensors, *op.outputs}:
-            if used is not None and self._last_use[used] == place and used not in self._wanted:
+        for used in op.values:
+            if self._last_use[used] == place and used not in self._wanted:
                 self._values.pop(used, None)
         self.position += 1
 
@@ -181,12 +181,7 @@ def live_bytes(tape: Tape) -> int:
     """The most bytes of activations that a stopped playback holds, as if every value had memory of
     its own.
     """
-    last_use = {
-        ref: place
-        for place, op in enumerate(tape.ops)
-        for ref in (*op.tensors, *op.outputs)
-        if ref is not None
-    }
+    last_use = tape.last_uses
     held = {ref: _bytes(tape, ref) for ref in tape.inputs}
     most = 0
     for place, op in enumerate(tape.ops):

@@ -34,6 +34,7 @@ from niwaki.running import (
     call,
     copied,
     named_state,
+    seed_all,
     tensors_in,
     undisturbed,
 )
@@ -111,7 +112,7 @@ def _takes_any_batch(module: nn.Module, graph: Graph) -> bool:
 
 def _quiet(model: nn.Module, inputs: Any) -> Any:
     with undisturbed(model):
-        torch.manual_seed(0)
+        seed_all(0)
         return call(model, copied(inputs))
 
 

@@ -4,7 +4,6 @@ that it keeps follow.
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +18,7 @@ from niwaki.graph import Graph, Role
 from niwaki.graph.offsets import Offset, offsets
 from niwaki.graph.terms import Term, Var, transform
 from niwaki.methods.base.cut import Cut
-from niwaki.running import named_state, preserved_mode
+from niwaki.running import duplicate, named_state, preserved_mode
 from niwaki.running.layers import give_bias
 from niwaki.surgery.block_layers import BlockSparse, blocks_left, with_blocks
 from niwaki.surgery.branches import put_stand_ins
@@ -89,6 +88,9 @@ def fill(model: nn.Module, cut: Cut, state: Mapping[str, Tensor] | None = None) 
                 # it
                 tensor.grad = None
                 tensor.data = cutter.cut(whole, graph.inference.parameters[name], name)
+            elif isinstance(tensor, nn.Parameter):
+                # never into its memory, which may be the original's yet
+                tensor.data = torch.empty_like(tensor).copy_(whole)
             else:
                 tensor.copy_(whole)
         _give_biases(model, graph, cutter, [item for item in constants if item[0].kind == "new"])
@@ -176,7 +178,7 @@ def _give_biases(
 
 def _copied(model: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(model)
+        return duplicate(model, share=True)
     except Exception as error:
         raise SurgeryError(
             f"the model cannot be copied (copy.deepcopy: {error}); prune it before what holds it "

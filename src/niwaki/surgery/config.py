@@ -32,9 +32,11 @@ from niwaki.running import (
     Inputs,
     call,
     copied,
+    duplicate,
     first_names,
     preserved_rng,
     record,
+    seed_all,
     tensors_in,
     undisturbed,
 )
@@ -65,7 +67,7 @@ def follow_config(pruned: nn.Module, graph: Graph, plan: Plan) -> tuple[Plan, st
     known = plan.sizes or {}
     for sizes in _solutions(graph.model, attribute, was, wanted):
         stated = replace(plan, sizes={**known, "": {**known.get("", {}), **sizes}})
-        twin = copy.deepcopy(pruned)
+        twin = duplicate(pruned)
         follow_sizes(twin, graph, stated)
         if _rebuilds(twin, graph, attribute):
             follow_sizes(pruned, graph, stated)
@@ -99,7 +101,7 @@ def _rebuilds(model: nn.Module, graph: Graph, attribute: str) -> bool:
         return False  # its tensors have other names or shapes
     again.eval()
     inputs = telling_inputs(graph.inputs)
-    exact = _gap(copy.deepcopy(telling).double(), copy.deepcopy(again).double(), _double(inputs))
+    exact = _gap(duplicate(telling).double(), duplicate(again).double(), _double(inputs))
     if exact is not None:
         return exact <= EXACT
     gap = _gap(telling, again, inputs)
@@ -147,7 +149,7 @@ def _double(inputs: Inputs) -> Inputs:
 
 def _outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     with undisturbed(model):
-        torch.manual_seed(0)
+        seed_all(0)
         return [tensor.clone() for tensor in tensors_in(call(model, copied(inputs)))]
 
 
