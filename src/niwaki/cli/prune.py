@@ -52,8 +52,8 @@ def prune(
             "--ratio",
             help=(
                 "share to remove: 0.5 or 50% of the channels, or of params, macs, bytes, memory, "
-                "latency=0.5,batch=8,threads=2; several as macs=0.5,params=0.4; without it half of "
-                "the channels"
+                "latency=0.5,batch=8,threads=2; or several: macs=0.5,params=0.4; without it half "
+                "of the channels"
             ),
         ),
     ] = None,
@@ -87,7 +87,8 @@ def prune(
         str,
         typer.Option(
             help="local: one share for all; global: one threshold; cost: on score per cost; auto: "
-            "by what the answer loses; with settings, as global:min_units=3,multiple=8"
+            "by what the answer loses; with settings, as global:min_units=3,multiple=8; "
+            "what=units+branches lets whole residual branches go too"
         ),
     ] = "local",
     calibration: options.Calibration = None,
@@ -180,6 +181,8 @@ def prune(
     known = None if file is None else block_words.scores_of(file, setup)
     if known is None and isinstance(method, Mint):
         known = block_words.scored_by_mint(setup, method, seen, seed)
+    if "blocks" in chosen.parts:
+        raise SettingError("on the command line blocks go by --blocks (--blocks default)")
     if words is not None:
         trimmed = block_words.trim_blocks(setup, known, words, seed)
         if trimmed is not None:
@@ -219,6 +222,7 @@ def prune(
         min_units=chosen.min_units,
         rounding=chosen.rounding,
         multiple=chosen.multiple,
+        what=chosen.what,
         seed=seed,
     ).with_settings(**setup.settings)
     if known is not None:
@@ -241,6 +245,7 @@ class ScopeSettings:
     min_units: int = 1
     rounding: Rounding = "round"
     multiple: int | None = None
+    what: str = "units"
 
 
 def _share(budget: list[str] | None) -> Budget:
@@ -265,6 +270,7 @@ def _selection(
         said.min_units,
         said.rounding,
         said.multiple,
+        what=tuple(said.what.split("+")),  # type: ignore[arg-type]  # checked by the selection
     )
 
 

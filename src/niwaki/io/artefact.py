@@ -16,7 +16,6 @@ value; nothing is traced.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import os
@@ -54,6 +53,7 @@ from niwaki.io.manifest import (
 )
 from niwaki.running import (
     call,
+    duplicate,
     made_up,
     named_state,
     preserved_mode,
@@ -237,7 +237,7 @@ def _original(
     trust: Sequence[str],
 ) -> nn.Module:
     if isinstance(given, nn.Module):
-        return copy.deepcopy(given)
+        return duplicate(given)
     if isinstance(given, str):
         return models.build(given, **_split(blueprint.arguments))
     if given is not None:

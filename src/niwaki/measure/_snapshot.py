@@ -21,7 +21,7 @@ from niwaki.running import Inputs, batch_size
 Batches = Callable[[], Iterable[Batch]]
 
 
-def compare(
+def compare(  # noqa: PLR0913  # a public verb
     before: nn.Module,
     after: nn.Module,
     inputs: Inputs,

@@ -19,6 +19,7 @@ from niwaki.graph.offsets import Offset, offsets
 from niwaki.graph.terms import Term, Var, transform
 from niwaki.methods.base.cut import Cut
 from niwaki.running import duplicate, named_state, preserved_mode
+from niwaki.running.computed import computed_again
 from niwaki.running.layers import give_bias
 from niwaki.surgery.block_layers import BlockSparse, blocks_left, with_blocks
 from niwaki.surgery.branches import put_stand_ins
@@ -39,6 +40,14 @@ def shrink(cut: Cut) -> nn.Module:
         SurgeryError: the model cannot be copied, or a mixing has a shift that no consumer can take
             up.
     """
+    model = shrink_plainly(cut)
+    if not cut.plan.blocks:
+        computed_again(model, cut.graph.computed)
+    return model
+
+
+def shrink_plainly(cut: Cut) -> nn.Module:
+    """The same, with ordinary parameters for weights that the original computes (weight_norm)."""
     graph, plan = cut.graph, cut.plan
     model = _copied(graph.model)
     with preserved_mode(model, training=False):

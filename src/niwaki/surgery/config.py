@@ -33,7 +33,6 @@ from niwaki.running import (
     call,
     copied,
     duplicate,
-    first_names,
     preserved_rng,
     record,
     seed_all,
@@ -56,16 +55,16 @@ def follow_config(pruned: nn.Module, graph: Graph, plan: Plan) -> tuple[Plan, st
     Returns:
         the plan with the sizes set, and a sentence where the config cannot state them.
     """
-    builder = _builder(graph.model)
+    builder = _builder(graph.original)
     if builder is None:
         return plan, None
     attribute, was = builder
-    shapes, first = graph.shapes_after(plan.kept), first_names(graph.model)
-    wanted = {name: shapes.get(first.get(name, name), shape) for name, shape in was.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in pruned.state_dict().items()}
+    wanted = {name: shapes.get(name, shape) for name, shape in was.items()}
     if wanted == was:
         return plan, None
     known = plan.sizes or {}
-    for sizes in _solutions(graph.model, attribute, was, wanted):
+    for sizes in _solutions(graph.original, attribute, was, wanted):
         stated = replace(plan, sizes={**known, "": {**known.get("", {}), **sizes}})
         twin = duplicate(pruned)
         follow_sizes(twin, graph, stated)
