@@ -29,6 +29,8 @@ from niwaki.methods.base.criterion import as_criterion, scored
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.distortion import with_curves
 
+START, END = "<!-- rendered by benchmarks/allocation.py -->", "<!-- end -->"
+PAGE = Path(__file__).parents[1] / "docs" / "guides" / "budgets.md"
 SCOPES = ("auto", "local", "cost", "global")
 BUDGETS = ("macs=0.5", "macs=0.3")
 
@@ -116,6 +118,31 @@ class Bench:
         }
 
 
+def as_markdown(record: dict[str, Any]) -> str:
+    """The cells that there are, a row a scope."""
+    shown = {(c["scope"], c["recovery"]) for c in record["cells"].values()}
+    columns = [(inputs, budget) for inputs in (1024, 0) for budget in reversed(BUDGETS)]
+    heads = [
+        f"{budget}, {f'{inputs:,} inputs' if inputs else 'no data'}" for inputs, budget in columns
+    ]
+    lines = [f"| `scope=` | {' | '.join(heads)} |", "|---" * (1 + len(columns)) + "|"]
+    for scope, recovery in ((s, r) for s in SCOPES for r in ("", "lbfgs") if (s, r) in shown):
+        row = [f"`{scope}`, then `{recovery}`" if recovery else f"`{scope}`"]
+        for inputs, budget in columns:
+            cell = record["cells"].get(Cell(scope, budget, inputs, recovery).key)
+            row.append(f"{cell['accuracy']:.2f}" if cell else "–")
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def write_page(record: dict[str, Any], page: Path) -> None:
+    """Put the table between the two marks of a page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(START)
+    after = rest.partition(END)[2]
+    text = f"{before}{START}\n{as_markdown(record)}\n{END}{after}"
+    page.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -124,7 +151,11 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="", help="cells whose name starts so")
+    parser.add_argument("--page", action="store_true", help="write the table anew; measure nothing")
     words = parser.parse_args()
+    if words.page:
+        write_page(json.loads(words.out.read_text()), PAGE)
+        return
     record = json.loads(words.out.read_text()) if words.out.exists() else {"cells": {}}
     record |= {
         "torch": torch.__version__,

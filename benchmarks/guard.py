@@ -26,7 +26,10 @@ from guard_networks import NETWORKS, Network
 
 import niwaki
 
+START, END = "<!-- rendered by benchmarks/guard.py -->", "<!-- end -->"
+PAGE = Path(__file__).parents[1] / "docs" / "compensation.md"
 BUDGETS = (0.2, 0.3, 0.5)
+DATA = ("256 inputs", "no inputs")
 SEEN, HELD, EXAMPLES = 256, 256, 8
 
 
@@ -36,7 +39,7 @@ def cells(network: Network, inputs: torch.Tensor) -> Iterator[tuple[str, dict[st
     with torch.no_grad():
         wanted = network(held)
     for budget in BUDGETS:
-        for name, calibration in (("256 inputs", [seen[:128], seen[128:]]), ("no inputs", None)):
+        for name, calibration in zip(DATA, ([seen[:128], seen[128:]], None), strict=True):
             found: dict[str, Any] = {}
             for repair in ("none", "auto"):
                 result = niwaki.prune(
@@ -55,6 +58,27 @@ def cells(network: Network, inputs: torch.Tensor) -> Iterator[tuple[str, dict[st
             yield f"{budget:g} {name}", found
 
 
+def as_markdown(record: dict[str, Any]) -> str:
+    """A row a network and kind of data: plain → repaired."""
+    keys = [(budget, data) for data in DATA for budget in BUDGETS]
+    names = list(dict.fromkeys(key.split(" ")[0] for key in record["cells"]))
+    heads = [f"{budget:.0%}, {data}" for budget, data in keys]
+    lines = [f"| network | {' | '.join(heads)} |", "|---" * (1 + len(keys)) + "|"]
+    for name in names:
+        cells = [record["cells"].get(f"{name} {budget:g} {data}") for budget, data in keys]
+        shown = [f"{c['none']:.3f} → {c['auto']:.3f}" if c else "–" for c in cells]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def write_page(record: dict[str, Any], page: Path) -> None:
+    """Put the table between the two marks of a page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(START)
+    after = rest.partition(END)[2]
+    text = f"{before}{START}\n{as_markdown(record)}\n{END}{after}"
+    page.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -63,7 +87,11 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="", help="networks whose name starts so")
+    parser.add_argument("--page", action="store_true", help="write the table anew; measure nothing")
     words = parser.parse_args()
+    if words.page:
+        write_page(json.loads(words.out.read_text()), PAGE)
+        return
     record = json.loads(words.out.read_text()) if words.out.exists() else {"cells": {}}
     record |= {"torch": torch.__version__, "machine": platform.machine(), "seed": 0}
     make: Callable[[Path, Path], tuple[Network, torch.Tensor]]
