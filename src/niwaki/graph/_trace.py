@@ -70,9 +70,9 @@ def _probed(
     if probes is False or inference.tape.fake:
         return Probes(remarks=("proved on the example's path alone: no other inputs were tried",))
     own = [] if probes is True else list(probes)
-    given = [Variant(f"inputs given as probe {n}", f"given {n}", x) for n, x in enumerate(own, 1)]
+    named = [Variant(f"inputs given as probe {n}", f"given {n}", x) for n, x in enumerate(own, 1)]
     seen = find_probes(
-        model, inference, RULES, [*given, *variants(inputs, by_value=inference.tape.by_value)]
+        model, inference, RULES, [*named, *variants(inputs, by_value=inference.tape.by_value)]
     )
     freeze_elsewhere(inference, seen.paths)
     return seen

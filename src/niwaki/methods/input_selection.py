@@ -70,8 +70,8 @@ def entrances(graph: Graph) -> tuple[Entrance, ...]:
     functions of one number into weights alone; each layer used once.
     """
     reads = {read.position: read for read in graph.inference.reads if read.weight is not None}
-    found = [_entrance(graph, norm, reads) for norm in graph.inference.norms]
-    return tuple(entrance for entrance in found if entrance is not None)
+    candidates = [_entrance(graph, norm, reads) for norm in graph.inference.norms]
+    return tuple(entrance for entrance in candidates if entrance is not None)
 
 
 def _entrance(graph: Graph, norm: Norm, reads: dict[int, Read]) -> Entrance | None:
