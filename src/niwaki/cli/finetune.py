@@ -131,16 +131,16 @@ def finetune(
     if not is_first_process():
         return
     (now,) = snapshot([setup.model.eval()], setup.inputs, setup.batches, task=task)
-    found = setup.record
-    notes = (*found.notes, *history.notes, *([history.stopped] if history.stopped else []))
+    before = setup.record
+    notes = (*before.notes, *history.notes, *([history.stopped] if history.stopped else []))
     settings = {
-        **found.settings,
+        **before.settings,
         **(task.described(next(iter(now.scores))) if task else {}),
         "fine_tuning": training.as_settings(words),
-        "accuracy_untuned": found.after.accuracy,
+        "accuracy_untuned": before.after.accuracy,
     }
-    seconds = {**found.seconds, "fine_tuning": history.seconds}
-    record = dataclasses.replace(found, after=now, notes=notes, settings=settings, seconds=seconds)
+    seconds = {**before.seconds, "fine_tuning": history.seconds}
+    record = dataclasses.replace(before, after=now, notes=notes, settings=settings, seconds=seconds)
     niwaki.save(Tuned(setup.model.to("cpu"), record, dependencies), out, overwrite=overwrite)
     results.print(before_after(record, f"{folder}, fine-tuned on {data}"))
     messages.print(f"written to {out}; load it with niwaki.load({str(out)!r})", markup=False)

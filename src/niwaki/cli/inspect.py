@@ -42,12 +42,12 @@ def inspect(
             check_file(path, overwrite, *marks)
     setup = set_up(Words(model, weights, input_shape=input_shape, device=device))
     graph = trace(setup.model, setup.inputs)
-    found = outline(graph)
+    channels = outline(graph)
     for path, draw in ((dot, channels_dot), (html, channels_html)):
         if path is not None:
-            write_text_atomic(path, draw(found))
+            write_text_atomic(path, draw(channels))
             messages.print(f"written: {path}", markup=False)
     if json:
-        typer.echo(json_text.dumps(found.to_dict(), indent=1))
+        typer.echo(json_text.dumps(channels.to_dict(), indent=1))
     else:
         typer.echo(str(graph))

@@ -87,20 +87,20 @@ def score_command(
     seen = blocks.whole_training_split(setup, method, batch_size)
     graph = trace(setup.model, setup.inputs)
     units: Mapping[str, Tensor]
-    found: Sequence[Dependency]
+    dependencies: Sequence[Dependency]
     if isinstance(method, Mint):
-        made = blocks.scored_by_mint(setup, method, seen, seed)
-        units, found = made.units, made.dependencies
-        for remark in dict.fromkeys(remark for item in found for remark in item.remarks):
+        scores = blocks.scored_by_mint(setup, method, seen, seed)
+        units, dependencies = scores.units, scores.dependencies
+        for remark in dict.fromkeys(remark for item in dependencies for remark in item.remarks):
             messages.print(remark, style="dim", markup=False)
         write_text_atomic(
-            out.with_name(f"{out.stem}.{DEPENDENCIES}"), dependency_maps(found).to_json()
+            out.with_name(f"{out.stem}.{DEPENDENCIES}"), dependency_maps(dependencies).to_json()
         )
     else:
-        units, found = score(graph, method, calibration=seen, seed=seed), ()
-    save_scores(Scores(str(method), units, found, {**setup.settings, "seed": seed}), out)
+        units, dependencies = score(graph, method, calibration=seen, seed=seed), ()
+    save_scores(Scores(str(method), units, dependencies, {**setup.settings, "seed": seed}), out)
     if pictures is not None:
-        for item in found:
+        for item in dependencies:
             draw_dependencies(item, pictures / f"{item.pair.child}.png")
     results.print(
         table(

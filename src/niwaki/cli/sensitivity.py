@@ -79,7 +79,7 @@ def sensitivity_command(
             calibration,
         )
     )
-    found = sensitivity(
+    measured = sensitivity(
         trace(setup.model, setup.inputs),
         criterion=criterion,
         compensation=compensation,
@@ -88,8 +88,8 @@ def sensitivity_command(
         data=setup.batches if accuracy else None,
         evaluate=task,
     )
-    sensitivity_figure(found.ratios, found.curves, out, measure=found.measure)
-    write_text_atomic(out.with_suffix(".json"), found.to_json())
-    for name, why in found.left_out.items():
+    sensitivity_figure(measured.ratios, measured.curves, out, measure=measured.measure)
+    write_text_atomic(out.with_suffix(".json"), measured.to_json())
+    for name, why in measured.left_out.items():
         messages.print(f"{name} has no curve: {why}", style="dim", markup=False)
     messages.print(f"written to {out} and {out.with_suffix('.json')}", markup=False)

@@ -209,13 +209,13 @@ def _misfits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str
         for name in both
         if state[name].is_floating_point() != own[name].is_floating_point()
     ]
-    found = {
+    lists = {
         "missing": missing,
         "unexpected": unexpected,
         "of another shape": shapes,
         "of another type": kinds,
     }
-    return [f"{len(names)} {what}: {_capped(names)}" for what, names in found.items() if names]
+    return [f"{len(names)} {what}: {_capped(names)}" for what, names in lists.items() if names]
 
 
 def _refuse_torn_ties(own: Mapping[str, Tensor], ready: Mapping[str, Tensor], source: str) -> None:
