@@ -37,26 +37,31 @@ from niwaki.pruning.trimming import Masks, scope, trim, without_idle
 Groups = Annotated[
     str | None,
     typer.Option(
-        help="mint: groups of a layer's channels, else 8; 250x100 of parents and children; "
-        "8,fc2=250x100 by layer"
+        help="mint: into how many groups to put a layer's channels (8 if left out); 250x100 for "
+        "parents and children; 8,fc2=250x100 to set a layer apart"
     ),
 ]
 PerClass = Annotated[
     str | None,
-    typer.Option(help="mint: inputs drawn of every class, else 250; 250,fc2=500 by layer"),
+    typer.Option(
+        help="mint: how many inputs to draw of each class (250 if left out); 250,fc2=500 to set a "
+        "layer apart"
+    ),
 ]
 Blocks = Annotated[
     str | None,
     typer.Option(
-        help="cut blocks of weights and not whole channels (mint): default, or upper_limit=0.9,"
-        "cut_off=0.3,fed=true; a cut_off of 0:1:0.1 lists what each would do"
+        help="mint: cut blocks of weights and not whole channels: default, or upper_limit=0.9,"
+        "cut_off=0.3,fed=true; cut_off=0:1:0.1 only lists what each cut-off would do"
     ),
 ]
 Engine = Annotated[
     Literal["local", "ray"] | None,
-    typer.Option(help="mint: who estimates: processes here, or a Ray cluster"),
+    typer.Option(
+        help="mint: where to compute: in processes here (local), or on a Ray cluster (ray)"
+    ),
 ]
-Workers = Annotated[int | None, typer.Option(help="mint: processes", min=1)]
+Workers = Annotated[int | None, typer.Option(help="mint: how many processes", min=1)]
 
 
 @dataclass(frozen=True)

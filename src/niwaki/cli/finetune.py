@@ -56,14 +56,19 @@ def finetune(
         str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder")
     ],
     out: Annotated[
-        Path, typer.Option(help="folder for the tuned network; the run itself lies in OUT.run")
+        Path,
+        typer.Option(help="folder for the tuned network; checkpoints and history go to OUT.run"),
     ],
     data_root: options.DataRoot = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="weights of the unpruned network, to learn from too")
+        Path | None,
+        typer.Option(help="weights of the unpruned network, as a teacher (distillation)"),
     ] = None,
     distil: Annotated[
-        str, typer.Option(help="also feature_weight, at the groups")
+        str,
+        typer.Option(
+            help="settings of the distillation; also feature_weight=, to compare features"
+        ),
     ] = "weight=0.5,temperature=4",
     epochs: training.Epochs = 160,
     lr: training.Lr = 0.1,
@@ -88,8 +93,8 @@ def finetune(
     niwaki finetune pruned --data cifar10 --data-root data --teacher runs/rni/model.safetensors
     --out tuned
 
-    Gradients are shortened to clip_norm=1 unless --set says otherwise: repaired weights are larger
-    than trained ones.
+    Gradients are clipped to norm 1 unless --set clip_norm=… says otherwise, because repaired
+    weights are larger than trained ones.
     """
     if not is_artefact(folder):
         raise SettingError(

@@ -21,17 +21,19 @@ def inspect(
     weights: options.Weights = None,
     input_shape: options.InputShape = None,
     device: options.Device = "cpu",
-    dot: Annotated[Path | None, typer.Option(help="write the groups as a Graphviz file")] = None,
-    html: Annotated[Path | None, typer.Option(help="write the groups as a page to look at")] = None,
+    dot: Annotated[
+        Path | None, typer.Option(help="also write the groups as a Graphviz file")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="also write the groups as an HTML page")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace files that niwaki wrote")
     ] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="print the groups as JSON alone on standard output")
+        bool, typer.Option("--json", help="print only the groups, as JSON, on standard output")
     ] = False,
 ) -> None:
-    """List the groups of channels that can be pruned, what each costs, and what keeps its size and
-    why.
+    """List the groups of channels that can be pruned, what each costs, and which channels cannot be
+    pruned and why.
 
     niwaki inspect resnet20 --html channels.html
 

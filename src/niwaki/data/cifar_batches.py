@@ -104,8 +104,7 @@ def _unpickle(path: Path) -> object:
     except _Refused as error:
         raise DataError(
             f"{path} is refused: to load it, {error} would have to run, and a CIFAR batch needs "
-            "numpy arrays only; "
-            "download it from its official site"
+            "numpy arrays only; download it from its official site"
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
         raise DataError(

@@ -35,9 +35,9 @@ def trace(model: nn.Module, inputs: Inputs, *, probes: bool | Sequence[Inputs] =
 
     Raises:
         TraceError: the model holds NaN or infinite weights or lazy ones, is scripted, quantised,
-            sparse, wrapped for several devices or sharded over them, the inputs are
-            on another device or of another precision, the forward raises (the message names the
-            module and its input shapes), or no tensor can be seen in what it returns.
+            sparse, wrapped for several devices or sharded over them, the inputs are on another
+            device or of another precision, the forward raises (the message names the module and its
+            input shapes), or no tensor can be seen in what it returns.
     """
     _refuse_unreadable(model)
     _refuse_misplaced(model, inputs)
@@ -96,8 +96,8 @@ def _refuse_unreadable(model: nn.Module) -> None:
         if type(tensor).__name__ == "DTensor" or type(tensor.data).__name__ == "DTensor":
             raise TraceError(
                 f"{name} is a DTensor, of which this process holds a part; gather the whole "
-                "weights (full_tensor()) in an "
-                "unsharded model, prune that, and shard the pruned one"
+                "weights (full_tensor()) in an unsharded model, prune that, and shard the pruned "
+                "one"
             )
         if tensor.is_quantized or tensor.layout != torch.strided:
             kind = "quantised" if tensor.is_quantized else "sparse"
@@ -122,8 +122,7 @@ def _refuse_module(name: str, module: nn.Module) -> None:
     if wrapper in _WRAPPERS and type(module).__module__.startswith("torch."):
         raise TraceError(
             f"{name or 'the model'} is wrapped in {wrapper}; prune the module inside "
-            f"({name + '.' * bool(name)}module) "
-            "with its whole weights, and wrap the pruned one"
+            f"({name + '.' * bool(name)}module) with its whole weights, and wrap the pruned one"
         )
     if any(type(hook).__name__ in _OLD_NORMS for hook in module._forward_pre_hooks.values()):
         raise TraceError(

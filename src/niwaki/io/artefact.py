@@ -2,13 +2,14 @@
 No pickle.
 
     plan.json               how the original becomes the pruned network (see blueprint)
-    model.safetensors       its weights: a plain state dict; buffers.safetensors has those that a
-    state dict leaves out blocks.json             of a trimmed network: which blocks of a weight its
-    entries are dependencies.json       of a network that MINT looked at: what depends on what, and
-    what was cut of it, to be looked at record.json             what was measured, with settings,
-    versions and hardware manifest.json           the hashes of these
-    README.md               a model card; load_without_niwaki.py loads the folder where niwaki is
-    not installed
+    model.safetensors       its weights, a plain state dict
+    buffers.safetensors     buffers that a state dict leaves out
+    blocks.json             of a trimmed network: which blocks of a weight its entries are
+    dependencies.json       of a network that MINT looked at: what depends on what, for the report
+    record.json             what was measured, with settings, versions and hardware
+    manifest.json           the hashes of these
+    README.md               a model card
+    load_without_niwaki.py  loads the folder where niwaki is not installed
 
 `load` builds the original from its factory and gives every tensor and size attribute its pruned
 value; nothing is traced.
@@ -108,8 +109,7 @@ def save(
     if isinstance(result.model, fx.GraphModule):
         raise CheckpointError(
             f"{type(result.model).__name__} is a graph of operators, which no factory builds; "
-            "write it with "
-            "niwaki.export_program(model, inputs, 'model.pt2')"
+            "write it with niwaki.export_program(model, inputs, 'model.pt2')"
         )
     ordinary, blocks = take_out(result.model)
     _refuse_broken(

@@ -162,8 +162,7 @@ def refuse_difference(path: Path, worst: float, tolerance: float) -> None:
     if not worst <= tolerance:
         raise ExportError(
             f"{path.name} does not compute what the network does: its output differs by "
-            f"{worst:.1e} of the largest, more than "
-            f"{tolerance:.0e}; nothing is written"
+            f"{worst:.1e} of the largest, more than {tolerance:.0e}; nothing is written"
         )
 
 

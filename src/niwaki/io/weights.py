@@ -138,10 +138,9 @@ def _read_torch(path: Path) -> object:
     except pickle.UnpicklingError as error:
         if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise CheckpointError(
-                f"{path} is refused: to load it, {wanted[1]} would have to run, and niwaki runs "
-                "no code from files; "
-                "where you trust its author, load it in plain torch and save model.state_dict() "
-                "alone"
+                f"{path} is refused: to load it, {wanted[1]} would have to run, and niwaki runs no "
+                "code from files; where you trust its author, load it in plain torch and save "
+                "model.state_dict() alone"
             ) from error
         raise CheckpointError(
             f"{path} is damaged, or a pickle that torch.save did not write; save "

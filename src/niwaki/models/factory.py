@@ -209,8 +209,7 @@ def example_inputs(model: nn.Module, batch: int = 2) -> Inputs:
     if not isinstance(shape, tuple):
         raise SettingError(
             f"{type(model).__name__} does not say what it reads; set model.input_shape = "
-            "(channels, height, width), "
-            "or give example inputs yourself"
+            "(channels, height, width), or give example inputs yourself"
         )
     noise = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
     first = next(model.parameters(), noise)

@@ -142,8 +142,7 @@ def _import(module_name: str, name: str) -> Callable[..., object]:
     except Exception as error:  # the user's module may fail in any way while it is imported
         raise NiwakiError(
             f"cannot import {module_name!r}: {type(error).__name__}: {error}; is it installed, in "
-            "the current folder, "
-            "or on PYTHONPATH?"
+            "the current folder, or on PYTHONPATH?"
         ) from error
     for part in name.split("."):
         if not hasattr(target, part):
