@@ -168,11 +168,11 @@ def _write(walk: _Walk, op: Op) -> _Draft | None:
                 walk.hinder(
                     f"written through a computed weight by {op.name} in {op.layer or 'the model'}"
                 )
-            found = _producers(walk, ref)
+            producers = _producers(walk, ref)
             if len(walk.state.shape(ref)) > 1:
-                weights += found
-            elif found:
-                bias = found[0]
+                weights += producers
+            elif producers:
+                bias = producers[0]
     if not weights:
         walk.hinder(f"computed from activations alone by {op.name} in {op.layer or 'the model'}")
         return None

@@ -58,21 +58,21 @@ class Offset:
 
 def offsets(graph: Graph, name: str) -> tuple[tuple[Offset, ...], str | None]:
     """The places for the constants of a group's consumers, or why one of them has none."""
-    found: dict[tuple[str, int, str], Offset] = {}
+    places: dict[tuple[str, int, str], Offset] = {}
     reads = list(reads_of(graph, name))
     try:
         for read in reads:
             place = _place(graph, read)
-            before = found.get((place.weight, place.axis, place.tensor))
+            key = place.weight, place.axis, place.tensor
+            before = places.get(key)
             padded = _pads(graph, read) or (before is not None and before.padded)
-            found[place.weight, place.axis, place.tensor] = replace(place, padded=padded)
-        places = tuple(found.values())
-        for place in places:
+            places[key] = replace(place, padded=padded)
+        for place in places.values():
             _refuse_shared(graph, place, reads)
         _refuse_elsewhere(graph, name)
     except NoPlace as error:
         return (), str(error)
-    return places, None
+    return tuple(places.values()), None
 
 
 def _refuse_elsewhere(graph: Graph, name: str) -> None:
@@ -126,19 +126,19 @@ def _place(graph: Graph, read: Read) -> Offset:
 def _pads(graph: Graph, read: Read) -> bool:
     """Whether the operator that reads lays its weight over zeros beside the image too."""
     op = graph.inference.tape.ops[read.position]
-    return op.name == "aten.convolution" and any(op.arg(4, "padding"))
+    return op.name == "aten.convolution" and any(op["padding"])
 
 
 def _sides(graph: Graph, read: Read, op: Op, where: str) -> tuple[int, int, Any]:
     """The axes of the weight that are read and put out, and the operator's bias."""
     known = graph.inference.tape.parameters
     name = op.name.removeprefix("aten.")
-    if name == "convolution" and not op.arg(6, "transposed", False) and read.weight in known:
-        return 1, 0, op.arg(2, "bias")
+    if name == "convolution" and not op["transposed"] and read.weight in known:
+        return 1, 0, op["bias"]
     if name == "linear" and read.slot == 0 and read.weight in known:
-        return 1, 0, op.arg(2, "bias")
+        return 1, 0, op["bias"]
     if (name, read.slot) in (("mm", 0), ("addmm", 1)) and not op.kwargs:
-        bias = op.args[0] if name == "addmm" else None
+        bias = op["self"] if name == "addmm" else None
         if read.weight in known:
             return 0, 1, bias
         if turned_over(graph, read.weight) is not None:
@@ -155,7 +155,7 @@ def turned_over(graph: Graph, ref: Ref | None) -> str | None:
     maker = tape.ops[makers[0]] if makers else None
     if maker is None or maker.name not in ("aten.t", "aten.transpose", "aten.permute"):
         return None
-    name = tape.parameters.get(maker.args[0])
+    name = tape.parameters.get(maker["self"])
     return name if name is not None and graph.state[name].ndim == 2 else None
 
 
