@@ -107,13 +107,16 @@ if _typing.TYPE_CHECKING:
     from niwaki.methods.wanda import Wanda
     from niwaki.proof import Proof, check
     from niwaki.pruning import (
+        Gradual,
         Preview,
         Result,
+        Schedule,
         Selection,
         Sensitivity,
         drop_branches,
         preview,
         prune,
+        schedule,
         select,
         sensitivity,
         trim,
@@ -147,6 +150,7 @@ __all__ = [
     "FoldClusters",
     "GReg",
     "GeometricMedian",
+    "Gradual",
     "Graph",
     "Group",
     "GroupLasso",
@@ -176,6 +180,7 @@ __all__ = [
     "Recovery",
     "Refit",
     "Result",
+    "Schedule",
     "Scores",
     "Selection",
     "Sensitivity",
@@ -226,6 +231,7 @@ __all__ = [
     "report",
     "running",
     "save",
+    "schedule",
     "score",
     "select",
     "select_inputs",
@@ -295,7 +301,8 @@ _HOMES = {  # as above, for running; a test holds the two equal
     "niwaki.methods.wanda": "Wanda",
     "niwaki.proof": "Proof check",
     "niwaki.pruning": (
-        "Preview Result Selection Sensitivity drop_branches preview prune select sensitivity trim"
+        "Gradual Preview Result Schedule Selection Sensitivity drop_branches preview prune "
+        "schedule select sensitivity trim"
     ),
     "niwaki.surgery": "shrink",
 }

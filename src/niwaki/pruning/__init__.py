@@ -6,18 +6,23 @@ from niwaki.pruning._prune import preview, prune
 from niwaki.pruning._sensitivity import Sensitivity, sensitivity
 from niwaki.pruning.allocation import Selection, select
 from niwaki.pruning.depth import drop_branches
+from niwaki.pruning.gradual import Gradual, schedule
 from niwaki.pruning.result import Result
+from niwaki.pruning.schedules import Schedule
 from niwaki.pruning.table import Preview
 from niwaki.pruning.trimming import trim
 
 __all__ = [
+    "Gradual",
     "Preview",
     "Result",
+    "Schedule",
     "Selection",
     "Sensitivity",
     "drop_branches",
     "preview",
     "prune",
+    "schedule",
     "select",
     "sensitivity",
     "trim",
