@@ -203,7 +203,7 @@ def test_what_was_pruned_gradually_is_saved_and_loaded(tmp_path) -> None:
     x = torch.randn(2, 1, 8, 8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     gradual = niwaki.schedule(model, x, "params=0.6", steps=6, times=3, optimizer=optimizer)
-    for number in range(6):
+    for _ in range(6):
         optimizer.zero_grad()
         model(torch.randn(8, 1, 8, 8)).square().mean().backward()
         optimizer.step()

@@ -15,7 +15,8 @@ hold the optimiser, need nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -58,7 +59,7 @@ class Gradual:
         model: the network, which becomes smaller.
         cuts: step → what is to be gone after it.
         steps: of the run.
-        done: steps so far.
+        done: steps so far; more than none where a run is resumed.
     """
 
     def __init__(
@@ -72,10 +73,12 @@ class Gradual:
         ema: nn.Module | None = None,
         criterion: Criterion | str | ScoreFunction = "l2",
         press: GReg | str | None = None,
+        done: int = 0,
         **options: Any,
     ) -> None:
         self.cuts = schedule.cuts(steps)
-        self.model, self.schedule, self.steps, self.done = model, schedule, steps, 0
+        self.model, self.schedule, self.steps, self.done = model, schedule, steps, done
+        self._refuse_resumed()
         self._inputs = _beside(model, example_inputs)
         self._optimizer = optimizer if optimizer is None else unwrapped(optimizer)
         self._ema = getattr(ema, "module", ema)
@@ -163,6 +166,10 @@ class Gradual:
 
     def _prune(self, aim: Budget) -> None:
         """One cut, in place."""
+        with _own_forward(self.model):
+            self._prune_plain(aim)
+
+    def _prune_plain(self, aim: Budget) -> None:
         pressed = self._pressing
         result = prune(
             self.model,
@@ -179,7 +186,8 @@ class Gradual:
         self._results.append(replace(result, model=self.model, record=record))
 
     def _traced(self) -> Graph:
-        return trace(self.model, self._inputs, probes=False)
+        with _own_forward(self.model):
+            return trace(self.model, self._inputs, probes=False)
 
     def _press(self, aim: Budget) -> None:
         """Choose the units of the next cut, and begin to press them down."""
@@ -207,6 +215,13 @@ class Gradual:
     @property
     def _budget(self) -> Budget:
         return Budget.parse(self.schedule.budget)
+
+    def _refuse_resumed(self) -> None:
+        if self.done and self.cuts[0][0] < self.done:
+            raise SettingError(
+                f"the run goes on at step {self.done}, and its first cut was at step "
+                f"{self.cuts[0][0]}; a run that prunes can be resumed before its first cut only"
+            )
 
     def _refuse_measured(self) -> None:
         if self._budget.unit in MEASURED:
@@ -293,6 +308,17 @@ def _greg(press: GReg | str | None, optimizer: Optimizer | None) -> GReg | None:
     if optimizer is None:
         raise SettingError("press= needs optimizer=, whose learning rate scales the decay")
     return method
+
+
+@contextmanager
+def _own_forward(model: nn.Module) -> Iterator[None]:
+    """Without the forward that accelerate put before the model's own, which a copy would share."""
+    names = ("forward", "_original_forward") if "_original_forward" in vars(model) else ()
+    put_before = {name: vars(model).pop(name) for name in names if name in vars(model)}
+    try:
+        yield
+    finally:
+        vars(model).update(put_before)
 
 
 def _share_left(result: Result) -> float:
