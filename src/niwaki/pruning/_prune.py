@@ -41,6 +41,7 @@ from niwaki.pruning.asked import skipped
 from niwaki.pruning.cost import MEASURED, MeasuredCost
 from niwaki.pruning.result import Form, Result
 from niwaki.pruning.search import SLACK, Clock, Search
+from niwaki.pruning.stated import stated
 from niwaki.pruning.table import Preview
 from niwaki.pruning.table import preview as foresee
 from niwaki.running import Inputs
@@ -139,6 +140,9 @@ def prune(
     refining = partial(chosen.refine, evidence=evidence)
     search = Search(graph, repairing, form, clock, refining)
     attempt = search.within_budget(scores, budget, selection)
+    if selection.uniform and form == "module":
+        attempt, whole_kinds = stated(search, scores, budget, selection, attempt)
+        remarks += whole_kinds
     for step in steps:
         with clock.stage("recover"):
             cut = attempt.cut

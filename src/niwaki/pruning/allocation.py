@@ -19,6 +19,7 @@ from niwaki.core.patterns import patterns_of
 from niwaki.core.plan import Kept, Plan
 from niwaki.graph import Graph, Group
 from niwaki.methods.base.cut import Cut, Scores
+from niwaki.pruning.kinds import Choose, alike, uniformly, without_kinds
 from niwaki.pruning.shares import check_shares, counts_by_share, refuse_over_limit, strictly_above
 
 Scope = Literal["local", "global", "cost"]
@@ -62,6 +63,9 @@ class Selection:
             budget: `{"layer1.*": 0.6}`. A budget of channels is then about the other groups; every
             other budget is still about the whole network.
         at_most: no group loses more than this share of its units.
+        uniform: groups of one kind (the same layer of every block: names that differ in numbers
+            alone) keep the same number of units, so that a config with one entry for it can state
+            the sizes; what it cannot state is left whole.
     """
 
     scope: Scope = "local"
@@ -73,6 +77,7 @@ class Selection:
     rule: Rule = "exact"
     shares: Mapping[str, float] = field(default_factory=dict)
     at_most: float = 1.0
+    uniform: bool = False
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -163,6 +168,7 @@ def allocate(
     """
     selection, budget = selection or Selection(), Budget.parse(budget)
     groups = _participants(graph, selection, without)
+    groups = without_kinds(groups, graph, without) if selection.uniform else groups
     for group in groups:
         given = scores.get(group.name)
         if given is None:
@@ -181,6 +187,7 @@ def allocate(
         return _plan(groups, scores, fixed)
     if budget.unit == "channels" and selection.scope != "cost":
         counts = _of_channels(free, scores, budget.amount, selection)
+        counts = alike(free, counts, selection, _rounded) if selection.uniform else counts
         return _plan(groups, scores, {**fixed, **counts})
     if selection.rule != "exact":
         raise SettingError(
@@ -450,7 +457,7 @@ def _within(
     Args:
         aside: what else an error is to say of why no plan does.
     """
-    choose = _local if selection.scope == "local" else _global
+    choose = _chooser(selection)
     whole = cost({})
 
     def removed(counts: Counts) -> float:
@@ -484,6 +491,11 @@ def _within(
         else:
             low = middle
     return choose(groups, scores, high, selection)
+
+
+def _chooser(selection: Selection) -> Choose:
+    choose = _local if selection.scope == "local" else _global
+    return uniformly(choose, _rounded) if selection.uniform else choose
 
 
 def _plan(groups: list[Group], scores: Mapping[str, Tensor], counts: Counts) -> Plan:
