@@ -37,6 +37,7 @@ if _typing.TYPE_CHECKING:
         load,
         load_weights,
         open_weights,
+        push_to_hub,
         quantise_onnx,
         read_weights,
         save,
@@ -224,6 +225,7 @@ __all__ = [
     "proof",
     "prune",
     "pruning",
+    "push_to_hub",
     "quantise_onnx",
     "read_weights",
     "recover",
@@ -256,7 +258,7 @@ _HOMES = {  # as above, for running; a test holds the two equal
     "niwaki.core.records": "Measurement Record",
     "niwaki.graph": "Branch Graph Group branches trace",
     "niwaki.io": (
-        "export_onnx export_program load load_weights open_weights quantise_onnx "
+        "export_onnx export_program load load_weights open_weights push_to_hub quantise_onnx "
         "read_weights save shrink_files"
     ),
     "niwaki.measure": (
