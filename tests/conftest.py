@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import niwaki.measure._snapshot  # looked up by name below
+import niwaki.pruning.bench
 import niwaki.pruning.cost  # noqa: F401  # tests look it up so
 
 
@@ -31,10 +32,11 @@ def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latency is measured for a second by default, and peak memory on one more run: tests of other
     things need not wait.
     """
-    snapshot = sys.modules["niwaki.measure._snapshot"]
-    quick = partial(snapshot.measure_latency, repeats=2, warmup=1, seconds=0)
-    monkeypatch.setattr(snapshot, "measure_latency", quick)
-    monkeypatch.setattr(snapshot, "peak_memory", lambda model, inputs: 0)
+    places = [sys.modules["niwaki.measure._snapshot"], sys.modules["niwaki.pruning.bench"]]
+    quick = partial(places[0].measure_latency, repeats=2, warmup=1, seconds=0)
+    for place in places:
+        monkeypatch.setattr(place, "measure_latency", quick)
+        monkeypatch.setattr(place, "peak_memory", lambda model, inputs: 0)
 
 
 @pytest.fixture

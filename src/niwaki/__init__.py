@@ -22,6 +22,7 @@ if _typing.TYPE_CHECKING:
         report,
         running,
         surgery,
+        testing,
         training,
     )
     from niwaki.core.budget import Budget
@@ -54,7 +55,7 @@ if _typing.TYPE_CHECKING:
         measure_latency,
         peak_memory,
     )
-    from niwaki.methods.auto import Auto
+    from niwaki.methods.auto import Auto, AutoCriterion
     from niwaki.methods.base import (
         Calibration,
         Compensation,
@@ -132,6 +133,7 @@ __all__ = [
     "RNI",
     "SSL",
     "Auto",
+    "AutoCriterion",
     "BatchNorm",
     "BiasCompensation",
     "BnScale",
@@ -242,6 +244,7 @@ __all__ = [
     "shrink",
     "shrink_files",
     "surgery",
+    "testing",
     "trace",
     "training",
     "trim",
@@ -265,7 +268,7 @@ _HOMES = {  # as above, for running; a test holds the two equal
         "Task agreement count_bytes count_macs count_params evaluate layer_costs "
         "measure_latency peak_memory"
     ),
-    "niwaki.methods.auto": "Auto",
+    "niwaki.methods.auto": "Auto AutoCriterion",
     "niwaki.methods.base": (
         "Calibration Compensation Criterion Cut Evidence Groupwise Penalty Recovery "
         "Scores compensate recover refine score"

@@ -142,9 +142,7 @@ def test_smaller_and_right_or_refused_in_one_sentence(
     assert trainable == before["trainable"]
 
     graph = niwaki.trace(model, other)
-    mixings = niwaki.compensate(
-        niwaki.Cut(graph, result.plan), compensation, calibration=zoo.calibration(model)
-    ).mixings
+    mixings = result.cut.mixings  # made anew they would be of these inputs
     tolerance = LOW_PRECISION.get(name, 1e-10)
     assert (
         niwaki.check(niwaki.Cut(graph, result.plan, mixings), result.model).difference < tolerance

@@ -123,3 +123,20 @@ def test_a_method_may_be_given_by_name_or_as_itself() -> None:
     )
     assert torch.equal(by_name.mixings["0"].matrix, itself.mixings["0"].matrix)
     assert niwaki.compensate(niwaki.Cut(graph, plan), "none").mixings == {}
+
+
+def test_a_table_of_settings_is_spelled_as_it_is_built() -> None:
+    from niwaki.methods.base import CRITERIA
+    from niwaki.methods.mint import Mint, PairSettings
+
+    mint = Mint(groups=4, by_layer={"conv*": PairSettings(groups=2), "fc": PairSettings(samples=9)})
+    assert CRITERIA.build(CRITERIA.spell(mint)) == mint
+    assert CRITERIA.spell(Mint()) == "mint"
+
+
+@pytest.mark.parametrize("text", ["7", "{", '{\\"fc\\": 3}', '{\\"fc\\": {\\"of\\": 3}}'])
+def test_a_table_that_is_none_is_told(text: str) -> None:
+    from niwaki.methods.base import CRITERIA
+
+    with pytest.raises(SettingError, match="table in JSON"):
+        CRITERIA.build(f'mint:by_layer="{text}"')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,9 @@ sys.path.pop(0)
 
 
 @pytest.fixture(autouse=True)
-def no_accelerator_before(one_thread: None) -> Iterator[None]:
+def no_accelerator_before(one_thread: None) -> None:
     """accelerate keeps its precision for the whole process."""
     with contextlib.suppress(ImportError):
         from accelerate.state import AcceleratorState
 
         AcceleratorState._reset_state(reset_partial_state=True)
-    yield

@@ -105,6 +105,6 @@ def test_what_no_config_can_state_is_refused(
     )
     x = {"input_ids": torch.arange(12)[None], "use_cache": False}
     with pytest.raises(
-        (SurgeryError, niwaki.NiwakiError), match="config cannot state|can be pruned"
+        (SurgeryError, niwaki.NiwakiError), match=r"config cannot state|can be pruned"
     ):
         niwaki.prune(llama(), x, 0.5, only="*gate_proj", uniform=True, measure=False)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from niwaki import models
+from niwaki import data, models
 from niwaki.core.errors import UnknownNameError
 from niwaki.graph import trace
 from niwaki.methods.base.criterion import score
 from niwaki.methods.base.cut import Scores
-from niwaki.papers.baselines import recipe
+from niwaki.papers.baselines import recipe, sparse
 from niwaki.papers.baselines import run as baseline_run
 from niwaki.papers.baselines.recipe import Baselines
 from niwaki.papers.baselines.run import committed
 from niwaki.papers.recipe import Places
-from niwaki.pruning.allocation import Selection, select
+from niwaki.pruning.allocation import select
+from niwaki.pruning.selection import Selection
 
 pytest.importorskip("accelerate")
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
@@ -37,7 +40,7 @@ def kept_of(entry: dict[str, Any], model_spec: str, only: tuple[str, ...]) -> di
 
 def test_pruning_filters_shares_are_the_published_ones() -> None:
     """−9.4 % and −10.4 %, −13.7 % and −27.6 %, −64.0 % and −34.2 % in table 1 of 1608.08710."""
-    first, second, _ = recipe.tables()["resnet56"]["rows"]
+    first, second, *_ = recipe.tables()["resnet56"]["rows"]
     a = kept_of(first, "resnet56:shortcut=projection", ("layer*.conv1",))
     b = kept_of(second, "resnet56:shortcut=projection", ("layer*.conv1",))
     assert (a["params"], a["macs"]) == pytest.approx((0.094, 0.104), abs=0.001)
@@ -81,6 +84,44 @@ def test_a_row_is_run_once_and_read_again(
         Baselines("quick", epochs=2).run("resnet56", places, said.append)
 
 
+@pytest.mark.parametrize("number", [0, 1], ids=["slimming", "ssl"])
+def test_a_network_is_trained_with_its_penalty_and_pruned_to_the_published_widths(
+    number: int, tmp_path: Path, shared_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = recipe.tables()
+    table = tables["mnist-mlp"]
+    table["rows"] = [table["rows"][number]]
+    table["budgets"]["quick"] = {"epochs": 1, "lr": 0.1, "images": 2560}
+    monkeypatch.setattr(recipe, "tables", lambda: tables)
+    places = Places(shared_root / "data", limit=200, work=tmp_path)
+    outcome = Baselines("quick").run("mnist-mlp", places, print)
+    (record,) = (tmp_path / "quick" / "records").iterdir()
+    known = baseline_run.read(record)
+    widths, share = [((100, 60), 0.96), ((174, 78), 0.90952)][number]
+    assert tuple(known.kept.values()) == widths
+    assert outcome.cells[-1].ratio == known.gone == pytest.approx(share, abs=1e-6)
+    assert known.notes == [sparse.KEPT]
+    assert (known.settings["batch"], known.settings["distil"]) == (sparse.BATCH, 0.0)
+
+
+def test_the_proximal_step_follows_the_rate(shared_root: Path) -> None:
+    """With a weight that outdoes every gradient all groups end at zero; with none, nothing does."""
+    entry = {**recipe.tables()["mnist-mlp"]["rows"][1]}
+    cost = baseline_run.Cost(1, 0.1, 512)
+    mnist = data.load("mnist", shared_root / "data")
+    model = models.build(entry["model"]).eval()
+    graph = trace(model, models.example_inputs(model))
+    for reg, left in ((100.0, 0), (0.0, 500)):
+        row = sparse.SparseRow("mnist-mlp", "quick", 0, {}, {**entry, "reg": reg})
+        added, shrink = row._penalty(graph, cost, mnist)
+        assert added is None
+        assert shrink is not None
+        with torch.no_grad():
+            shrink(model) if reg == 0 else shrink(emptied := copy.deepcopy(model))
+        rows = (model if reg == 0 else emptied).fc1.weight.norm(dim=1)
+        assert int((rows > 0).sum()) == left
+
+
 def test_what_is_missing_is_named(tmp_path: Path, shared_root: Path) -> None:
     outcome = Baselines().run("vgg16", Places(shared_root / "data", tmp_path), print)
     assert "vgg16.cifar10.safetensors" in (outcome.missing or "")
@@ -97,4 +138,5 @@ def test_a_committed_record_is_whole(record: baseline_run.BaselineRun) -> None:
     assert len(record.curve) == record.settings["epochs"]
     assert record.versions["torch"]
     assert record.hardware["cpu"]
-    assert baseline_run.KEPT in record.notes
+    kept = sparse.KEPT if record.experiment == "mnist-mlp" else baseline_run.KEPT
+    assert kept in record.notes

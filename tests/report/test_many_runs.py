@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -51,14 +50,11 @@ def nodes(page: str) -> Nodes:
     return parser
 
 
-def test_two_hundred_runs_are_a_light_page_made_at_once(many: Path) -> None:
-    start = time.perf_counter()
+def test_two_hundred_runs_are_a_light_page(many: Path) -> None:
     page = report_page(read_runs([many])[0])
-    seconds = time.perf_counter() - start
     found = nodes(page)
     assert found.templates == 199
     assert found.count < 12_000
-    assert seconds < 10  # a slow machine; 1.5 s where this was written
     assert page.count("<tr class=unpruned>") == 1
 
 
@@ -113,9 +109,7 @@ def test_a_browser_sorts_filters_and_unfolds(browser, many: Path, tmp_path: Path
     path = tmp_path / "report.html"
     path.write_text(report_page(read_runs([many])[0]), encoding="utf-8")
     page = browser.new_page()
-    start = time.perf_counter()
     page.goto(path.as_uri())
-    assert time.perf_counter() - start < 3
     page.locator("thead button", has_text="parameters").click()
     first = page.locator("tr[data-run]").first
     assert first.get_attribute("data-run") == "200"
@@ -123,4 +117,5 @@ def test_a_browser_sorts_filters_and_unfolds(browser, many: Path, tmp_path: Path
     assert page.locator("tr[data-run]:visible").count() == 10
     assert page.locator("#shown").inner_text() == "10 runs"
     page.locator("#run-11 summary").click()
+    page.locator("#run-11 .inside .bar").first.wait_for()  # drawn when it is unfolded
     assert page.locator("#run-11 .inside .bar").count() > 60

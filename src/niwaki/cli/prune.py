@@ -22,8 +22,8 @@ from niwaki.core.registry import Registry, parse
 from niwaki.methods.base.criterion import CRITERIA
 from niwaki.methods.given import Given
 from niwaki.methods.mint.criterion import Mint
-from niwaki.pruning.allocation import Rounding, Selection
 from niwaki.pruning.result import Result
+from niwaki.pruning.selection import Rounding, Selection
 
 
 def prune(
@@ -40,7 +40,7 @@ def prune(
     criterion: Annotated[
         str,
         typer.Option(
-            help="which units stay: l1, l2, l2-gm, fold, reconstruct, bn-scale, random, "
+            help="which units stay: l1, l2, l2-gm, fold, reconstruct, auto, bn-scale, random, "
             "mint:groups=8; or a file that niwaki score wrote"
         ),
     ] = "l2",
@@ -52,7 +52,8 @@ def prune(
             "--ratio",
             help=(
                 "share to remove: 0.5 or 50% of the channels, or of params, macs, bytes, memory, "
-                "latency=0.5,batch=8,threads=2; without it half of the channels"
+                "latency=0.5,batch=8,threads=2; or several: macs=0.5,params=0.4; without it half "
+                "of the channels"
             ),
         ),
     ] = None,
@@ -85,8 +86,10 @@ def prune(
     scope: Annotated[
         str,
         typer.Option(
-            help="local: one share for all; global: one threshold; cost: on score per cost; with "
-            "settings, as global:min_units=3,rounding=floor,multiple=8"
+            help="local: one share for all; global: one threshold; cost: on score per cost; auto: "
+            "by what the answer loses; with settings, as global:min_units=3,multiple=8; "
+            "what=units+branches lets whole residual branches go too; uniform=true: one width "
+            "for the same layers of all blocks, so that a transformers config states it"
         ),
     ] = "local",
     calibration: options.Calibration = None,
@@ -179,6 +182,8 @@ def prune(
     known = None if file is None else block_words.scores_of(file, setup)
     if known is None and isinstance(method, Mint):
         known = block_words.scored_by_mint(setup, method, seen, seed)
+    if "blocks" in chosen.parts:
+        raise SettingError("on the command line blocks go by --blocks (--blocks default)")
     if words is not None:
         trimmed = block_words.trim_blocks(setup, known, words, seed)
         if trimmed is not None:
@@ -218,6 +223,8 @@ def prune(
         min_units=chosen.min_units,
         rounding=chosen.rounding,
         multiple=chosen.multiple,
+        what=chosen.what,
+        uniform=chosen.uniform,
         seed=seed,
     ).with_settings(**setup.settings)
     if known is not None:
@@ -232,6 +239,7 @@ _SCOPES: Registry[ScopeSettings] = Registry("scope")
 @_SCOPES.register("local")
 @_SCOPES.register("global")
 @_SCOPES.register("cost")
+@_SCOPES.register("auto")
 @dataclass(frozen=True)
 class ScopeSettings:
     """What `--scope` says beside its name; see `niwaki.Selection`."""
@@ -239,6 +247,8 @@ class ScopeSettings:
     min_units: int = 1
     rounding: Rounding = "round"
     multiple: int | None = None
+    what: str = "units"
+    uniform: bool = False
 
 
 def _share(budget: list[str] | None) -> Budget:
@@ -257,17 +267,20 @@ def _selection(
     said = _SCOPES.build(scope)
     name = parse(scope)[0]
     return Selection(
-        name,  # type: ignore[arg-type]  # one of the three that are registered
+        name,  # type: ignore[arg-type]  # one of those that are registered
         only,
         skip,
         said.min_units,
         said.rounding,
         said.multiple,
+        what=tuple(said.what.split("+")),  # type: ignore[arg-type]  # checked by the selection
+        uniform=said.uniform,
     )
 
 
 def _hand_out(result: Result, out: Path | None, overwrite: bool, json: bool, title: str) -> None:
     """Write the network, say what must be said, and print what was measured."""
+    result = result.measured()
     if out is not None:
         niwaki.save(result, out, overwrite=overwrite)
     for stage, seconds in result.record.seconds.items():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from niwaki.core.errors import BudgetError, SettingError, UnknownNameError
 
 Unit = Literal["channels", "params", "macs", "bytes", "memory", "latency"]
+MEASURED = ("memory", "latency")  # on networks; the others are read off the graph
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class Budget:
             of one forward, on the model's device).
         batch, threads: of the timed forward: samples, and CPU threads that torch may use; as they
             are found without them.
+        also: more budgets, all of which must be met too, each of a unit of its own.
     """
 
     amount: float
     unit: Unit = "channels"
     batch: int | None = None
     threads: int | None = None
+    also: tuple[Budget, ...] = ()
 
     def __post_init__(self) -> None:
         if self.unit not in get_args(Unit):
@@ -50,16 +53,33 @@ class Budget:
                 raise SettingError(
                     f"{name} says how latency is timed; a budget of {self.unit} has no use for it"
                 )
+        units = [budget.unit for budget in self.every]
+        if len(set(units)) < len(units):
+            raise SettingError(f"budgets of one network name each unit once; got {self}")
+        if set(MEASURED) & set(units[1:]):
+            raise SettingError(
+                f"of several budgets one can be measured (memory or latency), the first; got {self}"
+            )
+
+        if self.also and not all(budget.amount for budget in self.every):
+            raise SettingError(f"of several budgets, each must ask for more than 0; got {self}")
+
+    @property
+    def every(self) -> tuple[Budget, ...]:
+        """This budget and those that must be met too."""
+        return (replace(self, also=()), *self.also) if self.also else (self,)
 
     @classmethod
     def parse(cls, budget: Budget | Mapping[str, Any] | float | str) -> Budget:
         """A budget from itself, a share of channels (`0.5`, `"50%"`), the notation `params=0.5`,
-        `latency=50%,batch=8,threads=2`, or the same as a table, `{"params": 0.5}`.
+        `latency=50%,batch=8,threads=2`, or the same as a table, `{"params": 0.5}`; several that
+        must all be met as `macs=0.5,params=0.4`.
 
         Raises:
             BudgetError: not a number in [0, 1).
             UnknownNameError: a unit or a setting that does not exist.
-            SettingError: batch or threads that are no whole numbers, or where nothing is timed.
+            SettingError: batch or threads that are no whole numbers, or where nothing is timed; a
+                unit that is named twice.
         """
         if isinstance(budget, Budget):
             return budget
@@ -67,16 +87,19 @@ class Budget:
             return cls.parse(",".join(f"{key}={value}" for key, value in budget.items()))
         if not isinstance(budget, str):
             return cls(budget)
-        share, *settings = (part.strip() for part in budget.split(","))
-        unit, equals, amount = share.rpartition("=")
-        try:
-            number = _share(amount)
-        except ValueError:
-            raise BudgetError(
-                f"cannot read the budget {budget!r}; write 0.5, channels=0.5, macs=0.5 or "
-                "latency=0.5"
-            ) from None
-        return cls(number, unit.strip() if equals else "channels", **_timing(settings))  # type: ignore[arg-type]  # checked there
+        settings: list[str] = []
+        shares: list[tuple[str, float]] = []
+        for part in (part.strip() for part in budget.split(",")):
+            unit, equals, amount = (text.strip() for text in part.rpartition("="))
+            if shares and unit not in get_args(Unit):
+                settings.append(part)
+                continue
+            shares.append((unit if equals else "channels", _share(amount, budget)))
+        shares = [share for share in shares if share[1]] or shares[:1]  # of 0, nothing is asked
+        shares.sort(key=lambda share: share[0] not in MEASURED)
+        (unit, number), *others = shares
+        also = tuple(cls(more, name) for name, more in others)  # type: ignore[arg-type]  # checked
+        return cls(number, unit, **_timing(settings), also=also)  # type: ignore[arg-type]  # there
 
     def __str__(self) -> str:
         timing = [
@@ -84,16 +107,21 @@ class Budget:
             for name, number in (("batch", self.batch), ("threads", self.threads))
             if number
         ]
-        return ",".join([f"{self.unit}={self.amount:g}", *timing])
+        return ",".join([f"{self.unit}={self.amount:g}", *timing, *map(str, self.also)])
 
 
-def _share(text: str) -> float:
+def _share(text: str, budget: str) -> float:
     """A share as a number or in percent.
 
-    >>> _share("0.25"), _share("25%")
+    >>> _share("0.25", "0.25"), _share("25%", "25%")
     (0.25, 0.25)
     """
-    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise BudgetError(
+            f"cannot read the budget {budget!r}; write 0.5, channels=0.5, macs=0.5 or latency=0.5"
+        ) from None
 
 
 def _timing(settings: list[str]) -> dict[str, int]:

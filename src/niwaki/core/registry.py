@@ -12,7 +12,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
 from niwaki.core.errors import SettingError, UnknownNameError
@@ -61,10 +61,24 @@ def _unquoted(value: str, spec: str) -> str:
         raise SettingError(f"cannot read the text {value} in {spec!r}") from None
 
 
+def _default(field: dataclasses.Field[typing.Any]) -> object:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
+
+
 def _quoted(value: object) -> str:
+    if isinstance(value, Mapping):
+        return json.dumps(json.dumps({key: _as_data(item) for key, item in value.items()}))
     text = f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
     plain = text and text == text.strip() and not set(text) & set(',="')
     return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _as_data(value: object) -> object:
+    """A dataclass as a table of what is set in it."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    return {key: item for key, item in dataclasses.asdict(value).items() if item is not None}
 
 
 class Registry(Generic[T]):
@@ -104,7 +118,7 @@ class Registry(Generic[T]):
         stated = [
             f"{f.name}={_quoted(getattr(method, f.name))}"
             for f in dataclasses.fields(method)
-            if f.init and getattr(method, f.name) != f.default
+            if f.init and getattr(method, f.name) != _default(f)
         ]
         return f"{name}:{','.join(stated)}" if stated else name
 
@@ -151,7 +165,23 @@ def _convert(text: str, hint: object, where: str) -> object:
                 continue
         if option is str:
             return text
+        if typing.get_origin(option) is Mapping:
+            return _table(text, typing.get_args(option)[1], where)
     wanted = " or ".join(
         getattr(option, "__name__", str(option)) for option in options if option is not type(None)
     )
     raise SettingError(f"{where} must be {wanted}; got {text!r}")
+
+
+def _table(text: str, of: object, where: str) -> dict[str, object]:
+    """Read a table, written as JSON; its entries are of a dataclass, or plain."""
+    try:
+        table = json.loads(text)
+        if isinstance(of, type) and dataclasses.is_dataclass(of):
+            return {key: of(**entry) for key, entry in table.items()}
+        return dict(table)
+    except (ValueError, TypeError, AttributeError):
+        raise SettingError(
+            f"{where} is a table in JSON, in quotes: "
+            f'{where.partition(":")[2]}="{{\\"name\\": …}}"; got {text!r}'
+        ) from None

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils.prune import BasePruningMethod
 
 from niwaki.core.errors import TraceError
 from niwaki.graph.groups import build_groups
@@ -17,10 +16,10 @@ from niwaki.graph.paths import Probes, find_probes, freeze_elsewhere
 from niwaki.graph.reasons import Freeze, Reason
 from niwaki.graph.types import Frozen, Graph
 from niwaki.running import Inputs, as_arguments, named_state, record, tensors_in
+from niwaki.running.computed import computed_weights, with_plain_weights
 from niwaki.running.probes import Variant, variants
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
-_OLD_NORMS = ("WeightNorm", "SpectralNorm")
 
 
 def trace(model: nn.Module, inputs: Inputs, *, probes: bool | Sequence[Inputs] = True) -> Graph:
@@ -41,6 +40,9 @@ def trace(model: nn.Module, inputs: Inputs, *, probes: bool | Sequence[Inputs] =
     """
     _refuse_unreadable(model)
     _refuse_misplaced(model, inputs)
+    given, computed = model, computed_weights(model)
+    if computed:
+        model = with_plain_weights(model, computed)
     inference = infer(record(model, inputs, sources=True), RULES)
     learned = dict(model.named_parameters(remove_duplicate=False))
     inference.scales = {
@@ -58,7 +60,7 @@ def trace(model: nn.Module, inputs: Inputs, *, probes: bool | Sequence[Inputs] =
                 *frozen,
                 Frozen(group.name, group.width, Reason(Freeze.BUFFERS)),
             )
-    return Graph(model, inputs, inference, groups, variables, frozen, seen)
+    return Graph(model, inputs, inference, groups, variables, frozen, seen, given, computed)
 
 
 def _probed(
@@ -124,23 +126,6 @@ def _refuse_module(name: str, module: nn.Module) -> None:
             f"{name or 'the model'} is wrapped in {wrapper}; prune the module inside "
             f"({name + '.' * bool(name)}module) "
             "with its whole weights, and wrap the pruned one"
-        )
-    if any(type(hook).__name__ in _OLD_NORMS for hook in module._forward_pre_hooks.values()):
-        raise TraceError(
-            f"{name or 'the model'} uses torch.nn.utils.weight_norm or spectral_norm, whose "
-            "weights cannot be copied; undo it before (remove_weight_norm, remove_spectral_norm; "
-            "of torch.nn.utils.parametrizations: remove_parametrizations) and norm the pruned "
-            "layers again"
-        )
-    masked = [
-        hook for hook in module._forward_pre_hooks.values() if isinstance(hook, BasePruningMethod)
-    ]
-    if masked:
-        tensor = masked[0]._tensor_name
-        raise TraceError(
-            f"{name or 'the model'} still has its masks of torch.nn.utils.prune on; make them "
-            f"final with torch.nn.utils.prune.remove({name or 'model'}, {tensor!r}): its zeroed "
-            "units are then the first to go"
         )
 
 

@@ -14,7 +14,6 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from niwaki.graph.inference import Read
-from niwaki.graph.terms import leaves
 from niwaki.graph.types import Graph, Role
 from niwaki.running import Op, Ref
 from niwaki.running.layers import can_take_bias
@@ -86,12 +85,7 @@ def _refuse_elsewhere(graph: Graph, name: str) -> None:
 
 def reads_of(graph: Graph, name: str) -> Iterator[Read]:
     """Where the units of a group are summed over, in the order of the tape."""
-    var = graph.variables[name]
-    return (
-        read
-        for read in graph.inference.reads
-        if not read.statistics and any(v is var for v in leaves(read.term))
-    )
+    return iter(graph.reads_of.get(graph.variables[name], ()))
 
 
 def weight_of(graph: Graph, read: Read) -> str | None:
@@ -166,7 +160,8 @@ def turned_over(graph: Graph, ref: Ref | None) -> str | None:
     none.
     """
     tape = graph.inference.tape
-    maker = next((op for op in tape.ops if ref in op.outputs), None)
+    makers = tape.makers.get(ref, ()) if ref is not None else ()
+    maker = tape.ops[makers[0]] if makers else None
     if maker is None or maker.name not in ("aten.t", "aten.transpose", "aten.permute"):
         return None
     name = tape.parameters.get(maker.args[0])
@@ -183,12 +178,10 @@ def _follower(graph: Graph, op: Op, size: int) -> tuple[Literal["bias", "mean"],
     operator's result.
     """
     tape = graph.inference.tape
-    users = [
-        (position, user) for position, user in enumerate(tape.ops) if op.result in user.tensors
-    ]
+    users = tape.readers.get(op.result, ())
     if len(users) != 1 or op.result in tape.outputs:
         return None
-    position, user = users[0]
+    position, user = users[0], tape.ops[users[0]]
     norm = next((norm for norm in graph.inference.norms if norm.position == position), None)
     if norm is not None:
         return "mean", norm.mean
@@ -204,7 +197,8 @@ def _refuse_shared(graph: Graph, place: Offset, reads: Sequence[Read]) -> None:
     tape = graph.inference.tape
     own = {read.position for read in reads if weight_of(graph, read) == place.weight}
     results = {ref for position in own for ref in tape.ops[position].outputs}
-    for position, op in enumerate(tape.ops):
-        uses = any(tape.parameters.get(ref) == place.tensor for ref in op.tensors)
-        if uses and position not in own and not results.intersection(op.tensors):
+    names = [ref for ref, name in tape.parameters.items() if name == place.tensor]
+    for position in sorted({at for ref in names for at in tape.readers.get(ref, ())} - own):
+        op = tape.ops[position]
+        if not results.intersection(op.tensors):
             raise NoPlace(f"{place.tensor} is used by {op.name} in {op.layer or 'the model'} too")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import torch
@@ -38,7 +39,7 @@ class Product:
 
     factors: tuple[Term, ...]
 
-    @property
+    @cached_property
     def size(self) -> int:
         return prod(factor.size for factor in self.factors)
 
@@ -49,7 +50,7 @@ class Concat:
 
     parts: tuple[Term, ...]
 
-    @property
+    @cached_property
     def size(self) -> int:
         return sum(part.size for part in self.parts)
 
@@ -81,16 +82,32 @@ def concat(*terms: Term) -> Term:
 
 def resolve(term: Term) -> Term:
     """The term with everything put in that its variables have been bound to."""
+    if type(term) is Var and term.bound is None:
+        return term
     bound: list[Var] = []  # step by step: a residual network binds a thousand in a chain
     while isinstance(term, Var) and term.bound is not None:
         bound.append(term)
         term = term.bound
     if not isinstance(term, Var):
         old = term.factors if isinstance(term, Product) else term.parts
-        if not all(isinstance(child, Var) and child.bound is None for child in old):
-            term = product(*old) if isinstance(term, Product) else concat(*old)
+        if any(type(child) is not Var or child.bound is not None for child in old):
+            term = _flattened(term)
     for var in bound:
         var.bound = term
+    return term
+
+
+def _flattened(term: Product | Concat) -> Term:
+    """The same with everything put in. What is put in stays in, so that it is done but once: of a
+    thousand concatenations one upon the other each would else go through all before it.
+    """
+    if isinstance(term, Product):
+        whole, name = product(*term.factors), "factors"
+    else:
+        whole, name = concat(*term.parts), "parts"
+    if type(whole) is not type(term):
+        return whole
+    object.__setattr__(term, name, getattr(whole, name))
     return term
 
 
@@ -99,8 +116,11 @@ def leaves(term: Term) -> Iterator[Var]:
     term = resolve(term)
     if isinstance(term, Var):
         yield term
-    else:
-        for child in term.factors if isinstance(term, Product) else term.parts:
+        return
+    for child in term.factors if isinstance(term, Product) else term.parts:
+        if type(child) is Var and child.bound is None:
+            yield child
+        else:
             yield from leaves(child)
 
 

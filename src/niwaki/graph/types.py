@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from niwaki.core.errors import UnknownNameError
-from niwaki.graph.inference import Inference
+from niwaki.graph.inference import Inference, Read
 from niwaki.graph.paths import Probes
 from niwaki.graph.reasons import Reason
 from niwaki.graph.terms import Var, crossed, keep_mask, kept_size, leaves
 from niwaki.graph.unread import Unread, unread
 from niwaki.running import Inputs, named_state
+from niwaki.running.computed import Computed
 
 
 class Role(enum.Enum):
@@ -169,12 +170,15 @@ class Graph:
     """The channels of a model: what can go together, and what must stay.
 
     Attributes:
-        model: the model as given; never written to.
+        model: the model as given, never written to; a copy of it where weights are `computed`.
         inputs: the example inputs that it was run on.
         groups: by tape order of their first producer.
         unknown: operators that the table does not know, with their number; what they touch is
             frozen.
         probes: other inputs that the model takes, and what it does there.
+        given: the model as given; None where it is `model`.
+        computed: weights that the given model makes of other tensors (weight_norm, masks), and that
+            `model` has as ordinary parameters.
     """
 
     model: nn.Module
@@ -184,6 +188,13 @@ class Graph:
     variables: Mapping[str, Var]
     frozen: tuple[Frozen, ...]
     probes: Probes = field(default_factory=Probes)
+    given: nn.Module | None = None
+    computed: tuple[Computed, ...] = ()
+
+    @property
+    def original(self) -> nn.Module:
+        """The user's own model."""
+        return self.model if self.given is None else self.given
 
     @property
     def unknown(self) -> Mapping[str, int]:
@@ -199,11 +210,27 @@ class Graph:
         """The model's parameters and buffers by name."""
         return named_state(self.model)
 
+    @cached_property
+    def _by_name(self) -> dict[str, Group]:
+        return {group.name: group for group in reversed(self.groups)}
+
     def __getitem__(self, name: str) -> Group:
-        for group in self.groups:
-            if group.name == name:
-                return group
+        group = self._by_name.get(name)
+        if group is not None:
+            return group
         raise UnknownNameError("group", name, (group.name for group in self.groups))
+
+    @cached_property
+    def reads_of(self) -> Mapping[Var, tuple[Read, ...]]:
+        """Variable → where operators sum over it, in the order of the tape; not where they take
+        statistics.
+        """
+        found: dict[Var, list[Read]] = {}
+        for read in self.inference.reads:
+            if not read.statistics:
+                for var in dict.fromkeys(leaves(read.term)):
+                    found.setdefault(var, []).append(read)
+        return {var: tuple(reads) for var, reads in found.items()}
 
     @cached_property
     def around(self) -> Mapping[str, set[str]]:
@@ -274,8 +301,14 @@ class Graph:
                     result.setdefault(name, {})[axis] = mask.nonzero().squeeze(1)
         return result
 
-    def count_params(self, kept: Mapping[str, int] | None = None) -> int:
-        """Parameters of the model once only so many units of these groups are left."""
+    def count_params(
+        self, kept: Mapping[str, int] | None = None, among: Collection[str] | None = None
+    ) -> int:
+        """Parameters of the model once only so many units of these groups are left.
+
+        Args:
+            among: names of the parameters that count; all without it.
+        """
         sizes = self._sizes(kept)
         terms = self.inference.parameters
         return sum(
@@ -283,20 +316,33 @@ class Graph:
             if name in terms
             else parameter.numel()
             for name, parameter in self.model.named_parameters()
+            if among is None or name in among
         )
 
-    def count_macs(self, kept: Mapping[str, int] | None = None) -> int:
+    def count_macs(
+        self, kept: Mapping[str, int] | None = None, at: Collection[int] | None = None
+    ) -> int:
         """Multiply-adds of one run on the example inputs once only so many units of these groups
         are left.
+
+        Args:
+            at: the operators that count, by their place on the tape; all without it.
         """
         sizes = self._sizes(kept)
         return sum(
-            math.prod(kept_size(term, sizes) for term in work.terms) for work in self.inference.work
+            math.prod(kept_size(term, sizes) for term in work.terms)
+            for work in self.inference.work
+            if at is None or work.position in at
         )
 
-    def count_bytes(self, kept: Mapping[str, int] | None = None) -> int:
+    def count_bytes(
+        self, kept: Mapping[str, int] | None = None, among: Collection[str] | None = None
+    ) -> int:
         """Bytes of the model's parameters and saved buffers once only so many units of these groups
         are left.
+
+        Args:
+            among: names of the tensors that count; all without it.
         """
         sizes, terms, saved = (
             self._sizes(kept),
@@ -311,7 +357,7 @@ class Graph:
                 else tensor.numel()
             )
             for name, tensor in self.state.items()
-            if name in saved
+            if name in saved and (among is None or name in among)
         )
 
     def _sizes(self, kept: Mapping[str, int] | None) -> dict[Var, int]:

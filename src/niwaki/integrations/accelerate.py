@@ -35,7 +35,7 @@ class OnAccelerate(Gradual):
         return super().step()
 
 
-def schedule(
+def schedule(  # noqa: PLR0913  # as of niwaki.schedule
     accelerator: Any,
     model: nn.Module,
     example_inputs: Inputs,

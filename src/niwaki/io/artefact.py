@@ -16,7 +16,6 @@ value; nothing is traced.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import os
@@ -55,11 +54,13 @@ from niwaki.io.manifest import (
 )
 from niwaki.running import (
     call,
+    duplicate,
     made_up,
     named_state,
     preserved_mode,
     preserved_rng,
     preserved_state,
+    seed_all,
 )
 
 
@@ -123,7 +124,9 @@ def save(
     }
     if input_shape is not None:
         settings["input_shape"] = list(input_shape)
-    record = dataclasses.replace(result.record, settings=settings)
+    measured = getattr(result, "measured", None)  # timed now, if it was to be timed when it is kept
+    record = result.record if measured is None else measured().record
+    record = dataclasses.replace(record, settings=settings)
     with staged_folder(Path(folder), overwrite=overwrite) as stage:
         _write_weights(ordinary, kept_weights(result.model), stage)
         if blocks is not None:
@@ -243,7 +246,7 @@ def _original(
     trust: Sequence[str],
 ) -> nn.Module:
     if isinstance(given, nn.Module):
-        return copy.deepcopy(given)
+        return duplicate(given)
     if isinstance(given, str):
         return models.build(given, **_split(blueprint.arguments))
     if given is not None:
@@ -393,7 +396,7 @@ def _difference(model: nn.Module, again: nn.Module, blueprint: Blueprint) -> str
             preserved_rng(),
             torch.no_grad(),
         ):
-            torch.manual_seed(0)
+            seed_all(0)
             try:
                 outputs.append(tree_leaves(call(network, made_up(blueprint.inputs))))
             except Exception:  # noise is not always an input that a network takes

@@ -27,6 +27,7 @@ from niwaki.running import (
     preserved_mode,
     preserved_rng,
     preserved_state,
+    seed_all,
 )
 
 TOLERANCE = 1e-4  # of the largest output, or of 1 where outputs are small
@@ -129,7 +130,7 @@ class Subject:
     def run(self, inputs: Inputs) -> Any:
         """The network's output."""
         with torch.no_grad(), preserved_mode(self.model, training=False), preserved_rng():
-            torch.manual_seed(0)
+            seed_all(0)
             return call(self.model, copied(inputs))
 
 

@@ -21,7 +21,7 @@ from niwaki.running import Inputs, batch_size
 Batches = Callable[[], Iterable[Batch]]
 
 
-def compare(
+def compare(  # noqa: PLR0913  # a public verb
     before: nn.Module,
     after: nn.Module,
     inputs: Inputs,
@@ -30,6 +30,7 @@ def compare(
     task: Task | None = None,
     unlabelled: Callable[[], Iterable[Inputs]] | None = None,
     timed: bool = True,
+    macs: Sequence[int] | None = None,
 ) -> tuple[Measurement, Measurement]:
     """The measurements of two networks, their latencies taken in turns; see `snapshot`.
 
@@ -37,7 +38,7 @@ def compare(
         unlabelled: inputs on which the second is compared with the first, where there is neither
             data nor a task to judge them by.
     """
-    first, second = snapshot([before, after], inputs, batches, task=task, timed=timed)
+    first, second = snapshot([before, after], inputs, batches, task=task, timed=timed, macs=macs)
     if batches is None and task is None and unlabelled is not None:
         scores = agreement(before, after, unlabelled())
         if scores:
@@ -53,6 +54,7 @@ def snapshot(
     *,
     task: Task | None = None,
     timed: bool = True,
+    macs: Sequence[int] | None = None,
 ) -> list[Measurement]:
     """Parameters, bytes, MACs a sample and latency of every model on `inputs`; accuracy and loss
     where there is data, and the numbers of a task where there is one.
@@ -62,6 +64,7 @@ def snapshot(
 
     Args:
         timed: without it, latency and peak memory are not measured (0 and None).
+        macs: of a sample, a model; where they are known from a recorded run.
 
     Raises:
         SettingError, DataError: see `measure_latency`, `evaluate` and `Task`.
@@ -70,9 +73,10 @@ def snapshot(
     if timed:
         latencies = list(measure_latency(models, inputs))
     scores = [evaluate(model, batches()) if batches else None for model in models]
+    counts = macs or [count_macs(model, inputs) for model in models]
     measured = [
-        _measurement(model, inputs, latency, score)
-        for model, latency, score in zip(models, latencies, scores, strict=True)
+        _measurement(model, inputs, latency, score, count)
+        for model, latency, score, count in zip(models, latencies, scores, counts, strict=True)
     ]
     if task is None:
         return measured
@@ -89,13 +93,17 @@ def _with_task(found: Measurement, scores: dict[str, float]) -> Measurement:
 
 
 def _measurement(
-    model: nn.Module, inputs: Inputs, latency: Latency | None, score: Evaluation | None
+    model: nn.Module,
+    inputs: Inputs,
+    latency: Latency | None,
+    score: Evaluation | None,
+    macs: int,
 ) -> Measurement:
     return Measurement(
         accuracy=score.accuracy if score else None,
         loss=score.loss if score and math.isfinite(score.loss) else None,
         params=count_params(model),
-        macs=count_macs(model, inputs),
+        macs=macs,
         latency_ms=latency.median_ms if latency else 0.0,
         bytes=count_bytes(model),
         latency_spread_ms=latency.spread_ms if latency else 0.0,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from niwaki.core.errors import SettingError
 from niwaki.models.architecture import Architecture, Shape, architectures
+
+Norm = Literal["none", "batch"]
 
 
 class Lenet300100(nn.Module):
@@ -34,22 +37,26 @@ class Lenet300100(nn.Module):
 
 class MnistMlp(nn.Module):
     """pixels-500-300-classes with ReLU, dropout after each hidden layer (MINT, arXiv
-    2003.08472).
+    2003.08472); with BatchNorm before each ReLU it is Network Slimming's (arXiv 1708.06519).
     """
 
-    def __init__(self, input_shape: Shape, classes: int, dropout: float) -> None:
+    def __init__(
+        self, input_shape: Shape, classes: int, dropout: float, norm: Norm = "none"
+    ) -> None:
         super().__init__()
         self.input_shape = input_shape
         self.fc1 = nn.Linear(math.prod(input_shape), 500)
         self.fc2 = nn.Linear(500, 300)
         self.fc3 = nn.Linear(300, classes)
         self.dropout = nn.Dropout(dropout)
+        self.bn1 = nn.BatchNorm1d(500) if norm == "batch" else nn.Identity()
+        self.bn2 = nn.BatchNorm1d(300) if norm == "batch" else nn.Identity()
 
     def forward(
         self, images: Tensor
     ) -> Tensor:  # (batch, channels, height, width) -> (batch, classes)
-        hidden = self.dropout(F.relu(self.fc1(images.flatten(1))))
-        hidden = self.dropout(F.relu(self.fc2(hidden)))
+        hidden = self.dropout(F.relu(self.bn1(self.fc1(images.flatten(1)))))
+        hidden = self.dropout(F.relu(self.bn2(self.fc2(hidden))))
         return self.fc3(hidden)  # type: ignore[no-any-return]  # as above
 
 
@@ -74,6 +81,7 @@ class MnistMlpSettings(Architecture):
     in_channels: int = 1
     image_size: int = 28
     dropout: float = 0.2
+    norm: Norm = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,4 +90,4 @@ class MnistMlpSettings(Architecture):
 
     def build(self) -> nn.Module:
         """Weights as torch initialises a Linear."""
-        return MnistMlp(self.input_shape, self.classes, self.dropout)
+        return MnistMlp(self.input_shape, self.classes, self.dropout, self.norm)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,8 +17,9 @@ from niwaki.proof.on_probes import check_probes
 from niwaki.proof.outputs import run_outputs
 from niwaki.proof.reference import playback, reference_outputs, rerun_outputs
 from niwaki.proof.shapes import first_misshapen
-from niwaki.running import Inputs, preserved_rng, tensors_in
+from niwaki.running import Inputs, duplicate, preserved_rng, seed_all, tensors_in
 from niwaki.running.compare import tolerance, worst
+from niwaki.running.computed import computed_weights, with_plain_weights
 from niwaki.running.probes import telling_inputs, with_telling_weights
 from niwaki.surgery import fill
 
@@ -35,11 +35,13 @@ class Proof:
             (`niwaki.running.compare`).
         covers: on what both were run.
         remarks: what a reader should know of it.
+        in_step: whether both called the same operators one by one, on the example inputs.
     """
 
     difference: float
     covers: tuple[str, ...] = ()
     remarks: tuple[str, ...] = field(default=())
+    in_step: bool = False
 
     def __str__(self) -> str:
         return f"equal to the masked original to {self.difference:.1e} on " + "; ".join(self.covers)
@@ -63,15 +65,18 @@ def check(cut: Cut, pruned: nn.Module) -> Proof:
             "a model on the meta device has no values to check; move it to a device with its "
             "weights first"
         )
+    if cut.graph.computed and not isinstance(pruned, fx.GraphModule):
+        pruned = with_plain_weights(pruned, computed_weights(pruned))
     inputs = telling_inputs(cut.graph.inputs)
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(inputs))
     numbers = () if _runs_apart(cut) else counted_numbers(cut.graph, cut.plan, pruned)
-    difference = _compared(cut, pruned, inputs, numbers)
+    compared = _compared(cut, pruned, inputs, numbers)
+    assert compared is not None  # None is of made-up weights alone
     covers, remarks = [f"the example inputs {shapes}"], []
-    if _vacuous(cut, pruned, inputs):
+    if _vacuous(compared.outputs, inputs):
         remarks.append("the output does not change with the input, so that it shows little")
     telling = replace(cut, graph=replace(cut.graph, model=with_telling_weights(cut.graph.model)))
-    refilled = copy.deepcopy(pruned)
+    refilled = duplicate(pruned, share=True)
     fill(refilled, telling)
     if _compared(telling, refilled, inputs, numbers, made_up=True) is not None:
         covers.append("made-up weights")
@@ -79,7 +84,18 @@ def check(cut: Cut, pruned: nn.Module) -> Proof:
     covers += check_probes(cut, pruned, numbers)
     remarks += _of_counts(numbers)
     remarks += cut.graph.probes.remarks
-    return Proof(difference or 0.0, tuple(covers), tuple(remarks))
+    return Proof(compared.gap, tuple(covers), tuple(remarks), compared.in_step)
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """One comparison that held: the largest difference of an output, and what the pruned network
+    put out.
+    """
+
+    gap: float
+    outputs: list[Tensor]
+    in_step: bool
 
 
 def _compared(
@@ -89,7 +105,7 @@ def _compared(
     numbers: tuple[Counted, ...],
     *,
     made_up: bool = False,
-) -> float | None:
+) -> _Compared | None:
     """The largest difference of an output; raises where it is too large.
 
     None where made-up weights tell nothing: they overflow, or lead to another path.
@@ -97,7 +113,7 @@ def _compared(
     apart = _runs_apart(cut)
     lockstep = Lockstep(cut, playback(cut, inputs), numbers)
     with preserved_rng():
-        torch.manual_seed(0)
+        seed_all(0)
         try:
             expected = _alone(cut, inputs, made_up) if apart else None
         except (TraceError, RuntimeError, IndexError, ValueError) as error:
@@ -125,7 +141,7 @@ def _compared(
         lockstep.differs and not made_up and not isinstance(pruned, fx.GraphModule)
     ):
         _refuse(lockstep, gap, gap > allowed)
-    return gap
+    return _Compared(gap, actual, not apart and lockstep.verdict is None)
 
 
 def _of_counts(numbers: tuple[Counted, ...]) -> list[str]:
@@ -163,12 +179,26 @@ def _alone(cut: Cut, inputs: Inputs, made_up: bool) -> list[Tensor]:
     if cut.plan.blocks:
         raise SurgeryError("blocks of a network whose path depends on values cannot be checked")
     try:
-        return rerun_outputs(cut, inputs)
+        return _on_any_path(cut, inputs)
     except TraceError:
         masked = None if made_up else masked_copy(cut)
         if masked is None:
             raise
         return run_outputs(masked, inputs)
+
+
+def _on_any_path(cut: Cut, inputs: Inputs) -> list[Tensor]:
+    """Masked, a network may take another path than whole: one that a probe has shown, perhaps."""
+    graph = cut.graph
+    paths = [inference for probe in graph.probes.taken if (inference := probe.inference)]
+    for inference in (graph.inference, *paths):
+        try:
+            return rerun_outputs(replace(cut, graph=replace(graph, inference=inference)), inputs)
+        except TraceError as error:
+            if not error.other_path:
+                raise
+            last = error
+    raise last
 
 
 def _finished(lockstep: Lockstep, cut: Cut, made_up: bool) -> list[Tensor] | None:
@@ -200,9 +230,8 @@ def _refuse(lockstep: Lockstep, gap: float, at_output: bool) -> None:
     )
 
 
-def _vacuous(cut: Cut, pruned: nn.Module, inputs: Inputs) -> bool:
+def _vacuous(outputs: list[Tensor], inputs: Inputs) -> bool:
     """Whether the outputs are the same for every sample of a batch whose samples differ."""
-    outputs = run_outputs(pruned, inputs)
     plain = [t for t in tensors_in(inputs) if t.layout == torch.strided]
     given = [t for t in plain if t.ndim and len(t) > 1]
     differ = any(bool((t[1:] != t[:1]).any()) for t in given)

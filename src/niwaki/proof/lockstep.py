@@ -17,7 +17,7 @@ from torch._ops import OpOverload
 
 from niwaki.graph import Graph
 from niwaki.graph.offsets import offsets, weight_of
-from niwaki.graph.terms import keep_mask
+from niwaki.graph.terms import Term, keep_mask
 from niwaki.methods.base.cut import Cut
 from niwaki.proof.counted import Counted
 from niwaki.proof.reference import masked_step
@@ -45,6 +45,7 @@ class Lockstep(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
         self._tolerance = tolerance(cut.graph.inference.tape, inside=True)
         self._sizes: dict[Ref, float] = {}
         self._noise: dict[Ref, float] = {}
+        self._raw = set[Ref]()  # memory that is filled in bit by bit
         self._moved, self._elsewhere = set[Ref](), _moved_constants(cut)
         self.compared, self.differs = 0, False
         self.verdict: str | None = None
@@ -110,7 +111,7 @@ class Lockstep(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
 
     def _compare(self, op: Op, position: int, wanted: Tensor, actual: Tensor) -> None:
         out = op.outputs[0]
-        if "empty" in op.name:  # whatever is in the memory
+        if self._fills_memory(op):
             return
         if wanted.layout != torch.strided or actual.layout != torch.strided:
             return
@@ -129,6 +130,19 @@ class Lockstep(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
             self.differs = not self._parts
             where = f"{op.layer or 'the model'} ({op.name})"
             self._note(op, position, f"the first layer that differs is {where}")
+
+    def _fills_memory(self, op: Op) -> bool:
+        """Whether a result is, or is part of, memory that code filled in bit by bit.
+
+        What was not written yet is whatever lay there; what reads the whole of it is compared.
+        """
+        alias = op.func._schema.returns[0].alias_info if op.func._schema.returns else None
+        if "empty" not in op.name and not (alias and op.tensors and op.tensors[0] in self._raw):
+            return False
+        for ref in (ref for ref in op.outputs if ref is not None):
+            self._raw.add(ref)
+            self._carry(op, ref, max((self._sizes.get(r, 0.0) for r in op.tensors), default=0.0))
+        return True
 
     def _lacks_constant(self, op: Op, position: int) -> bool:
         """Whether a result lacks a constant of a mixing, which the normalisation behind adds."""
@@ -186,17 +200,23 @@ class _Kept:
     def __init__(self, graph: Graph, cut: Cut) -> None:
         self._axes, self._masks = graph.inference.axes, graph.masks(cut.plan.kept)
         self._indices: dict[Ref, list[tuple[int, Tensor]]] = {}
+        self._of_terms: dict[int, Tensor | None] = {}  # by identity: the graph holds the terms
 
     def of(self, ref: Ref, value: Tensor) -> Tensor:
         """The value without the channels that go."""
         if ref not in self._indices:
-            masks = ((axis, keep_mask(term, self._masks)) for axis, term in self._terms(ref, value))
-            self._indices[ref] = [
-                (axis, mask.nonzero().squeeze(1)) for axis, mask in masks if not bool(mask.all())
-            ]
+            indices = ((axis, self._index(term)) for axis, term in self._terms(ref, value))
+            self._indices[ref] = [(axis, index) for axis, index in indices if index is not None]
         for axis, index in self._indices[ref]:
             value = value.index_select(axis, index.to(value.device))
         return value
+
+    def _index(self, term: Term) -> Tensor | None:
+        """What stays of an axis, where something goes."""
+        if id(term) not in self._of_terms:
+            mask = keep_mask(term, self._masks)
+            self._of_terms[id(term)] = None if bool(mask.all()) else mask.nonzero().squeeze(1)
+        return self._of_terms[id(term)]
 
     def _terms(self, ref: Ref, value: Tensor) -> list[tuple[int, Any]]:
         terms = self._axes.get(ref, [])

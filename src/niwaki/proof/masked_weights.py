@@ -4,15 +4,13 @@ number of boxes once they are masked, so that their recorded operators hold for 
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from niwaki.core.mixing import Mixing
 from niwaki.graph import Role
 from niwaki.methods.base.cut import Cut
-from niwaki.running import named_state
+from niwaki.running import duplicate, named_state
 
 
 def masked_copy(cut: Cut) -> nn.Module | None:
@@ -21,7 +19,7 @@ def masked_copy(cut: Cut) -> nn.Module | None:
     """
     if cut.plan.blocks or cut.plan.branches:
         return None
-    graph, model = cut.graph, copy.deepcopy(cut.graph.model)
+    graph, model = cut.graph, duplicate(cut.graph.model)
     state = named_state(model)
     for name, units in cut.plan.kept.items():
         group = graph[name]

@@ -18,7 +18,7 @@ from niwaki.proof.counted import Counted
 from niwaki.proof.lockstep import Lockstep
 from niwaki.proof.outputs import run_outputs
 from niwaki.proof.reference import playback, rerun_outputs
-from niwaki.running import Tape, preserved_rng
+from niwaki.running import Tape, preserved_rng, seed_all
 from niwaki.running.compare import tolerance, worst
 
 
@@ -74,7 +74,7 @@ def _on_path(cut: Cut, probe: Probe, pruned: nn.Module) -> str:
     lockstep = Lockstep(cut, playback(cut, variant.inputs))
     random = _draws(cut.graph.inference.tape)
     with preserved_rng():
-        torch.manual_seed(0)
+        seed_all(0)
         try:
             actual = run_outputs(
                 pruned,
@@ -119,7 +119,7 @@ def _expected(cut: Cut, probe: Probe, numbers: tuple[Counted, ...]) -> list[Tens
     if probe.variant.training or _draws(cut.graph.inference.tape):
         return None
     with preserved_rng():
-        torch.manual_seed(0)
+        seed_all(0)
         try:
             return rerun_outputs(cut, probe.variant.inputs, numbers)
         except (TraceError, RuntimeError, IndexError, ValueError):

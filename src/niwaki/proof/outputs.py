@@ -17,6 +17,7 @@ from niwaki.running import (
     preserved_rng,
     preserved_state,
     record,
+    seed_all,
     tensors_in,
 )
 
@@ -46,7 +47,7 @@ def run_outputs(
         else nullcontext()
     )
     with torch.no_grad(), preserved_state(model), mode, preserved_rng():
-        torch.manual_seed(0)
+        seed_all(0)
         try:
             with watch or nullcontext():
                 output = call(model, inputs)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from niwaki.core.budget import Budget
 from niwaki.core.records import Record
 from niwaki.measure import Task, compare, cpu_threads
+from niwaki.pruning.bench import Bench
 from niwaki.pruning.result import Form, Result
 from niwaki.pruning.search import Attempt, Clock
-from niwaki.running import Inputs, batched, copied, preserved_state
+from niwaki.running import Inputs, batch_size, batched, copied, preserved_state
 from niwaki.surgery import remember
 
 Batch = tuple[Tensor, Tensor]
@@ -28,13 +29,17 @@ class Judged:
         data: gives (inputs, class numbers) afresh, for accuracy.
         task: another measure of how well a network does.
         unlabelled: gives inputs, to compare the two on, where there is neither.
-        timed: whether latency and peak memory are taken.
+        timed: whether latency and peak memory are taken at once.
+        later: else, whether they can be taken when they are wanted.
+        against: the network to compare with; the one that was cut, without it.
     """
 
     data: Callable[[], Iterable[Batch]] | None = None
     task: Task | None = None
     unlabelled: Callable[[], Iterable[Inputs]] | None = None
-    timed: bool = True
+    timed: bool = False
+    later: bool = True
+    against: nn.Module | None = None
 
 
 def finished(
@@ -46,19 +51,17 @@ def finished(
     seed: int = 0,
     judged: Judged | None = None,
     form: Form = "module",
-    original: nn.Module | None = None,
 ) -> Result:
     """The result of a search: both networks measured, and the record written.
 
     Args:
         described: entries for the record's settings.
         judged: how both are judged; not at all without it.
-        original: what the network is measured against; the one that was cut, without it.
     """
-    cut, model = attempt.cut, attempt.cut.graph.model
+    cut, model = attempt.cut, attempt.cut.graph.original
     inputs = cut.graph.inputs
     judged = judged or Judged()
-    first = model if original is None else original
+    first = model if judged.against is None else judged.against
     shown = batched(copied(inputs), budget.batch)
     with clock.stage("measure"), preserved_state(first), preserved_state(attempt.model):
         with cpu_threads(budget.threads):
@@ -70,9 +73,12 @@ def finished(
                 task=judged.task,
                 unlabelled=judged.unlabelled,
                 timed=judged.timed,
+                macs=_counted(attempt, shown) if first is model else None,
             )
     if form == "module":
-        remember(model, attempt.model, cut.plan, inputs)
+        masked = any(found.kind == "mask" for found in cut.graph.computed)
+        # masks are the user's, and not what a factory makes
+        remember(cut.graph.model if masked else model, attempt.model, cut.plan, inputs)
     ratio = attempt.ratio
     task = judged.task
     settings = {
@@ -90,6 +96,29 @@ def finished(
         tuple(attempt.remarks()),
         residuals=dict(cut.residuals),
     )
+    bench = Bench(first, shown, budget.threads) if judged.later and not judged.timed else None
     return Result(
-        attempt.model, cut, attempt.proof, record, attempt.notes, attempt.left_whole, form
+        attempt.model,
+        cut,
+        attempt.proof,
+        record,
+        attempt.notes,
+        attempt.left_whole,
+        form,
+        bench=bench,
     )
+
+
+def _counted(attempt: Attempt, inputs: Inputs) -> tuple[int, int] | None:
+    """Multiply-adds of a sample, before and after, from the operators that were recorded; None
+    where that run does not say all: the two were not proved in step, an operator is unknown, or the
+    batch is another.
+    """
+    graph, plan = attempt.cut.graph, attempt.cut.plan
+    samples = batch_size(graph.inputs)
+    if not attempt.proof.in_step or graph.unknown or plan.blocks or plan.branches:
+        return None
+    if batch_size(inputs) != samples:
+        return None
+    kept = {name: len(units) for name, units in plan.kept.items()}
+    return round(graph.count_macs() / samples), round(graph.count_macs(kept) / samples)

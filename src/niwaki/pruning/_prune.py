@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from niwaki.core.budget import Budget
+from niwaki.core.budget import MEASURED, Budget
 from niwaki.core.errors import SettingError
 from niwaki.core.plan import Plan
 from niwaki.graph import trace
@@ -36,14 +36,17 @@ from niwaki.methods.base import (
     scored,
 )
 from niwaki.pruning._finish import Batch, Judged, finished
-from niwaki.pruning.allocation import Selection, allocate
+from niwaki.pruning.allocation import allocate, with_losses
 from niwaki.pruning.asked import skipped
-from niwaki.pruning.cost import MEASURED, MeasuredCost
+from niwaki.pruning.cost import MeasuredCost
 from niwaki.pruning.result import Form, Result
 from niwaki.pruning.search import SLACK, Clock, Search
+from niwaki.pruning.selection import Selection
+from niwaki.pruning.shallower import shallower
 from niwaki.pruning.stated import stated
 from niwaki.pruning.table import Preview
 from niwaki.pruning.table import preview as foresee
+from niwaki.pruning.trimming import as_blocks, refuse_idle, trim
 from niwaki.running import Inputs
 
 Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -52,7 +55,7 @@ Inputted = Calibration | Iterable[Any] | Callable[[], Iterable[Any]]
 BINS = 40  # of the histogram of scores
 
 
-def prune(
+def prune(  # noqa: PLR0913  # a public verb
     model: nn.Module,
     example_inputs: Inputs,
     budget: Budget | Mapping[str, Any] | float | str = 0.5,
@@ -64,7 +67,7 @@ def prune(
     calibration: Inputted | None = None,
     data: Data | None = None,
     evaluate: Task | Evaluate | None = None,
-    measure: bool = True,
+    measure: bool | None = None,
     probes: bool | Sequence[Inputs] = True,
     seed: int = 0,
     form: Form = "module",
@@ -79,7 +82,8 @@ def prune(
         budget: the share to remove: of the channels (`0.5`, `"50%"`), or of what the model costs:
             `"params=0.5"` or `{"params": 0.5}`, `"macs=0.5"`, `"bytes=0.5"`, `"memory=0.5"`
             (activations),
-            `"latency=0.5,batch=8,threads=2"`. Memory and latency are measured on networks made for
+            `"latency=0.5,batch=8,threads=2"`; or several, all of which are met:
+            `"macs=0.5,params=0.4"`. Memory and latency are measured on networks made for
             the purpose, and in the end on the pruned one, which must meet the budget.
         criterion: which units stay: `"l1"`, `"taylor"`, … (an unknown name lists all), a
             `Criterion`, or a function (group, evidence) → scores.
@@ -101,7 +105,10 @@ def prune(
             number, or numbers by name; or a `niwaki.Task`, which says which number counts. It is
             called before and after. Without it and without `data`, the pruned network is compared
             with the original on the calibration inputs (agreement, cosine).
-        measure: time both networks and take their peak memory; without it only what is counted.
+        measure: whether both networks are timed and their peak memory is taken, which needs a
+            second or two: True at once, False never, None where the numbers are wanted: once the
+            result is printed or saved, by `result.measured()`, or at once where the budget is
+            latency or memory. Parameters, MACs and bytes are counted in any case.
         probes: whether the network is also run, and proved, on other inputs than the example:
             another batch size and other values, longer and shorter ones, in training; or inputs
             that it takes, to be tried beside these. The record says what was covered.
@@ -125,6 +132,16 @@ def prune(
     steps = _recoveries(recovery)
     task, batches = Task.of(evaluate), _again(data)
     seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
+    if "blocks" in Selection.parts_of(selection, choices):
+        chosen_selection = Selection.of(selection, choices, budget)
+        refuse_idle(
+            compensation=compensation != "auto",
+            recovery=bool(steps),
+            evaluate=task is not None,
+            form=form != "module",
+        )
+        asked = as_blocks(budget, chosen, chosen_selection)
+        return trim(model, example_inputs, calibration=seen, data=batches, seed=seed, **asked)
     clock = Clock()
     with clock.stage("trace"):
         graph = trace(model, example_inputs, probes=probes)
@@ -135,14 +152,18 @@ def prune(
     with clock.stage("score"):
         generator = torch.Generator().manual_seed(seed)
         evidence = Evidence(graph, seen, generator, say=remarks.append)
-        scores = scored(chosen, evidence)
+        scores = _scores(chosen, evidence, repair, selection)
     repairing = partial(_repaired, repair, Evidence(graph, seen, known=evidence.known), seed)
     refining = partial(chosen.refine, evidence=evidence)
     search = Search(graph, repairing, form, clock, refining)
-    attempt = search.within_budget(scores, budget, selection)
-    if selection.uniform and form == "module":
-        attempt, whole_kinds = stated(search, scores, budget, selection, attempt)
-        remarks += whole_kinds
+    influence: Mapping[str, float] = {}
+    if "branches" in selection.parts:
+        attempt, influence = shallower(search, scores, budget, selection, evidence)
+    else:
+        attempt = search.within_budget(scores, budget, selection)
+        if selection.uniform and form == "module":
+            attempt, whole_kinds = stated(search, scores, budget, selection, attempt)
+            remarks += whole_kinds
     for step in steps:
         with clock.stage("recover"):
             cut = attempt.cut
@@ -154,7 +175,10 @@ def prune(
         **({"recovery": [RECOVERIES.spell(step) for step in steps]} if steps else {}),
         **selection.described(),
     }
-    judged = Judged(batches, task, None if seen is None else seen.inputs, measure)
+    timed = budget.unit in MEASURED if measure is None else measure
+    judged = Judged(
+        batches, task, None if seen is None else seen.inputs, timed, later=measure is None
+    )
     result = finished(attempt, budget, described, clock, seed=seed, judged=judged, form=form)
     plan = attempt.cut.plan
     record = dataclasses.replace(
@@ -163,10 +187,25 @@ def prune(
         importances=_importances(scores, plan),
     )
     dependencies = chosen.dependencies(evidence, plan)
-    return dataclasses.replace(result, record=record, dependencies=dependencies)
+    return dataclasses.replace(
+        result,
+        record=record,
+        dependencies=dependencies,
+        curves=scores.curves,
+        influence=influence,
+    )
 
 
-def preview(
+def _scores(
+    criterion: Criterion, evidence: Evidence, repair: Compensation, selection: Selection
+) -> Scores:
+    """Scores of units; none where no unit goes."""
+    if "units" not in selection.parts:
+        return Scores(evidence.graph, {}, evidence)
+    return with_losses(scored(criterion, evidence), repair, selection)
+
+
+def preview(  # noqa: PLR0913  # a public verb
     model: nn.Module,
     example_inputs: Inputs,
     budget: Budget | Mapping[str, Any] | float | str = 0.5,
@@ -190,10 +229,10 @@ def preview(
     seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
     graph = trace(model, example_inputs)
     evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed))
-    scores = scored(chosen, evidence)
+    repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
+    scores = with_losses(scored(chosen, evidence), repair, selection)
     plan, measured = _foreseen(scores, budget, selection)
     plan = chosen.refine(plan, evidence)
-    repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
     repaired = _repaired(repair, evidence, seed, plan)
     return foresee(graph, scores, plan, repaired.residuals, measured)
 

@@ -20,7 +20,8 @@ from niwaki.methods.base.criterion import Criterion, ScoreFunction, as_criterion
 from niwaki.methods.base.cut import Cut, Scores
 from niwaki.methods.base.evidence import Calibration, Evidence
 from niwaki.proof._check import check
-from niwaki.pruning.allocation import Selection, select
+from niwaki.pruning.allocation import select
+from niwaki.pruning.selection import Selection
 from niwaki.surgery import shrink
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]

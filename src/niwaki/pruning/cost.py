@@ -18,7 +18,6 @@ from niwaki.methods.base.cut import Cut
 from niwaki.running import batched, call, copied, preserved_mode, preserved_rng, preserved_state
 from niwaki.surgery import shrink, size_guesses
 
-MEASURED = ("memory", "latency")
 UNSTEADY = 0.1  # a ratio that is not known better than this says nothing of a trial
 FINAL = 0.05  # and of the finished network
 LOOKS = 3  # how often it is tried again, each time for longer

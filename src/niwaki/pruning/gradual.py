@@ -15,17 +15,14 @@ hold the optimiser, need nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
 
-from niwaki.core.budget import Budget
+from niwaki.core.budget import MEASURED, Budget
 from niwaki.core.errors import BudgetError, SettingError
 from niwaki.core.records import Record
 from niwaki.graph import Graph, trace
@@ -37,15 +34,16 @@ from niwaki.methods.base import (
     as_criterion,
 )
 from niwaki.methods.base import score as scores_of
-from niwaki.methods.base.penalty import PENALTIES
 from niwaki.methods.given import Given
 from niwaki.methods.greg import GReg
 from niwaki.pruning._prune import prune
-from niwaki.pruning.allocation import Selection, allocate, predicted_cost
-from niwaki.pruning.cost import MEASURED
+from niwaki.pruning.allocation import allocate
+from niwaki.pruning.costs import predicted_cost
+from niwaki.pruning.in_place import beside, greg_of, own_forward, share_left, unwrapped
 from niwaki.pruning.pressing import Pressing
 from niwaki.pruning.result import Result
 from niwaki.pruning.schedules import Schedule
+from niwaki.pruning.selection import Selection
 from niwaki.running import Inputs
 from niwaki.surgery import adopt, cut_twin
 
@@ -62,7 +60,7 @@ class Gradual:
         done: steps so far; more than none where a run is resumed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # as of niwaki.schedule
         self,
         model: nn.Module,
         example_inputs: Inputs,
@@ -79,11 +77,11 @@ class Gradual:
         self.cuts = schedule.cuts(steps)
         self.model, self.schedule, self.steps, self.done = model, schedule, steps, done
         self._refuse_resumed()
-        self._inputs = _beside(model, example_inputs)
+        self._inputs = beside(model, example_inputs)
         self._optimizer = optimizer if optimizer is None else unwrapped(optimizer)
         self._ema = getattr(ema, "module", ema)
         self._criterion, self._options = as_criterion(criterion), options
-        self._greg = _greg(press, self._optimizer)
+        self._greg = greg_of(press, self._optimizer)
         self._pressing: Pressing | None = None
         self._results: list[Result] = []
         self._refuse_measured()
@@ -166,7 +164,7 @@ class Gradual:
 
     def _prune(self, aim: Budget) -> None:
         """One cut, in place."""
-        with _own_forward(self.model):
+        with own_forward(self.model):
             self._prune_plain(aim)
 
     def _prune_plain(self, aim: Budget) -> None:
@@ -186,7 +184,7 @@ class Gradual:
         self._results.append(replace(result, model=self.model, record=record))
 
     def _traced(self) -> Graph:
-        with _own_forward(self.model):
+        with own_forward(self.model):
             return trace(self.model, self._inputs, probes=False)
 
     def _press(self, aim: Budget) -> None:
@@ -197,7 +195,8 @@ class Gradual:
         calibration = None if seen is None else Calibration.of(seen, self.model, self._inputs)
         scores = scores_of(graph, self._criterion, calibration=calibration)
         budget = self._of_what_is_left(aim)
-        chosen = {key: self._options[key] for key in _SELECTION if key in self._options}
+        known = {item.name for item in fields(Selection)}
+        chosen = {key: value for key, value in self._options.items() if key in known}
         selection = Selection.of(self._options.get("selection"), chosen, budget)
         plan = allocate(graph, scores, budget, selection)
         self._pressing = Pressing(graph, plan, scores, self._greg) if plan.kept else None
@@ -207,7 +206,7 @@ class Gradual:
         if not self._results:
             return aim
         if aim.unit == "channels":  # a share of those that take part, whatever else there is
-            left = math.prod(_share_left(result) for result in self._results)
+            left = math.prod(share_left(result) for result in self._results)
         else:
             left = predicted_cost(self._traced(), aim)({}) / self._cost
         return replace(aim, amount=max(0.0, 1 - (1 - aim.amount) / left))
@@ -229,109 +228,14 @@ class Gradual:
                 f"a schedule cannot reach {self._budget}: {self._budget.unit} is measured, which "
                 "would hold up the training; give the budget in macs, params, bytes or channels"
             )
+        if self._budget.also:
+            raise BudgetError(f"a schedule reaches one budget; got {self._budget}")
+        parts = Selection.parts_of(self._options.get("selection"), self._options)
+        if parts != ("units",) or self._options.get("form", "module") != "module":
+            raise SettingError(
+                "a schedule takes units out of a module in place; for branches, blocks and "
+                "form='graph' use niwaki.prune"
+            )
 
     def __repr__(self) -> str:
         return f"Gradual({self._budget}, {len(self._results)} of {len(self.cuts)} cuts made)"
-
-
-_SELECTION = (
-    "scope", "only", "skip", "min_units", "rounding", "multiple", "rule", "shares", "at_most"
-)  # fmt: skip
-
-
-def schedule(
-    model: nn.Module,
-    example_inputs: Inputs,
-    budget: Budget | Mapping[str, Any] | float | str | Schedule = 0.5,
-    *,
-    steps: int,
-    optimizer: Optimizer | None = None,
-    ema: nn.Module | None = None,
-    press: GReg | str | None = None,
-    shape: str = "cubic",
-    times: int = 5,
-    begin: float = 0.1,
-    end: float = 0.7,
-    **options: Any,
-) -> Gradual:
-    """Make a network smaller while it is trained, in place; call the result's `step()` after every
-    step of the optimiser.
-
-    Args:
-        model: the network in training, not wrapped (DDP, FSDP) nor compiled yet.
-        example_inputs: as for `niwaki.prune`; they are moved to the model's device.
-        budget: what is gone in the end, of the network as it is now, in channels, params, macs or
-            bytes; or a whole `niwaki.Schedule` in the place of `shape`, `times`, `begin` and `end`.
-        steps: of the optimiser, in the whole run.
-        optimizer: it goes on with the smaller parameters, its momenta cut with them. Not needed
-            where it is made after the last cut.
-        ema: a running mean of the weights (`torch.optim.swa_utils.AveragedModel`, or a copy of the
-            network), which is cut alike.
-        press: `"greg"`, with settings as in `"greg:reg=1e-3,every=10"`: from one cut to the next,
-            the units that are to go are pressed down by a weight decay that grows.
-        shape: "cubic", "linear" or "one-shot" (all at `begin`).
-        times: how many cuts.
-        begin, end: of the first and the last cut: steps, or shares of the run.
-        options: of `niwaki.prune`: criterion, compensation, calibration, skip, scope, …
-
-    Raises:
-        SettingError: the schedule is longer than the run, or the network has one already.
-        BudgetError: a budget that is measured, or that cannot be met.
-        TraceError: the model is wrapped, compiled, or does not run on the example inputs.
-    """
-    settings = (
-        budget if isinstance(budget, Schedule) else Schedule(budget, shape, times, begin, end)  # type: ignore[arg-type]  # checked there
-    )
-    return Gradual(
-        model, example_inputs, settings, steps, optimizer=optimizer, ema=ema, press=press, **options
-    )
-
-
-def unwrapped(optimizer: Any) -> Optimizer:
-    """The optimiser in what accelerate or Lightning put around it."""
-    while not isinstance(optimizer, Optimizer) or type(optimizer).__name__.endswith(
-        ("AcceleratedOptimizer", "LightningOptimizer")
-    ):
-        inner = getattr(optimizer, "optimizer", None)
-        if inner is None:
-            raise SettingError(f"optimizer= takes an optimiser; got a {type(optimizer).__name__}")
-        optimizer = inner
-    return optimizer
-
-
-def _greg(press: GReg | str | None, optimizer: Optimizer | None) -> GReg | None:
-    if press is None:
-        return None
-    method = PENALTIES.build(press) if isinstance(press, str) else press
-    if not isinstance(method, GReg):
-        raise SettingError(f"press= takes 'greg' (niwaki.GReg), with its settings; got {press!r}")
-    if optimizer is None:
-        raise SettingError("press= needs optimizer=, whose learning rate scales the decay")
-    return method
-
-
-@contextmanager
-def _own_forward(model: nn.Module) -> Iterator[None]:
-    """Without the forward that accelerate put before the model's own, which a copy would share."""
-    names = ("forward", "_original_forward") if "_original_forward" in vars(model) else ()
-    put_before = {name: vars(model).pop(name) for name in names if name in vars(model)}
-    try:
-        yield
-    finally:
-        vars(model).update(put_before)
-
-
-def _share_left(result: Result) -> float:
-    units = result.plan.values()
-    return sum(len(kept.units) for kept in units) / sum(kept.width for kept in units)
-
-
-def _beside(model: nn.Module, inputs: Inputs) -> Inputs:
-    """Inputs on the model's device."""
-    first = next(iter(model.parameters()), None)
-    if first is None:
-        return inputs
-    moved: Inputs = tree_map(
-        lambda leaf: leaf.to(first.device) if isinstance(leaf, Tensor) else leaf, inputs
-    )
-    return moved

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+
+from torch import Tensor
 
 from niwaki.core.errors import BudgetError
 from niwaki.graph import Graph, Group
+from niwaki.pruning.counts import Counts, rounded
+from niwaki.pruning.selection import Selection
 
-Counts = dict[str, int]  # group → how many units stay
-Choose = Callable[..., Counts]  # of groups, scores, a share, a selection
-Rounded = Callable[[Group, float, Any], int]  # a wished count, made one that a selection allows
+Choose = Callable[[list[Group], Mapping[str, Tensor], float, Selection], Counts]
 
 
 def kind(group: Group) -> tuple[str, int]:
@@ -38,7 +39,7 @@ def without_kinds(groups: list[Group], graph: Graph, whole: Collection[str]) -> 
     return free
 
 
-def alike(groups: list[Group], counts: Counts, selection: Any, rounded: Rounded) -> Counts:
+def alike(groups: list[Group], counts: Counts, selection: Selection) -> Counts:
     """The same count for all groups of a kind: the mean of what each would keep."""
     kinds: dict[tuple[str, int], list[Group]] = {}
     for group in groups:
@@ -50,10 +51,12 @@ def alike(groups: list[Group], counts: Counts, selection: Any, rounded: Rounded)
     }
 
 
-def uniformly(choose: Choose, rounded: Rounded) -> Choose:
+def uniformly(choose: Choose) -> Choose:
     """A way of choosing counts, with those of a kind made equal."""
 
-    def of_one_width(groups: list[Group], scores: Any, share: float, selection: Any) -> Counts:
-        return alike(groups, choose(groups, scores, share, selection), selection, rounded)
+    def of_one_width(
+        groups: list[Group], scores: Mapping[str, Tensor], share: float, selection: Selection
+    ) -> Counts:
+        return alike(groups, choose(groups, scores, share, selection), selection)
 
     return of_one_width

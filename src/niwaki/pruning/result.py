@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from niwaki.core.blocks import BlockPlan
@@ -15,6 +15,7 @@ from niwaki.core.plan import Plan
 from niwaki.core.records import DependencyMaps, Record, as_table, as_text
 from niwaki.methods.base.cut import Cut
 from niwaki.proof import Proof
+from niwaki.pruning.bench import Bench
 from niwaki.running import named_state
 from niwaki.surgery import BlockSparse, hand_over, without_blocks
 
@@ -36,7 +37,10 @@ class Result:
         form: "module" or "graph".
         dependencies: what a report draws and `save` writes, where the scores came from pairs of
             layers.
+        curves: group → what the network's answer loses with k units of it left, k = 0 … width,
+            where the budget was divided by that (`scope="auto"`).
         influence: branch → block influence, in [0, 2], where branches were looked at.
+        bench: what the network is timed against, where it has not been timed yet.
     """
 
     model: nn.Module
@@ -48,6 +52,8 @@ class Result:
     form: Form = "module"
     dependencies: DependencyMaps | None = None
     influence: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, Tensor] = field(default_factory=dict)
+    bench: Bench | None = None
 
     @property
     def plan(self) -> Plan:
@@ -106,18 +112,29 @@ class Result:
         """
         return hand_over(optimizer, self.cut.graph, self.plan, self.model)
 
+    def measured(self) -> Result:
+        """The same with latency and peak memory of both networks in its record, timed in turns: a
+        second or two. Itself where they have been taken, or were not to be (`measure=False`).
+        """
+        return self if self.bench is None else replace(self, record=self._timed, bench=None)
+
+    @cached_property
+    def _timed(self) -> Record:
+        return self.record if self.bench is None else self.bench.timed(self.model, self.record)
+
     def with_settings(self, **settings: Any) -> Result:
         """The same with more entries in its record's settings."""
         merged = {**self.record.settings, **settings}
         return replace(self, record=replace(self.record, settings=merged))
 
     def _repr_html_(self) -> str:
-        """How a notebook shows it."""
-        return as_table(self.record)
+        """How a notebook shows it; timed for it, if it was not yet."""
+        return as_table(self._timed)
 
     def __str__(self) -> str:
+        """Before and after, timed for it if it was not yet, and what a reader must know."""
         notes = [f"* {note}" for note in self.record.notes]
-        return "\n".join([as_text(self.record), *notes])
+        return "\n".join([as_text(self._timed), *notes])
 
     def __repr__(self) -> str:
         before, after = self.record.before.params, self.record.after.params

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, fx, nn
 
-from niwaki.core.budget import Budget
+from niwaki.core.budget import MEASURED, Budget
 from niwaki.core.errors import BudgetError, SettingError, SurgeryError, UnknownNameError
 from niwaki.core.plan import Plan
 from niwaki.graph import Freeze, Graph, Reason, ways_out
@@ -22,8 +22,10 @@ from niwaki.measure import Ratio
 from niwaki.methods.base.cut import Cut
 from niwaki.proof._check import Proof, check
 from niwaki.proof.blame import Blame, cause
-from niwaki.pruning.allocation import Selection, allocate
-from niwaki.pruning.cost import MEASURED, MeasuredCost
+from niwaki.pruning.allocation import allocate
+from niwaki.pruning.cost import MeasuredCost
+from niwaki.pruning.selection import Selection
+from niwaki.running.computed import described
 from niwaki.surgery import Sizes, follow_config, least_sizes, rewrite, shrink, size_guesses
 
 Form = Literal["module", "graph"]
@@ -71,6 +73,7 @@ class Attempt:
             shares = ", ".join(f"{share:.1%} of {name}" for name, share in largest)
             yield f"most is lost, of what consumers read: {shares}"
         yield from ways_out(self.cut.graph)
+        yield from described(self.cut.graph.computed)
         if self.cut.graph.unread:
             yield str(self.cut.graph.unread)
         yield from _of_positions(self.cut.graph)

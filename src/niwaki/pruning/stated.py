@@ -12,9 +12,9 @@ from niwaki.core.budget import Budget
 from niwaki.core.errors import SurgeryError
 from niwaki.core.plan import Plan
 from niwaki.methods.base import Cut
-from niwaki.pruning.allocation import Selection
 from niwaki.pruning.kinds import kind
 from niwaki.pruning.search import Attempt, Search
+from niwaki.pruning.selection import Selection
 
 ROUNDS = 3
 

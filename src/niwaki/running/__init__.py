@@ -2,6 +2,7 @@
 run.
 """
 
+from niwaki.running.duplicates import duplicate
 from niwaki.running.inputs import (
     Inputs,
     as_arguments,
@@ -14,6 +15,7 @@ from niwaki.running.inputs import (
     preserved_mode,
     preserved_rng,
     preserved_state,
+    seed_all,
     undisturbed,
 )
 from niwaki.running.recorder import record
@@ -33,6 +35,7 @@ __all__ = [
     "call",
     "copied",
     "described",
+    "duplicate",
     "first_names",
     "live_bytes",
     "made_up",
@@ -44,6 +47,7 @@ __all__ = [
     "record",
     "restated",
     "run",
+    "seed_all",
     "tensors_in",
     "undisturbed",
 ]

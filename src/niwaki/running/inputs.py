@@ -106,7 +106,8 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
     """Give every submodule its attributes, buffers and parameters back: a forward may count its
     calls or keep what it saw.
     """
-    found = [(module, dict(vars(module))) for module in model.modules()]
+    modules = list(model.modules())
+    found = [(module, dict(vars(module))) for module in modules]
     # what a module keeps in a container of its own: a cache by device or by size
     kept = [
         (value, copy.copy(value))
@@ -119,9 +120,10 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
         for _, known in found
         for table in (known["_parameters"], known["_buffers"])
     ]
-    values = [(tensor, tensor.detach().clone()) for tensor in (*model.buffers(), *renormed(model))]
+    buffers = _members(modules, "_buffers")
+    values = [(tensor, tensor.detach().clone()) for tensor in (*buffers, *_renormed(modules))]
     data = [
-        (parameter, parameter.data) for parameter in model.parameters()
+        (parameter, parameter.data) for parameter in _members(modules, "_parameters")
     ]  # a forward may set another in its place
     try:
         yield model
@@ -149,10 +151,18 @@ def renormed(model: nn.Module) -> list[Tensor]:
     """Parameters that a forward writes into: an embedding with `max_norm` shortens the rows that it
     reads.
     """
-    limited = [
-        module for module in model.modules() if getattr(module, "max_norm", None) is not None
-    ]
+    return _renormed(list(model.modules()))
+
+
+def _renormed(modules: list[nn.Module]) -> list[Tensor]:
+    limited = [module for module in modules if getattr(module, "max_norm", None) is not None]
     return [parameter for module in limited for parameter in module.parameters(recurse=False)]
+
+
+def _members(modules: list[nn.Module], table: str) -> list[Tensor]:
+    """Their parameters or buffers, a shared one once: as torch lists them, in one walk."""
+    tensors = (tensor for module in modules for tensor in vars(module)[table].values())
+    return list({id(tensor): tensor for tensor in tensors if tensor is not None}.values())
 
 
 @contextmanager
@@ -168,6 +178,21 @@ def preserved_rng() -> Iterator[None]:
         finally:
             random.setstate(pythons)
             np.random.set_state(numpys)
+
+
+def seed_all(seed: int) -> None:
+    """As `torch.manual_seed`, on the devices in use.
+
+    That one notes a seed, with the whole stack of calls, for every kind of device that is not in
+    use yet: a millisecond each time, and the notes are never thrown away.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch has no types for it
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
+    if hasattr(torch, "xpu") and torch.xpu.is_initialized():  # type: ignore[no-untyped-call]
+        torch.xpu.manual_seed_all(seed)
 
 
 @contextmanager

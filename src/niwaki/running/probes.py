@@ -4,7 +4,6 @@ the example.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from niwaki.running.duplicates import duplicate
 from niwaki.running.inputs import Inputs, batch_size, batched, copied, described, made_up
 from niwaki.running.tape import tensors_in
 
@@ -120,7 +120,7 @@ def with_telling_weights(model: nn.Module) -> nn.Module:
     """A copy with made-up weights of a usual size: branches that start at zero would hide a wrong
     cut behind them.
     """
-    model = copy.deepcopy(model)
+    model = duplicate(model, share=True)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.is_floating_point():
@@ -132,6 +132,8 @@ def with_telling_weights(model: nn.Module) -> nn.Module:
             else:
                 values = torch.rand(parameter.shape, generator=generator, device="cpu") + 0.5
             parameter.data = values.to(parameter.device, parameter.dtype)
+        else:
+            parameter.data = parameter.data.clone()
     return model
 
 

@@ -22,7 +22,15 @@ from niwaki.running.attributes import noted_reads
 from niwaki.running.inputs import Inputs, as_arguments, copied, undisturbed
 from niwaki.running.lines import calling_line
 from niwaki.running.passing import PassedIntegers
-from niwaki.running.tape import Op, Ref, Tape, named_state, named_tensors_in, tensors_in
+from niwaki.running.tape import (
+    Op,
+    Ref,
+    Tape,
+    named_state,
+    named_tensors_in,
+    tensors_in,
+    with_leaves,
+)
 from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
 from niwaki.running.writes import ParameterWrites
 
@@ -203,7 +211,7 @@ class _Recorder(OperatorMode):
         result = func(*args, **kwargs)
         outputs = result if isinstance(result, (tuple, list)) else (result,)
         if func.namespace != "prim" and any(isinstance(item, Tensor) for item in outputs):
-            read, read_by_name = tree_map(self.operand, (args, kwargs))
+            read, read_by_name = with_leaves((args, kwargs), self.operand)
             refs = tuple(self.ref(item) if isinstance(item, Tensor) else None for item in outputs)
             self.tape.ops.append(Op(func, read, read_by_name, refs, self._layers.current))
             self.tape.lines.append(calling_line())

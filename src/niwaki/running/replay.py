@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from niwaki.running.inputs import Inputs, as_arguments
 from niwaki.running.rerun import run
-from niwaki.running.tape import Op, Ref, Tape, refs_in, tensors_in
+from niwaki.running.tape import Op, Ref, Tape, refs_in, tensors_in, with_leaves
 
 Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -41,20 +41,31 @@ class Playback:
         self._values.update(tape.constants)
         for ref in written(tape) & self._values.keys():
             self._values[ref] = self._values[ref].clone()
-        self._last_use = {
-            ref: place for place, op in enumerate(tape.ops) for ref in (*op.tensors, *op.outputs)
-        }
+        self._last_use = tape.last_uses
         self._wanted = set(tape.outputs)
         self.position = 0
+
+    def fork(self) -> Playback:
+        """Another run of the same inputs that stands where this one does; what either writes, the
+        other does not see.
+        """
+        twin = copy.copy(self)
+        shared = self._tape.parameters.keys() - written(self._tape)
+        held = {ref: value for ref, value in self._values.items() if ref not in shared}
+        twin._values = {**self._values, **_in_own_memory(held)}
+        return twin
 
     def arguments(self, position: int | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the next operator is given, or one that comes later and whose operands are there."""
         op = self._tape.ops[self.position if position is None else position]
         args: tuple[Any, ...]
         kwargs: dict[str, Any]
-        args, kwargs = tree_map(
-            lambda leaf: self._values[leaf] if isinstance(leaf, Ref) else leaf, (op.args, op.kwargs)
-        )
+        values = self._values
+
+        def filled(leaf: Any) -> Any:
+            return values[leaf] if type(leaf) is Ref else leaf
+
+        args, kwargs = with_leaves((op.args, op.kwargs), filled)
         return args, kwargs
 
     def until(self, position: int, step: Step) -> None:
@@ -74,8 +85,8 @@ class Playback:
         ):
             if out is not None:
                 self._values[out] = value
-        for used in {*op.tensors, *op.outputs}:
-            if used is not None and self._last_use[used] == place and used not in self._wanted:
+        for used in op.values:
+            if self._last_use[used] == place and used not in self._wanted:
                 self._values.pop(used, None)
         self.position += 1
 
@@ -94,6 +105,22 @@ def play(tape: Tape, state: Mapping[str, Tensor], inputs: Inputs, step: Step) ->
     return playback.outputs
 
 
+def _in_own_memory(values: Mapping[Ref, Tensor]) -> dict[Ref, Tensor]:
+    """Copies in which views of one memory are views of one copy."""
+    copies: dict[int, torch.UntypedStorage] = {}
+    twins: dict[Ref, Tensor] = {}
+    for ref, value in values.items():
+        if value.layout != torch.strided or value.is_conj() or value.is_neg():
+            twins[ref] = value.clone()
+            continue
+        memory = value.untyped_storage()
+        key = memory.data_ptr()
+        own = copies[key] = copies[key] if key in copies else memory.clone()
+        blank = torch.empty(0, dtype=value.dtype, device=value.device)
+        twins[ref] = blank.set_(own, value.storage_offset(), value.shape, value.stride())
+    return twins
+
+
 def written(tape: Tape) -> set[Ref]:
     """Values in whose memory an operator writes, itself or through a view: the caller's must be
     copied before a replay.
@@ -101,6 +128,7 @@ def written(tape: Tape) -> set[Ref]:
     found: set[Ref] = set()
     whole: dict[Ref, Ref] = {}  # view → what it is a view of
     for op in tape.ops:
+        found.update(_statistics(op))
         for place, schema in enumerate(op.func._schema.arguments):
             if schema.alias_info is None:
                 continue
@@ -111,6 +139,17 @@ def written(tape: Tape) -> set[Ref]:
                 {ref: seen[0] for ref in op.outputs if ref is not None and seen and ref != seen[0]}
             )
     return found
+
+
+def _statistics(op: Op) -> list[Ref]:
+    """Running statistics that a normalisation in training writes into; torch's own schema of it
+    does not say so.
+    """
+    names = [argument.name for argument in op.func._schema.arguments]
+    given = {name: op.arg(place, name) for place, name in enumerate(names)}
+    if not (given.get("training") or given.get("use_input_stats") or given.get("train")):
+        return []
+    return [ref for name in ("running_mean", "running_var") for ref in refs_in(given.get(name))]
 
 
 def restated(model: nn.Module, tape: Tape, inputs: Inputs) -> Tape:
@@ -154,12 +193,7 @@ def live_bytes(tape: Tape) -> int:
     """The most bytes of activations that a stopped playback holds, as if every value had memory of
     its own.
     """
-    last_use = {
-        ref: place
-        for place, op in enumerate(tape.ops)
-        for ref in (*op.tensors, *op.outputs)
-        if ref is not None
-    }
+    last_use = tape.last_uses
     held = {ref: _bytes(tape, ref) for ref in tape.inputs}
     most = 0
     for place, op in enumerate(tape.ops):

@@ -5,8 +5,10 @@ values that it reads.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,11 +16,31 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 
 
-@dataclass(frozen=True)
 class Ref:
-    """A tensor of the run, by number."""
+    """A tensor of the run, by number; of one number there is one object, so that tables of values
+    need not call back into Python for a hash.
+    """
 
+    __slots__ = ("index",)
     index: int
+    _known: dict[int, Ref] = {}  # noqa: RUF012  # shared on purpose
+
+    def __new__(cls, index: int) -> Ref:
+        ref = cls._known.get(index)
+        if ref is None:
+            ref = super().__new__(cls)
+            object.__setattr__(ref, "index", index)
+            ref = cls._known.setdefault(index, ref)
+        return ref
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a Ref is shared, so that its {name} cannot be set")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Ref, (self.index,)
+
+    def __repr__(self) -> str:
+        return f"Ref(index={self.index})"
 
 
 @dataclass(frozen=True)
@@ -33,7 +55,7 @@ class Op:
     outputs: tuple[Ref | None, ...]
     layer: str
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The operator without its overload: `aten.relu_`."""
         return str(self.func.overloadpacket)
@@ -42,10 +64,16 @@ class Op:
         """An argument given by place or by name."""
         return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
 
-    @property
-    def tensors(self) -> list[Ref]:
+    @cached_property
+    def tensors(self) -> tuple[Ref, ...]:
         """The values it reads, in order."""
-        return list(refs_in((self.args, self.kwargs)))
+        return tuple(refs_in((self.args, self.kwargs)))
+
+    @cached_property
+    def values(self) -> tuple[Ref, ...]:
+        """The values that it reads or makes, each once."""
+        made = (ref for ref in self.outputs if ref is not None)
+        return tuple(dict.fromkeys((*self.tensors, *made)))
 
     @property
     def result(self) -> Ref:
@@ -109,22 +137,62 @@ class Tape:
     equalities: list[tuple[Any, Any]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
+    @cached_property
+    def readers(self) -> Mapping[Ref, tuple[int, ...]]:
+        """Value → the operators that read it, in order; of a whole tape."""
+        return _places(self.ops, lambda op: op.tensors)
+
+    @cached_property
+    def makers(self) -> Mapping[Ref, tuple[int, ...]]:
+        """Value → the operators that put it out, in order; several where some write in place."""
+        return _places(self.ops, lambda op: op.outputs)
+
+    @cached_property
+    def last_uses(self) -> Mapping[Ref, int]:
+        """Value → the last operator that reads or makes it."""
+        return {ref: place for place, op in enumerate(self.ops) for ref in op.values}
+
     def line(self, position: int) -> str:
         """Where an operator was called, to be put behind its name: " (net.py:12)"; may be empty."""
         line = self.lines[position] if position < len(self.lines) else ""
         return f" ({line})" if line else ""
 
 
+def _places(
+    ops: list[Op], of: Callable[[Op], Iterable[Ref | None]]
+) -> Mapping[Ref, tuple[int, ...]]:
+    places: dict[Ref, list[int]] = defaultdict(list)
+    for place, op in enumerate(ops):
+        for ref in dict.fromkeys(of(op)):
+            if ref is not None:
+                places[ref].append(place)
+    return {ref: tuple(at) for ref, at in places.items()}
+
+
 def refs_in(tree: Any) -> Iterator[Ref]:
     """All values in nested lists, tuples and dicts."""
-    if isinstance(tree, Ref):
+    if type(tree) is Ref:
         yield tree
-    elif isinstance(tree, Mapping):
-        for item in tree.values():
-            yield from refs_in(item)
     elif isinstance(tree, (list, tuple)):
         for item in tree:
             yield from refs_in(item)
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            yield from refs_in(item)
+
+
+def with_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """The same arguments of an operator, every leaf of nested lists, tuples and dicts changed.
+
+    As `tree_map` of torch's, for what operators take: quicker, as it asks no registry of types.
+    """
+    kind = type(tree)
+    if kind is list or kind is tuple:
+        items = [with_leaves(item, change) for item in tree]
+        return items if kind is list else tuple(items)
+    if kind is dict:
+        return {name: with_leaves(item, change) for name, item in tree.items()}
+    return change(tree)
 
 
 def tensors_in(tree: Any) -> Iterator[Tensor]:

@@ -34,11 +34,12 @@ from niwaki.running import (
     call,
     copied,
     named_state,
+    seed_all,
     tensors_in,
     undisturbed,
 )
 from niwaki.running.compare import difference, tolerance
-from niwaki.surgery._shrink import fill, shrink
+from niwaki.surgery._shrink import fill, shrink_plainly
 
 
 def rewrite(cut: Cut) -> fx.GraphModule:
@@ -65,7 +66,9 @@ def rewrite(cut: Cut) -> fx.GraphModule:
             "for it"
         )
     root = _Holder()
-    smaller = shrink(cut.with_plan(replace(plan, sizes={}, branches={}, blocks=BlockPlan())))
+    smaller = shrink_plainly(
+        cut.with_plan(replace(plan, sizes={}, branches={}, blocks=BlockPlan()))
+    )
     fill(smaller, cut)
     learned = {name: parameter.requires_grad for name, parameter in smaller.named_parameters()}
     for name, tensor in named_state(smaller).items():
@@ -111,7 +114,7 @@ def _takes_any_batch(module: nn.Module, graph: Graph) -> bool:
 
 def _quiet(model: nn.Module, inputs: Any) -> Any:
     with undisturbed(model):
-        torch.manual_seed(0)
+        seed_all(0)
         return call(model, copied(inputs))
 
 

@@ -4,7 +4,6 @@ that it keeps follow.
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +18,8 @@ from niwaki.graph import Graph, Role
 from niwaki.graph.offsets import Offset, offsets
 from niwaki.graph.terms import Term, Var, transform
 from niwaki.methods.base.cut import Cut
-from niwaki.running import named_state, preserved_mode
+from niwaki.running import duplicate, named_state, preserved_mode
+from niwaki.running.computed import computed_again
 from niwaki.running.layers import give_bias
 from niwaki.surgery.block_layers import BlockSparse, blocks_left, with_blocks
 from niwaki.surgery.branches import put_stand_ins
@@ -40,6 +40,14 @@ def shrink(cut: Cut) -> nn.Module:
         SurgeryError: the model cannot be copied, or a mixing has a shift that no consumer can take
             up.
     """
+    model = shrink_plainly(cut)
+    if not cut.plan.blocks:
+        computed_again(model, cut.graph.computed)
+    return model
+
+
+def shrink_plainly(cut: Cut) -> nn.Module:
+    """The same, with ordinary parameters for weights that the original computes (weight_norm)."""
     graph, plan = cut.graph, cut.plan
     model = _copied(graph.model)
     with preserved_mode(model, training=False):
@@ -89,6 +97,9 @@ def fill(model: nn.Module, cut: Cut, state: Mapping[str, Tensor] | None = None) 
                 # it
                 tensor.grad = None
                 tensor.data = cutter.cut(whole, graph.inference.parameters[name], name)
+            elif isinstance(tensor, nn.Parameter):
+                # never into its memory, which may be the original's yet
+                tensor.data = torch.empty_like(tensor).copy_(whole)
             else:
                 tensor.copy_(whole)
         _give_biases(model, graph, cutter, [item for item in constants if item[0].kind == "new"])
@@ -176,7 +187,7 @@ def _give_biases(
 
 def _copied(model: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(model)
+        return duplicate(model, share=True)
     except Exception as error:
         raise SurgeryError(
             f"the model cannot be copied (copy.deepcopy: {error}); prune it before what holds it "

@@ -8,7 +8,6 @@ dense weight and multiply by that (`dense = True`): what is saved and trained st
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from niwaki.core.blocks import BlockPlan, LayerBlocks
 from niwaki.core.errors import SurgeryError
 from niwaki.core.plan import Plan
 from niwaki.graph import Graph
+from niwaki.running import duplicate
 
 
 class BlockSparse(nn.Module):
@@ -76,6 +76,7 @@ class BlockSparse(nn.Module):
         inner = dense.detach().reshape(*self._shape[:2], -1)
         parts = [inner[rows][:, columns].reshape(-1) for rows, columns in self._pieces]
         self.weight.data = torch.cat([*parts, dense.new_zeros(0)]).to(self.weight)
+        self._made = None
 
     def _ready(self) -> Tensor:
         """The dense weight, made anew whenever it may have changed."""
@@ -246,7 +247,7 @@ def as_dense(module: BlockSparse) -> nn.Linear | nn.Conv2d:
 
 def with_blocks(model: nn.Module, layers: Mapping[str, LayerBlocks]) -> nn.Module:
     """A copy in which layers, by name, hold only blocks of their weights."""
-    model = copy.deepcopy(model)
+    model = duplicate(model)
     for name, blocks in layers.items():
         model.set_submodule(name, as_blocks(model.get_submodule(name), blocks))
     return model
@@ -254,7 +255,7 @@ def with_blocks(model: nn.Module, layers: Mapping[str, LayerBlocks]) -> nn.Modul
 
 def without_blocks(model: nn.Module) -> tuple[nn.Module, dict[str, LayerBlocks]]:
     """A copy in which all layers are ordinary ones again, and what blocks they had."""
-    model = copy.deepcopy(model)
+    model = duplicate(model)
     found: dict[str, LayerBlocks] = {}
     for name, module in list(model.named_modules()):
         if isinstance(module, BlockSparse):

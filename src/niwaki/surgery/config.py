@@ -33,9 +33,10 @@ from niwaki.running import (
     Inputs,
     call,
     copied,
-    first_names,
+    duplicate,
     preserved_rng,
     record,
+    seed_all,
     tensors_in,
     undisturbed,
 )
@@ -56,18 +57,18 @@ def follow_config(pruned: nn.Module, graph: Graph, plan: Plan) -> tuple[Plan, st
     Returns:
         the plan with the sizes set, and a sentence where the config cannot state them.
     """
-    builder = _builder(graph.model)
+    builder = _builder(graph.original)
     if builder is None:
         return plan, None
     attribute, was = builder
-    shapes, first = graph.shapes_after(plan.kept), first_names(graph.model)
-    wanted = {name: shapes.get(first.get(name, name), shape) for name, shape in was.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in pruned.state_dict().items()}
+    wanted = {name: shapes.get(name, shape) for name, shape in was.items()}
     if wanted == was:
         return plan, None
     known = plan.sizes or {}
-    for sizes in _solutions(graph.model, attribute, was, wanted):
+    for sizes in _solutions(graph.original, attribute, was, wanted):
         stated = replace(plan, sizes={**known, "": {**known.get("", {}), **sizes}})
-        twin = copy.deepcopy(pruned)
+        twin = duplicate(pruned)
         follow_sizes(twin, graph, stated)
         if _rebuilds(twin, graph, attribute):
             follow_sizes(pruned, graph, stated)
@@ -112,7 +113,7 @@ def _rebuilds(model: nn.Module, graph: Graph, attribute: str) -> bool:
         return False  # its tensors have other names or shapes
     again.eval()
     inputs = telling_inputs(graph.inputs)
-    exact = _gap(copy.deepcopy(telling).double(), copy.deepcopy(again).double(), _double(inputs))
+    exact = _gap(duplicate(telling).double(), duplicate(again).double(), _double(inputs))
     if exact is not None:
         return exact <= EXACT
     gap = _gap(telling, again, inputs)
@@ -164,7 +165,7 @@ def _double(inputs: Inputs) -> Inputs:
 
 def _outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     with undisturbed(model):
-        torch.manual_seed(0)
+        seed_all(0)
         return [tensor.clone() for tensor in tensors_in(call(model, copied(inputs)))]
 
 

@@ -28,6 +28,7 @@ from niwaki.graph import Graph
 from niwaki.graph.terms import keep_mask
 from niwaki.running.layers import knows_sizes, sizes
 from niwaki.running.origins import Attribute
+from niwaki.running.settings import owner_of, read_path
 from niwaki.surgery.evidence import Evidence, Solution, Values
 from niwaki.surgery.nested import with_plain_tensors
 from niwaki.surgery.unread import layer_changes, named_size
@@ -139,7 +140,7 @@ def _as_sizes(graph: Graph, values: Values) -> Sizes:
         if one.index is None:
             found[one.module][one.name] = new
             continue
-        held = vars(graph.model.get_submodule(one.module))[one.name]
+        held = read_path(graph.model.get_submodule(one.module), one.name)
         entries = list(found[one.module].get(one.name, tuple(held)))
         entries[one.index] = new
         found[one.module][one.name] = tuple(entries)
@@ -266,15 +267,17 @@ def _set(module: nn.Module | None, name: str, path: str, size: Size) -> None:
     """Give an integer (a switch: 0), or a sequence of integers, that is there already its new
     value; nothing else can be set.
     """
-    owner: Any = module
-    *way, attribute = path.split(".")
-    for step in way:
-        owner = vars(owner).get(step) if hasattr(owner, "__dict__") else None
-    old = vars(owner).get(attribute) if hasattr(owner, "__dict__") else None
-    if type(old) in (int, bool) and type(size) is int:
-        setattr(owner, attribute, size)
-    elif isinstance(old, (list, tuple)) and isinstance(size, tuple) and len(old) == len(size):
-        setattr(owner, attribute, size if isinstance(old, tuple) else list(size))
+    table, attribute = owner_of(module, path)
+    old = None if table is None else table.get(attribute)
+    if table is not None and type(old) in (int, bool) and type(size) is int:
+        table[attribute] = size
+    elif (
+        table is not None
+        and isinstance(old, (list, tuple))
+        and isinstance(size, tuple)
+        and len(old) == len(size)
+    ):
+        table[attribute] = size if isinstance(old, tuple) else list(size)
     else:
         raise SurgeryError(
             f"the plan sets {name}.{path} to {size}, which is no size that the model keeps", name

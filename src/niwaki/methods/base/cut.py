@@ -28,6 +28,8 @@ class Scores(Mapping[str, Tensor]):
         evidence: what the criterion looked at, so that the next step need not look again.
         dependencies: between adjacent layers, where the scores came from these (MINT).
         remarks: what a reader should know of them.
+        curves: group → what the network's answer loses with k units of it left, k = 0 … width:
+            (width + 1,); where that was looked at.
     """
 
     graph: Graph
@@ -35,6 +37,7 @@ class Scores(Mapping[str, Tensor]):
     evidence: Evidence | None = None
     dependencies: DependencyMaps | None = None
     remarks: tuple[str, ...] = ()
+    curves: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.units[name]

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from niwaki.graph import Graph
 from niwaki.methods.data_free.inputs import laid_inputs
@@ -29,6 +28,7 @@ from niwaki.methods.data_free.state import Result, Walk
 from niwaki.methods.data_free.views import VIEWS, keep
 from niwaki.running import Op, Ref, preserved_rng
 from niwaki.running.replay import written
+from niwaki.running.tape import with_leaves
 
 RULES = {**VIEWS, **JOINS, **LAYERS}
 Take = Callable[[int, Laid | None], None]
@@ -69,9 +69,7 @@ class _Going:
         for ref, tensor in {**tensors, **tape.constants}.items():
             self.walk.tensors[ref] = tensor.detach().to("cpu", copy=ref in changed)
         self.walk.known.update(laid_inputs(self.graph))
-        self._last_use = {
-            ref: place for place, op in enumerate(tape.ops) for ref in (*op.tensors, *op.outputs)
-        }
+        self._last_use = tape.last_uses
 
     def advance(self, position: int, op: Op) -> None:
         self.walk.position = position
@@ -79,8 +77,8 @@ class _Going:
             self._compute(op)
         else:
             self._carry(op)
-        for ref in (*op.tensors, *op.outputs):
-            if ref is not None and self._last_use[ref] == position:
+        for ref in op.values:
+            if self._last_use[ref] == position:
                 self.walk.known.pop(ref, None)
 
     def _carry(self, op: Op) -> None:
@@ -104,7 +102,7 @@ class _Going:
         def value(leaf: Any) -> Any:
             return tensors[leaf] if isinstance(leaf, Ref) else leaf
 
-        args, kwargs = tree_map(value, (op.args, op.kwargs))
+        args, kwargs = with_leaves((op.args, op.kwargs), value)
         if str(kwargs.get("device", "cpu")) != "cpu":
             kwargs = {**kwargs, "device": torch.device("cpu")}
         result = op.func(*args, **kwargs)

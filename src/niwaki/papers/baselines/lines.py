@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,9 +14,6 @@ def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
     """Every row, with what was measured before and after fine-tuning."""
     for experiment, table in tables.items():
         for row in table["rows"]:
-            runs = (
-                run for run in committed() if (run.experiment, run.row) == (experiment, row["name"])
-            )
             yield Line(
                 "Baselines",
                 experiment,
@@ -24,10 +22,20 @@ def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
                 table["counts"],
                 row["published"],
                 row.get("published_base"),
-                tuple(_measured(run) for run in runs),
+                tuple(measured(experiment, row["name"])),
             )
 
 
-def _measured(run: BaselineRun) -> Measured:
-    detail = f"{run.untuned:.2f} before fine-tuning, {run.gone:.2%} gone"
-    return Measured(run.test, run.base, run.budget, detail=detail)
+def measured(experiment: str, row: str) -> Iterator[Measured]:
+    """What the records have of a row: the median of its seeds, by budget."""
+    by_budget: dict[str, list[BaselineRun]] = {}
+    for run in committed():
+        if (run.experiment, run.row) == (experiment, row):
+            by_budget.setdefault(run.budget, []).append(run)
+    for budget, runs in by_budget.items():
+        untuned, gone, test, base = (
+            statistics.median(getattr(run, name) for run in runs)
+            for name in ("untuned", "gone", "test", "base")
+        )
+        detail = f"{untuned:.2f} before fine-tuning, {gone:.2%} gone"
+        yield Measured(test, base, budget, len(runs), detail)

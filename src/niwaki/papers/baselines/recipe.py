@@ -1,5 +1,5 @@
-"""Pruning Filters (arXiv 1608.08710) and its like: prune once, fine-tune shortly with the unpruned
-network as a teacher, and hold the accuracy against what was published (tables.toml).
+"""What the papers compare with: prune once, train what is left again, and hold the accuracy against
+what was published (tables.toml); networks from checkpoints, or trained here with a penalty.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from niwaki import data
 from niwaki.core.errors import CheckpointError, DataError, UnknownNameError
 from niwaki.papers.baselines.lines import lines
 from niwaki.papers.baselines.run import BaselineRun, Cost, Row
+from niwaki.papers.baselines.sparse import SparseRow
 from niwaki.papers.cell import Cell, Outcome
 from niwaki.papers.line import Line
 from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
@@ -24,7 +25,7 @@ WORK = Path("niwaki-baselines")  # where there is no other word
 @RECIPES.register("baselines")
 @dataclass(frozen=True)
 class Baselines(Recipe):
-    """Pruning Filters A and B, and the l1 norm with one threshold, from a checkpoint.
+    """Pruning Filters and other criteria from a checkpoint; Network Slimming and SSL on MNIST.
 
     Attributes:
         budget: "full" fine-tunes on all training images, "quick" on some of them for a few epochs,
@@ -75,7 +76,8 @@ class Baselines(Recipe):
         work = (places.work or WORK) / self.budget
         cells: list[Cell] = []
         for entry in table["rows"]:
-            row = Row(experiment, self.budget, self.seed, table, entry)
+            kind = SparseRow if "penalty" in entry else Row
+            row = kind(experiment, self.budget, self.seed, table, entry)
             run = row.run(cost, dataset, places, work)
             if not cells:
                 published = entry.get("published_base")

@@ -25,10 +25,11 @@ from niwaki.data import Dataset, Split
 from niwaki.io.weights import load_weights
 from niwaki.measure import count_params, evaluate
 from niwaki.measure.macs import count_macs
+from niwaki.methods.base.evidence import Calibration
 from niwaki.papers.recipe import Places
 from niwaki.pruning._prune import prune
-from niwaki.pruning.allocation import Selection
 from niwaki.pruning.result import Result
+from niwaki.pruning.selection import Selection
 from niwaki.training import (
     Augment,
     Distillation,
@@ -72,6 +73,7 @@ class BaselineRun:
         params, macs: before and after.
         kept: layer → filters that stayed.
         curve: epoch by epoch: training loss and training accuracy (a share).
+        counted: share that went of what the table counts, where that is not all parameters.
     """
 
     experiment: str
@@ -91,23 +93,31 @@ class BaselineRun:
     notes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=versions)
     hardware: dict[str, Any] = field(default_factory=hardware)
+    counted: float | None = None
     schema: int = 1
 
     @property
     def gone(self) -> float:
-        """Share of all parameters that went."""
+        """Share that went of what the table counts: all parameters, where nothing else is said."""
+        if self.counted is not None:
+            return self.counted
         return 1 - self.params[1] / self.params[0]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of tables.toml with one seed."""
+    """A row of tables.toml with one seed.
+
+    Attributes:
+        kept: which epoch is kept, in words.
+    """
 
     experiment: str
     budget: str
     seed: int
     table: dict[str, Any]
     entry: dict[str, Any]
+    kept: str = KEPT
 
     @property
     def name(self) -> str:
@@ -120,9 +130,9 @@ class Row:
         path = work / "records" / f"{self.name}.json"
         if path.is_file() and (known := read(path)).settings == self._asked(cost):
             return known
-        model = self._original(dataset, places)
+        model = self._original(cost, dataset, places, work)
         test = dataset.split("test").to(places.device)
-        result = self._pruned(model, test, places)
+        result = self._pruned(model, dataset, places)
         history = self._tuned(model, result.model, cost, dataset, places, work)
         done = self._record(result, history, cost, test, places)
         write(done, path)
@@ -135,18 +145,19 @@ class Row:
         plain: dict[str, Any] = json.loads(json.dumps(asked))
         return plain
 
-    def _original(self, dataset: Dataset, places: Places) -> nn.Module:
+    def _original(self, cost: Cost, dataset: Dataset, places: Places, work: Path) -> nn.Module:
+        """The unpruned network; from a checkpoint, which costs nothing."""
         model = models.build(self.table["model"], classes=dataset.classes)
         load_weights(model, places.checkpoint(self.table["checkpoint"]))
         return model.to(places.device).eval()
 
-    def _pruned(self, model: nn.Module, test: Split, places: Places) -> Result:
-        entry = self.entry
+    def _pruned(self, model: nn.Module, dataset: Dataset, places: Places) -> Result:
+        entry, test = self.entry, dataset.split("test").to(places.device)
         selection = Selection(
             entry.get("scope", "local"),
             only=tuple(self.table["only"]),
-            skip=tuple(entry["skip"]),
-            rounding="floor",
+            skip=tuple(entry.get("skip", ())),
+            rounding=self.table.get("rounding", "floor"),
             shares=entry.get("shares", {}),
         )
         return prune(
@@ -154,11 +165,19 @@ class Row:
             models.example_inputs(model),
             criterion=entry["criterion"],
             budget=entry.get("budget", 0),
-            compensation="none",
+            compensation=entry.get("compensation", "none"),
+            calibration=self._seen(dataset, places),
             selection=selection,
             data=lambda: test.batches(EVALUATION_BATCH, limit=places.limit),
             seed=self.seed,
         )
+
+    def _seen(self, dataset: Dataset, places: Places) -> Calibration | None:
+        """Training images with their class numbers, for what looks at activations or gradients."""
+        if "calibration" not in self.entry:
+            return None
+        few = some(dataset.split("train"), self.entry["calibration"]).to(places.device)
+        return Calibration.labelled(lambda: few.batches(BATCH))
 
     def _tuned(
         self,
@@ -170,7 +189,7 @@ class Row:
         work: Path,
     ) -> History:
         """Train in place, with the unpruned network as a teacher; the last epoch's weights stay."""
-        train = _some(dataset.split("train"), cost.images).to(places.device)
+        train = some(dataset.split("train"), cost.images).to(places.device)
         settings = TrainSettings(
             cost.epochs,
             cost.lr,
@@ -213,15 +232,24 @@ class Row:
             settings=self._asked(cost),
             curve=[[e.loss, e.accuracy] for e in history.epochs],
             seconds=round(history.seconds, 1),
-            notes=[KEPT, *history.notes, *([history.stopped] if history.stopped else [])],
+            notes=[self.kept, *history.notes, *([history.stopped] if history.stopped else [])],
+            counted=self._counted(result),
         )
+
+    def _counted(self, result: Result) -> float | None:
+        """Share of one tensor that went, where the table counts that alone."""
+        if "counted" not in self.table:
+            return None
+        name = self.table["counted"]
+        before = result.cut.graph.state[name].numel()
+        return round(1 - result.model.get_parameter(name).numel() / before, 6)
 
 
 def _percent(share: float) -> float:
     return round(100 * share, 4)
 
 
-def _some(split: Split, count: int | None) -> Split:
+def some(split: Split, count: int | None) -> Split:
     """The first so many of a fixed shuffle; all of them without a number."""
     if count is None or count >= len(split):
         return split

@@ -155,6 +155,7 @@ def _pruned(
         compensation=compensation,
         calibration=_calibration(dataset, seed),
         data=lambda: test.batches(BATCH),
+        measure=True,
         seed=seed,
         settings={"data": "digits"},
     )

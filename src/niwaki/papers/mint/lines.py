@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from niwaki.papers.baselines import lines as baselines
 from niwaki.papers.line import Line, Measured
 from niwaki.papers.mint.rendering import committed
 
@@ -36,7 +37,15 @@ def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
                 other["counts"],
                 other["published"],
                 other.get("base"),
+                tuple(_elsewhere(other.get("measured_as"))),
             )
+
+
+def _elsewhere(place: str | None) -> Iterator[Measured]:
+    """What the baselines' records have of a row of theirs, "experiment/row"."""
+    if place is not None:
+        experiment, _, row = place.partition("/")
+        yield from baselines.measured(experiment, row)
 
 
 def _measured(experiment: str, row: str) -> Iterator[Measured]:

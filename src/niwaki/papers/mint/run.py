@@ -245,6 +245,7 @@ class Run:
 
 
 def _numbers(result: Result, validated: float) -> dict[str, Any]:
+    result = result.measured()
     before, after = result.record.before, result.record.after
     assert before.accuracy is not None
     assert after.accuracy is not None

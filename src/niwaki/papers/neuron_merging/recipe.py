@@ -26,7 +26,8 @@ from niwaki.papers.line import Line
 from niwaki.papers.neuron_merging.lines import lines
 from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
 from niwaki.proof._check import check
-from niwaki.pruning.allocation import Selection, select
+from niwaki.pruning.allocation import select
+from niwaki.pruning.selection import Selection
 from niwaki.surgery import shrink
 
 BATCH = 200

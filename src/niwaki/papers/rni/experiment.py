@@ -28,8 +28,9 @@ from niwaki.methods.rni.parameters import parameter_groups
 from niwaki.methods.rni.penalty import RNI
 from niwaki.methods.slimming import Slimming
 from niwaki.pruning._prune import prune
-from niwaki.pruning.allocation import Rule, Selection, select
+from niwaki.pruning.allocation import select
 from niwaki.pruning.result import Result
+from niwaki.pruning.selection import Rule, Selection
 from niwaki.running import preserved_rng
 from niwaki.training import Augment, Feed, FeedSettings, History, RunFolder, TrainSettings, fit
 from niwaki.training._fit import ParameterGroups

@@ -1,0 +1,143 @@
+"""What a group's loss of units does: the curve against a plain least squares, and the measurement
+against the pruned network itself.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import niwaki
+from niwaki.core.plan import Kept, Plan
+from niwaki.methods.base.cut import Cut, Scores
+from niwaki.methods.base.evidence import Calibration, Evidence
+from niwaki.methods.distortion.curves import through, with_curves
+from niwaki.methods.distortion.probes import Probes
+from niwaki.methods.distortion.shape import RIDGE, Shape
+from niwaki.methods.none import NoCompensation
+from niwaki.methods.reconstruction.repair import Reconstruct
+from niwaki.running import Playback
+
+
+def test_the_curve_is_what_least_squares_leaves_at_every_count() -> None:
+    torch.manual_seed(0)
+    mixed, weight = torch.randn(7, 7).double(), torch.randn(4, 7).double()
+    covariance, gram, order = mixed @ mixed.T, weight.T @ weight, torch.randperm(7)
+    shape = Shape(order)
+    shape.add(covariance, gram)
+    curve = shape.curve()
+    assert curve is not None
+    level = covariance.diagonal().mean()
+    damped = covariance + RIDGE * level * torch.eye(7).double()
+    for count in range(8):
+        kept, gone = order[:count], order[count:]
+        left = damped[gone][:, gone] - damped[gone][:, kept] @ torch.linalg.solve(
+            damped[kept][:, kept], damped[kept][:, gone]
+        )
+        wanted = (gram[gone][:, gone] * left).sum() / (gram * covariance).sum()
+        torch.testing.assert_close(curve[count], wanted)
+
+
+def test_units_in_parts_add_up_to_a_block_diagonal() -> None:
+    torch.manual_seed(0)
+    blocks = [torch.randn(n, 9).double() for n in (3, 4)]
+    parts = [block @ block.T for block in blocks]
+    weight, order = torch.randn(5, 7).double(), torch.randperm(7)
+    gram = weight.T @ weight
+    whole, apart = Shape(order), Shape(order)
+    whole.add(torch.block_diag(*parts), gram * torch.block_diag(torch.ones(3, 3), torch.ones(4, 4)))
+    apart.add(parts[0], gram[:3, :3])
+    apart.add(parts[1], gram[3:, 3:], 3)
+    one, other = whole.curve(), apart.curve()
+    assert one is not None
+    assert other is not None
+    torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)  # ridges are of other means
+
+
+def test_a_curve_passes_through_what_was_measured_and_never_rises() -> None:
+    shape = torch.tensor([1.0, 0.6, 0.4, 0.1, 0.0]).double()
+    curve = through(shape, {1: 3.0, 3: 0.2})
+    assert curve[1] == pytest.approx(3.0)
+    assert curve[3] == pytest.approx(0.2)
+    assert curve[-1] == 0
+    assert bool((curve.diff() <= 0).all())
+    assert through(shape, {1: 0.1, 2: 5.0})[1] == pytest.approx(5.0)  # made to fall
+
+
+def convolutions() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(6, 8, 3),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(8 * 36, 5),
+    ).eval()
+
+
+def test_one_group_alone_is_what_its_pruned_network_answers() -> None:
+    model, inputs = convolutions(), torch.randn(6, 2, 8, 8)
+    graph = niwaki.trace(model, inputs)
+    plans = [Plan({name: Kept(width, (0, 2, 3))}) for name, width in (("0", 6), ("2", 8))]
+    seen = Evidence(graph, Calibration.of([inputs]))
+    cuts = [Reconstruct(order="parallel").apply(seen, plan) for plan in plans]
+    measured = Probes(graph, [inputs[:4], inputs[4:]]).alone(cuts)
+    for cut, losses in zip(cuts, measured, strict=True):
+        smaller = niwaki.shrink(cut)
+        with torch.no_grad():
+            sure, guessed = model(inputs).log_softmax(1), smaller(inputs).log_softmax(1)
+        wanted = (sure.exp() * (sure - guessed)).sum(1).mean()
+        assert list(losses.values()) == [pytest.approx(float(wanted), rel=1e-3)]
+
+
+def test_all_together_is_what_the_pruned_network_answers() -> None:
+    model, inputs = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 1)), torch.randn(20, 4)
+    graph = niwaki.trace(model, inputs)
+    cut = Cut(graph, Plan({"0": Kept(9, (1, 2, 3))}))
+    with torch.no_grad():
+        wanted, found = model(inputs), niwaki.shrink(cut)(inputs)
+    share = (found - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum()
+    assert Probes(graph, [inputs]).together(cut) == pytest.approx(float(share), rel=1e-4)
+
+
+def test_a_fork_does_not_see_what_the_other_writes() -> None:
+    model, inputs = convolutions(), torch.randn(2, 2, 8, 8)
+    graph = niwaki.trace(model, inputs)
+    tape = graph.inference.tape
+
+    def zero(position, op, args, kwargs):  # type: ignore[no-untyped-def]
+        return op.func(*args, **kwargs).zero_()
+
+    def plain(position, op, args, kwargs):  # type: ignore[no-untyped-def]
+        return op.func(*args, **kwargs)
+
+    run = Playback(tape, graph.state, inputs)
+    run.until(1, plain)  # the next writes in place
+    fork = run.fork()
+    fork.until(len(tape.ops), zero)
+    run.until(len(tape.ops), plain)
+    with torch.no_grad():
+        torch.testing.assert_close(run.outputs[0], model(inputs))
+    assert not fork.outputs[0].any()
+
+
+def test_a_network_that_cannot_be_measured_falls_back_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, inputs, said = convolutions(), torch.randn(2, 2, 8, 8), []
+    graph = niwaki.trace(model, inputs)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("an operator that is not to be played back")
+
+    monkeypatch.setattr(Probes, "alone", fails)
+    scores = Scores(
+        graph,
+        {group.name: torch.rand(group.width) for group in graph.groups},
+        Evidence(graph, say=said.append),
+    )
+    curves = with_curves(scores, NoCompensation(), ["0", "2"]).curves
+    assert {len(curve) for curve in curves.values()} == {7, 9}
+    assert "not to be played back" in said[0]
