@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from niwaki.graph.inference import Read
 from niwaki.graph.types import Graph, Role
@@ -115,12 +115,21 @@ def _place(graph: Graph, read: Read) -> Offset:
     follower = _follower(graph, op, size)
     if follower is not None:
         return Offset(weight, axis, out_axis, *follower, op.layer)
+    if states_layers(graph.model):
+        raise NoPlace(f"{where} has no bias, and what loads the model by its config knows of none")
     module = graph.model.get_submodule(op.layer)
     if can_take_bias(module) and getattr(module, "weight", None) is graph.state[weight]:
         return Offset(
             weight, axis, out_axis, "new", f"{op.layer}.bias" if op.layer else "bias", op.layer
         )
     raise NoPlace(f"{where} has no bias, and none can be given to it")
+
+
+def states_layers(model: nn.Module) -> bool:
+    """Whether a model is written and read by its class and its config (`save_pretrained`,
+    `from_pretrained`), which say which layers have a bias.
+    """
+    return hasattr(model, "save_pretrained") and hasattr(model, "config")
 
 
 def _pads(graph: Graph, read: Read) -> bool:
