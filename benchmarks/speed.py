@@ -35,13 +35,41 @@ import niwaki
 from niwaki.core.provenance import hardware, versions
 from niwaki.core.records import write_text_atomic
 
-NETWORKS = (
-    "resnet18 resnet34 resnet50 resnet101 wide_resnet50_2 resnext50_32x4d seresnet50 resnetv2_50 "
-    "vgg11 vgg16 vgg19_bn densenet121 densenet169 mobilenetv2_100 mobilenetv3_small_100 "
-    "mobilenetv3_large_100 efficientnet_b0 efficientnet_lite0 mnasnet_100 convnext_tiny "
-    "convnext_small vit_tiny_patch16_224 vit_small_patch16_224 deit_small_patch16_224 regnetx_004 "
-    "regnety_004 darknet53 cspresnet50 dla34 inception_v3 hrnet_w18_small repvgg_a0 ghostnet_100"
-).split()
+NETWORKS = [
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "wide_resnet50_2",
+    "resnext50_32x4d",
+    "seresnet50",
+    "resnetv2_50",
+    "vgg11",
+    "vgg16",
+    "vgg19_bn",
+    "densenet121",
+    "densenet169",
+    "mobilenetv2_100",
+    "mobilenetv3_small_100",
+    "mobilenetv3_large_100",
+    "efficientnet_b0",
+    "efficientnet_lite0",
+    "mnasnet_100",
+    "convnext_tiny",
+    "convnext_small",
+    "vit_tiny_patch16_224",
+    "vit_small_patch16_224",
+    "deit_small_patch16_224",
+    "regnetx_004",
+    "regnety_004",
+    "darknet53",
+    "cspresnet50",
+    "dla34",
+    "inception_v3",
+    "hrnet_w18_small",
+    "repvgg_a0",
+    "ghostnet_100",
+]
 
 
 def build(name: str) -> tuple[nn.Module, torch.Tensor]:

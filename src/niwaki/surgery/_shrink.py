@@ -232,7 +232,17 @@ class _Cutter:
                 return part
 
             out = transform(term, out, axis, change)
-        return out.to(tensor.dtype).contiguous(memory_format=layout)
+        return _laid(out.to(tensor.dtype), layout)
+
+
+def _laid(tensor: Tensor, layout: torch.memory_format) -> Tensor:
+    """The tensor with the strides of a new one: with sizes of one among its axes, others may count
+    as contiguous too, and a convolution by such a weight lays its result out the other way.
+    """
+    plain = torch.empty(tensor.shape, device="meta").stride()
+    if layout is torch.contiguous_format and tensor.stride() != plain:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+    return tensor.contiguous(memory_format=layout)
 
 
 def mixed(tensor: Tensor, axis: int, matrix: Tensor) -> Tensor:
