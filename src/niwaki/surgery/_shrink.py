@@ -82,14 +82,15 @@ def fill(model: nn.Module, cut: Cut, state: Mapping[str, Tensor] | None = None) 
         if name in mixings
         for found in _constants(graph, state, name, mixings[name])
     ]
+    added: dict[str, list[Constant]] = defaultdict(list)
+    for item in constants:
+        added[item[0].tensor].append(item)
     with torch.no_grad():
         for name, tensor in named_state(model).items():
             if name not in graph.state:
                 continue  # a bias that an earlier call has made: below
             layer = model.get_submodule(name.rpartition(".")[0])
-            whole = _shifted(
-                state[name].detach(), [item for item in constants if item[0].tensor == name]
-            )
+            whole = _shifted(state[name].detach(), added.get(name, []))
             if isinstance(layer, BlockSparse) and name.endswith(".weight"):
                 layer.take(cutter.cut(whole, graph.inference.parameters[name], name))
             elif shapes[name] != tuple(whole.shape):
