@@ -263,6 +263,15 @@ def named_state(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
+def tensor_at(model: nn.Module, name: str) -> Tensor:
+    """A parameter by its name, or a weight that the layer computes from parameters (weight_norm),
+    with gradients to these.
+    """
+    layer, _, own = name.rpartition(".")
+    value: Tensor = getattr(model.get_submodule(layer), own)
+    return value
+
+
 def first_names(model: nn.Module) -> dict[str, str]:
     """Every name of a parameter or buffer → the one that `named_state` knows it by: a shared one
     has several.
