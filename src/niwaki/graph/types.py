@@ -317,7 +317,7 @@ class Graph:
             else parameter.numel()
             for name, parameter in self.model.named_parameters()
             if among is None or name in among
-        )
+        ) + sum(self._lengths(sizes, among).values())
 
     def count_macs(
         self, kept: Mapping[str, int] | None = None, at: Collection[int] | None = None
@@ -358,7 +358,20 @@ class Graph:
             )
             for name, tensor in self.state.items()
             if name in saved and (among is None or name in among)
+        ) + sum(
+            count * self.state[name].element_size()
+            for name, count in self._lengths(sizes, among).items()
         )
+
+    def _lengths(self, sizes: dict[Var, int], among: Collection[str] | None) -> dict[str, int]:
+        """Weight under weight_norm → how many lengths it has beside its directions."""
+        counts = {}
+        for item in self.computed:
+            if "weight_norm" in item.kind and (among is None or item.name in among):
+                axis, terms = item.how.dim, self.inference.parameters.get(item.name)
+                one = axis in (None, -1) or terms is None
+                counts[item.name] = 1 if one or terms is None else kept_size(terms[axis], sizes)
+        return counts
 
     def _sizes(self, kept: Mapping[str, int] | None) -> dict[Var, int]:
         return {self.variables[name]: count for name, count in (kept or {}).items()}
