@@ -67,7 +67,7 @@ def test_ones_change_nothing_any_factor_folds_exactly_and_zeros_can_be_cut(
     folded = fold_factors(factored)
     for found, wanted in zip(outputs(folded, inputs), outputs(factored, inputs), strict=True):
         assert torch.equal(found, wanted)
-    assert folded.state_dict().keys() == model.state_dict().keys()
+    assert folded.state_dict().keys() == graph.model.state_dict().keys()
     if over == "branches":
         assert zero_branches(factored) == tuple(place.name for place in fitting)
         return

@@ -18,6 +18,7 @@ from niwaki.running.tape import tensors_in
 
 MANY = 64  # samples, so that every branch on values is likely to be taken by some
 FEW = 2  # sizes that are made longer and shorter, the largest first
+SMALL = 1 << 17  # entries of an input: so many are run at next to no cost
 LOUD = (1.0, 10.0, 1000.0)  # times the usual values, sample by sample
 
 
@@ -43,14 +44,14 @@ def variants(inputs: Inputs, *, by_value: bool = False) -> Iterator[Variant]:
     Args:
         by_value: whether the model's path depends on values; then other values are tried alone too.
 
-    Worked example, for images (2, 3, 32, 32): a batch of 3; 40 in the place of both 32, else 64;
+    Worked example, for images (2, 3, 32, 32): a batch of 7; 40 in the place of both 32, else 64;
     16, else 31; and the example in training.
     """
     if any(tensor.layout != torch.strided for tensor in tensors_in(inputs)):
         yield Variant("training mode", "training", inputs, training=True)
         return  # sparse inputs are of one size with what they are the neighbours of
     size = batch_size(inputs)
-    more = max(size + 1, len(LOUD))
+    more = _more(inputs, size)
     other = louder(batched(inputs, more))
     yield Variant(f"a batch of {more}", "batch", other)
     if by_value:
@@ -115,6 +116,15 @@ def _sizes(inputs: Inputs) -> list[int]:
     """Sizes of axes that are no batch, the largest first."""
     sizes = {size for tensor in tensors_in(inputs) for size in tensor.shape[1:] if size > 1}
     return sorted(sizes, reverse=True)
+
+
+def _more(inputs: Inputs, size: int) -> int:
+    """How many samples another batch has: more than twice as many, as code may count them; of large
+    inputs one more, as each costs a run.
+    """
+    entries = sum(tensor.numel() for tensor in tensors_in(inputs)) / max(1, size)
+    many = 2 * size + 3
+    return many if many * entries <= SMALL else max(size + 1, len(LOUD))
 
 
 def with_telling_weights(model: nn.Module) -> nn.Module:

@@ -50,7 +50,7 @@ def with_factors(
     graph: Graph, over: Over = "units", *, start: Start = "ones", seed: int = 0
 ) -> nn.Module:
     """A copy of the graph's model with a factor on every unit that weights alone read, or on every
-    residual branch.
+    residual branch. Weights under weight_norm, spectral_norm or a mask become ordinary ones.
 
     Args:
         start: factors of one, which change nothing; or drawn from N(0, 1).
