@@ -124,8 +124,8 @@ class SSL(Penalty):
         """
         if self.kind != "depth":
             return BlocksOver(self, super().over(graph, only, skip).terms)
-        found = [_whole(graph, branch.tensors) for branch in branches(graph)]
-        terms = tuple(block for block in found if block is not None)
+        blocks = [_whole(graph, branch.tensors) for branch in branches(graph)]
+        terms = tuple(block for block in blocks if block is not None)
         if not terms:
             raise SettingError(
                 "ssl:kind=depth works on residual branches, and the network has none; other kinds "

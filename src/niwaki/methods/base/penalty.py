@@ -129,8 +129,7 @@ def scale_refusal(groups: Sequence[Group], what: str) -> str:
     names = ", ".join(group.name for group in groups[:5]) or "none"
     return (
         f"none of the groups ({names}{', …' * (len(groups) > 5)}) has {what}; the penalty "
-        "'group-lasso' works on weights, "
-        "and the criteria 'l1' and 'l2' prune by them"
+        "'group-lasso' works on weights, and the criteria 'l1' and 'l2' prune by them"
     )
 
 
