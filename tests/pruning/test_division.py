@@ -13,6 +13,7 @@ from torch import nn
 
 import niwaki
 from niwaki.core.errors import BudgetError, SettingError
+from niwaki.pruning.allocation import allocate
 from niwaki.pruning.division import Choice, divided
 
 
@@ -178,3 +179,30 @@ def test_several_budgets_that_make_no_sense(text: str, message: str) -> None:
 def test_several_budgets_out_of_reach_say_so() -> None:
     with pytest.raises(BudgetError, match=r"90.0% of the multiply-adds and 40.0% of the param"):
         niwaki.prune(mlp(), torch.randn(8, 6), "macs=0.9,params=0.4", min_units=12)
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+@pytest.mark.parametrize("also", ["", ",macs=0.6"])
+def test_a_cost_that_is_measured_is_met_in_few_looks(multiple: int, also: str) -> None:
+    graph, looks = niwaki.trace(mlp(), torch.randn(8, 6)), []
+
+    def timed(counts: dict[str, int]) -> float:
+        looks.append(counts)
+        return graph.count_params(counts) / graph.count_params()
+
+    plan = allocate(
+        graph,
+        niwaki.score(graph, "l2"),
+        niwaki.Budget.parse(f"latency=0.5{also}"),
+        niwaki.Selection(scope="auto", multiple=multiple),
+        cost=timed,
+        tolerance=0.02,
+    )
+    kept = {name: len(entry.units) for name, entry in plan.items()}
+    assert len(looks) < 40
+    assert timed(kept) <= 0.5
+    assert all(count % multiple == 0 for count in kept.values())
+    if also:
+        assert graph.count_macs(kept) <= 0.4 * graph.count_macs()
+    elif multiple == 1:
+        assert timed(kept) >= 0.45

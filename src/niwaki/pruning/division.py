@@ -154,6 +154,28 @@ def _filled(choices: Choices, counts: Counts, cost: Cost, most: float) -> Counts
     return counts
 
 
+def upward(choices: Choices, counts: Counts, rates: Cost, steps: int) -> list[Counts]:
+    """Wider and wider counts, each a step of one group more: the step that gains most for its cost
+    first.
+    """
+    path = [dict(counts)]
+    price = prices(choices, counts, rates)
+    for _ in range(steps):
+        last, options = path[-1], []
+        for name, choice in choices.items():
+            place = choice.counts.index(last[name])
+            if place + 1 < len(choice.counts):
+                wider = choice.counts[place + 1]
+                gain = choice.losses[place] - choice.losses[place + 1]
+                more = price[name] * (wider - last[name])
+                options.append((gain / more, name, wider))
+        if not options:
+            break
+        _, name, wider = max(options)
+        path.append({**last, name: wider})
+    return path[1:]
+
+
 def choice_of(counts: Sequence[int], curve: Tensor) -> Choice:
     """Counts that are allowed, with their losses.
 

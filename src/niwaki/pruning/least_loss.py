@@ -21,9 +21,11 @@ from niwaki.pruning.division import (
     divided,
     loss_of,
     prices,
+    upward,
 )
 from niwaki.pruning.selection import Selection
 
+STEPS = 64  # of giving back, where the cost is measured
 SLOW_HALVINGS = 14  # looks at a cost that is measured
 Curves = Mapping[str, Tensor]
 
@@ -79,7 +81,24 @@ def least_loss_measured(
     near = divided(choices, slow.rates, max(least, (1 - budget.amount) * slow.rates({})))
     table = Table.of(choices, prices(choices, near, slow.rates))
     most = (1 - budget.amount) * whole
-    return at_budget(table, slow.cost, (most - slow.tolerance * whole, most), SLOW_HALVINGS)
+    bounds = most - slow.tolerance * whole, most
+    counts = at_budget(table, slow.cost, bounds, SLOW_HALVINGS)
+    return _given_back(upward(choices, counts, slow.rates, STEPS), counts, slow.cost, bounds)
+
+
+def _given_back(
+    path: list[Counts], counts: Counts, cost: Cost, bounds: tuple[float, float]
+) -> Counts:
+    """The last of a path of wider counts that meets the upper bound; any between both will do."""
+    low, high, spent = 0, len(path), cost(counts)  # so many steps are taken, or are too many
+    while low < high and spent < bounds[0]:
+        middle = (low + high + 1) // 2
+        wider = cost(path[middle - 1])
+        if wider <= bounds[1]:
+            low, counts, spent = middle, path[middle - 1], wider
+        else:
+            high = middle - 1
+    return counts
 
 
 def _choices(groups: list[Group], curves: Curves, selection: Selection) -> dict[str, Choice]:
