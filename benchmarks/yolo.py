@@ -139,7 +139,14 @@ def measured(folder: Path, epochs: int, recovery: int, budget: str) -> dict[str,
     os.environ.setdefault("YOLO_OFFLINE", "True")
     data = make_data(folder)
     yolo = small_yolo(folder)
-    train = {**SETTINGS, "data": str(data), "project": str(folder), "exist_ok": True, "seed": 0}
+    train = {
+        **SETTINGS,
+        "data": str(data),
+        "project": str(folder),
+        "exist_ok": True,
+        "seed": 0,
+        "val": False,
+    }
     yolo.train(epochs=epochs, name="first", optimizer="AdamW", lr0=2e-3, **train)
     yolo = YOLO(folder / "first/weights/last.pt")
     before = average_precision(yolo, data)
