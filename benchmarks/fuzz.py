@@ -27,7 +27,7 @@ import fuzzing
 import torch
 
 OUT = Path(__file__).parent / "records" / "fuzz.json"
-PIECE = 100  # networks between two writes of the record
+PIECE = 25  # networks between two writes of the record
 
 
 def main() -> None:

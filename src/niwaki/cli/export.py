@@ -30,11 +30,12 @@ FORMATS = ("onnx", "pt2", "int8")
 
 def export(
     model: options.ModelOrFolder,
-    out: Annotated[Path, typer.Option(help="folder for the files and export.json")],
+    out: Annotated[Path, typer.Option(help="folder to write: the files and export.json")],
     formats: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", help="onnx, pt2, int8 (onnx in 8 bits); may be repeated; onnx without it"
+            "--format",
+            help="onnx (the default), pt2 (torch.export) or int8 (onnx in 8 bits); may be repeated",
         ),
     ] = None,
     weights: options.Weights = None,
@@ -46,7 +47,9 @@ def export(
     input_shape: options.InputShape = None,
     calibration: Annotated[
         int | None,
-        typer.Option(help="training inputs that int8 takes its ranges from; else 200", min=1),
+        typer.Option(
+            help="how many training inputs int8 takes its ranges from (200 if left out)", min=1
+        ),
     ] = None,
     bench: Annotated[
         bool,

@@ -225,12 +225,12 @@ class Graph:
         """Variable → where operators sum over it, in the order of the tape; not where they take
         statistics.
         """
-        found: dict[Var, list[Read]] = {}
+        by_variable: dict[Var, list[Read]] = {}
         for read in self.inference.reads:
             if not read.statistics:
                 for var in dict.fromkeys(leaves(read.term)):
-                    found.setdefault(var, []).append(read)
-        return {var: tuple(reads) for var, reads in found.items()}
+                    by_variable.setdefault(var, []).append(read)
+        return {var: tuple(reads) for var, reads in by_variable.items()}
 
     @cached_property
     def around(self) -> Mapping[str, set[str]]:

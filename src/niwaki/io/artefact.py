@@ -2,13 +2,14 @@
 No pickle.
 
     plan.json               how the original becomes the pruned network (see blueprint)
-    model.safetensors       its weights: a plain state dict; buffers.safetensors has those that a
-    state dict leaves out blocks.json             of a trimmed network: which blocks of a weight its
-    entries are dependencies.json       of a network that MINT looked at: what depends on what, and
-    what was cut of it, to be looked at record.json             what was measured, with settings,
-    versions and hardware manifest.json           the hashes of these
-    README.md               a model card; load_without_niwaki.py loads the folder where niwaki is
-    not installed
+    model.safetensors       its weights, a plain state dict
+    buffers.safetensors     buffers that a state dict leaves out
+    blocks.json             of a trimmed network: which blocks of a weight its entries are
+    dependencies.json       of a network that MINT looked at: what depends on what, for the report
+    record.json             what was measured, with settings, versions and hardware
+    manifest.json           the hashes of these
+    README.md               a model card
+    load_without_niwaki.py  loads the folder where niwaki is not installed
 
 `load` builds the original from its factory and gives every tensor and size attribute its pruned
 value; nothing is traced.
@@ -109,8 +110,7 @@ def save(
     if isinstance(result.model, fx.GraphModule):
         raise CheckpointError(
             f"{type(result.model).__name__} is a graph of operators, which no factory builds; "
-            "write it with "
-            "niwaki.export_program(model, inputs, 'model.pt2')"
+            "write it with niwaki.export_program(model, inputs, 'model.pt2')"
         )
     ordinary, blocks = take_out(result.model)
     _refuse_broken(
@@ -132,12 +132,12 @@ def save(
         if blocks is not None:
             (stage / BLOCKS).write_text(blocks, encoding="utf-8")
         if blueprint.factory is not None:
-            blueprint = _proved(result.model, blueprint, stage, told=model is not None)
+            blueprint = _proved(result.model, blueprint, stage, stated=model is not None)
         (stage / PLAN).write_text(blueprint.to_json(), encoding="utf-8")
         (stage / RECORD).write_text(record.to_json(), encoding="utf-8")
-        found = getattr(result, "dependencies", None)
-        if found is not None:
-            (stage / DEPENDENCIES).write_text(found.to_json(), encoding="utf-8")
+        dependencies = getattr(result, "dependencies", None)
+        if dependencies is not None:
+            (stage / DEPENDENCIES).write_text(dependencies.to_json(), encoding="utf-8")
         write_manifest(stage)
         shutil.copyfile(standalone.__file__, stage / STANDALONE)
         card = model_card(Path(folder).name, record, blueprint, blocks is not None)
@@ -208,7 +208,7 @@ def read_record(folder: str | os.PathLike[str]) -> Record:
 def _assembled(
     blueprint: Blueprint,
     files: Sequence[Path],
-    given: nn.Module | Callable[[], nn.Module] | str | None,
+    factory: nn.Module | Callable[[], nn.Module] | str | None,
     folder: Path,
     trust: Sequence[str] = (),
 ) -> nn.Module:
@@ -224,7 +224,7 @@ def _assembled(
     sizes = {name: math.prod(pair[0] or ()) for name, pair in blueprint.tensors.items()}
     sizes |= {name: tensor.numel() for name, tensor in tensors.items() if name not in sizes}
     with preserved_rng():
-        original = _original(blueprint, given, sizes, folder, trust)
+        original = _original(blueprint, factory, sizes, folder, trust)
     _refuse_broken(original, tensors, folder)
     _refuse_other_kinds(original, tensors, folder)
     try:
@@ -240,17 +240,17 @@ def _assembled(
 
 def _original(
     blueprint: Blueprint,
-    given: Any,
+    factory: Any,
     sizes: Mapping[str, int],
     folder: Path,
     trust: Sequence[str],
 ) -> nn.Module:
-    if isinstance(given, nn.Module):
-        return duplicate(given)
-    if isinstance(given, str):
-        return models.build(given, **_split(blueprint.arguments))
-    if given is not None:
-        built = given()
+    if isinstance(factory, nn.Module):
+        return duplicate(factory)
+    if isinstance(factory, str):
+        return models.build(factory, **_split(blueprint.arguments))
+    if factory is not None:
+        built = factory()
         if not isinstance(built, nn.Module):
             raise CheckpointError(
                 f"model= must give a torch.nn.Module; it gave a {type(built).__name__}"
@@ -347,7 +347,7 @@ def _refuse_other_kinds(original: nn.Module, tensors: Mapping[str, Tensor], wher
             )
 
 
-def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, told: bool) -> Blueprint:
+def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, stated: bool) -> Blueprint:
     """The blueprint, once its factory and the weights written gave the model again.
 
     A factory that the caller did not name, but the network remembered, may have been overtaken (a
@@ -365,7 +365,7 @@ def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, told: bool) 
         f"{blueprint.factory!r} with {str(dict(blueprint.arguments))[:200]} does not build the "
         f"original: {difference}"
     )
-    if told:
+    if stated:
         raise CheckpointError(wrong)
     warnings.warn(
         f"{wrong}. The folder names no factory; save(…, model=…) can say the right one",
