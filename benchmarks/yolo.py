@@ -131,6 +131,15 @@ def prune(model: nn.Module, data: Path, budget: str) -> niwaki.Result:
     return niwaki.prune(model.eval(), images[:2], budget, calibration=[images], measure=False)
 
 
+def follow(model: nn.Module) -> None:
+    """A size that only ultralytics' exporter reads: half of what a split block's first convolution
+    puts out.
+    """
+    for part in model.modules():
+        if hasattr(part, "forward_split") and hasattr(part, "c"):
+            part.c = part.cv1.conv.out_channels // 2
+
+
 def measured(folder: Path, epochs: int, recovery: int, budget: str) -> dict[str, Any]:
     """All of it."""
     import ultralytics
@@ -139,7 +148,14 @@ def measured(folder: Path, epochs: int, recovery: int, budget: str) -> dict[str,
     os.environ.setdefault("YOLO_OFFLINE", "True")
     data = make_data(folder)
     yolo = small_yolo(folder)
-    train = {**SETTINGS, "data": str(data), "project": str(folder), "exist_ok": True, "seed": 0}
+    train = {
+        **SETTINGS,
+        "data": str(data),
+        "project": str(folder),
+        "exist_ok": True,
+        "seed": 0,
+        "val": False,
+    }
     yolo.train(epochs=epochs, name="first", optimizer="AdamW", lr0=2e-3, **train)
     yolo = YOLO(folder / "first/weights/last.pt")
     before = average_precision(yolo, data)
@@ -147,6 +163,7 @@ def measured(folder: Path, epochs: int, recovery: int, budget: str) -> dict[str,
     counts = (result.record.before, result.record.after)
     smaller = YOLO(folder / "first/weights/last.pt")
     smaller.model = result.model
+    follow(result.model)
     after = average_precision(smaller, data)
     smaller.train(
         trainer=own_trainer(result.model), epochs=recovery, name="second", optimizer="AdamW",
