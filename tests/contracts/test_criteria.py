@@ -65,6 +65,7 @@ def test_every_criterion_but_chance_has_a_value_by_hand() -> None:
     elsewhere |= {"taylor", "taylor-activation", "fisher", "hessian"}  # test_differentiated.py
     elsewhere |= {"wanda", "flap", "isomorphic"}  # test_named_criteria.py
     elsewhere |= {"nisp", "thinet"}  # test_nisp.py, test_thinet.py
+    elsewhere |= {"auto"}  # one of the others
     assert set(CRITERIA) == {*BY_HAND, *elsewhere}
 
 

@@ -77,7 +77,7 @@ def test_the_losses_are_those_of_the_formulas() -> None:
     assert float(silent.loss(INPUTS, model(INPUTS), torch.zeros(())).detach()) == pytest.approx(
         math.log(2), abs=1e-3
     )
-    assert silent.told[0] == pytest.approx(3 * math.log(2), abs=1e-3)
+    assert silent.losses[0] == pytest.approx(3 * math.log(2), abs=1e-3)
 
 
 def test_the_discriminator_goes_down_its_gradient_and_the_student_leaves_it_alone() -> None:

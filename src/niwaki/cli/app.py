@@ -32,17 +32,21 @@ def _say_version(asked: bool) -> None:
 @app.callback()
 def niwaki(
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="say nothing but results and errors")
+        bool, typer.Option("--quiet", "-q", help="print only results and errors")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="say what is done, and where an error came from")
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="say what is being done, and where an error came from"
+        ),
     ] = False,
     trust: Annotated[
         list[str] | None,
         typer.Option(help="a package of yours whose code a folder may name; may be repeated"),
     ] = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="which niwaki")
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="print the version"),
     ] = False,
 ) -> None:
     """Structured pruning for PyTorch: smaller, repaired, checked, ordinary modules.

@@ -37,26 +37,31 @@ from niwaki.pruning.trimming import Masks, scope, trim, without_idle
 Groups = Annotated[
     str | None,
     typer.Option(
-        help="mint: groups of a layer's channels, else 8; 250x100 of parents and children; "
-        "8,fc2=250x100 by layer"
+        help="mint: into how many groups to put a layer's channels (8 if left out); 250x100 for "
+        "parents and children; 8,fc2=250x100 to set a layer apart"
     ),
 ]
 PerClass = Annotated[
     str | None,
-    typer.Option(help="mint: inputs drawn of every class, else 250; 250,fc2=500 by layer"),
+    typer.Option(
+        help="mint: how many inputs to draw of each class (250 if left out); 250,fc2=500 to set a "
+        "layer apart"
+    ),
 ]
 Blocks = Annotated[
     str | None,
     typer.Option(
-        help="cut blocks of weights and not whole channels (mint): default, or upper_limit=0.9,"
-        "cut_off=0.3,fed=true; a cut_off of 0:1:0.1 lists what each would do"
+        help="mint: cut blocks of weights and not whole channels: default, or upper_limit=0.9,"
+        "cut_off=0.3,fed=true; cut_off=0:1:0.1 only lists what each cut-off would do"
     ),
 ]
 Engine = Annotated[
     Literal["local", "ray"] | None,
-    typer.Option(help="mint: who estimates: processes here, or a Ray cluster"),
+    typer.Option(
+        help="mint: where to compute: in processes here (local), or on a Ray cluster (ray)"
+    ),
 ]
-Workers = Annotated[int | None, typer.Option(help="mint: processes", min=1)]
+Workers = Annotated[int | None, typer.Option(help="mint: how many processes", min=1)]
 
 
 @dataclass(frozen=True)
@@ -75,10 +80,10 @@ class MintWords:
         Raises:
             SettingError: they are given for another criterion, or twice.
         """
-        given = [key for key, value in vars(self).items() if value is not None]
+        settings_given = [key for key, value in vars(self).items() if value is not None]
         name = spec.partition(":")[0]
-        if given and name != "mint":
-            option = given[0].replace("_", "-").replace("folder", "keep")
+        if settings_given and name != "mint":
+            option = settings_given[0].replace("_", "-").replace("folder", "keep")
             raise SettingError(
                 f"--{option} is a setting of mint; the criterion is {spec!r}: use --criterion mint"
             )
@@ -217,9 +222,12 @@ def scored_by_mint(
     start = time.perf_counter()
     graph = trace(setup.model, setup.inputs)
     evidence = Evidence(graph, calibration, torch.Generator().manual_seed(seed))
-    found = layer_dependencies(evidence, layer_pairs(graph), criterion.estimation())
+    dependencies = layer_dependencies(evidence, layer_pairs(graph), criterion.estimation())
     return Scores(
-        str(criterion), unit_scores(graph, found), found, {"seconds": time.perf_counter() - start}
+        str(criterion),
+        unit_scores(graph, dependencies),
+        dependencies,
+        {"seconds": time.perf_counter() - start},
     )
 
 
@@ -264,13 +272,13 @@ def _with_time(record: Record, scores: Scores) -> Record:
 def trim_blocks(setup: Setup, scores: Scores | None, words: BlockWords, seed: int) -> Result | None:
     """One trimmed network; for a grid of cut-offs its table, and none."""
     scores, cut_offs = _of_pairs(scores), words.all()
-    found = list(scores.dependencies)
+    dependencies = list(scores.dependencies)
     if len(cut_offs) == 1:
         trimmed = trim(
             setup.model,
             setup.inputs,
             cut_off=cut_offs[0],
-            dependencies=found,
+            dependencies=dependencies,
             only=words.only,
             skip=words.skip,
             data=setup.batches,
@@ -278,7 +286,7 @@ def trim_blocks(setup: Setup, scores: Scores | None, words: BlockWords, seed: in
             settings={**setup.settings, "criterion": scores.criterion},
         )
         return replace(trimmed, record=_with_time(trimmed.record, scores))
-    rows = [_line(setup, found, words, cut_off) for cut_off in cut_offs]
+    rows = [_line(setup, dependencies, words, cut_off) for cut_off in cut_offs]
     title = (
         "before any retraining; accuracy on the validation split, as one of them is to be chosen"
     )
@@ -287,12 +295,14 @@ def trim_blocks(setup: Setup, scores: Scores | None, words: BlockWords, seed: in
 
 
 def _line(
-    setup: Setup, found: list[Dependency], words: BlockWords, cut_off: CutOff
+    setup: Setup, dependencies: list[Dependency], words: BlockWords, cut_off: CutOff
 ) -> tuple[str, ...]:
     """What one cut-off of a grid would do."""
-    inside = {pair.weight for pair in scope([item.pair for item in found], words.only, words.skip)}
+    inside = {
+        pair.weight for pair in scope([item.pair for item in dependencies], words.only, words.skip)
+    }
     state = dict(setup.model.named_parameters())
-    plan = cut_blocks([item for item in found if item.pair.weight in inside], state, cut_off)
+    plan = cut_blocks([item for item in dependencies if item.pair.weight in inside], state, cut_off)
     lean = without_idle(trace(setup.model, setup.inputs), plan)
     zeros = sum(
         int((~blocks.mask(lean.model.get_parameter(name))).sum())
@@ -302,10 +312,10 @@ def _line(
     if setup.dataset is not None:
         held_out = setup.dataset.split("validation").to(str(setup.settings["device"]))
         accuracy = f"{evaluate(lean.model, held_out.batches(200)).accuracy:.2%}"
-    gone = Masks(plan, state).gone
+    removed = Masks(plan, state).gone
     return (
         f"{cut_off.share:g}",
-        f"{gone:.2%}",
+        f"{removed:.2%}",
         f"{niwaki.count_params(lean.model) - zeros:,}",
         accuracy,
     )

@@ -28,11 +28,13 @@ def eval_command(
     seed: options.Seed = 0,
     evaluate: options.Evaluate = None,
     json: options.Json = False,
-    layers: Annotated[bool, typer.Option("--layers", help="what each layer costs, too")] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="also list what each layer costs")
+    ] = False,
 ) -> None:
     """Measure one network, pruned or not: accuracy, loss, parameters, MACs, latency, size.
 
-    Of a folder that niwaki wrote, `before` is what was recorded of the original.
+    For a folder that niwaki wrote, `before` is what was recorded of the original network.
 
       niwaki eval lenet-300-100 --weights lenet.pth --data fashion-mnist --data-root data
 

@@ -56,14 +56,19 @@ def finetune(
         str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100, imagefolder")
     ],
     out: Annotated[
-        Path, typer.Option(help="folder for the tuned network; the run itself lies in OUT.run")
+        Path,
+        typer.Option(help="folder for the tuned network; checkpoints and history go to OUT.run"),
     ],
     data_root: options.DataRoot = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="weights of the unpruned network, to learn from too")
+        Path | None,
+        typer.Option(help="weights of the unpruned network, as a teacher (distillation)"),
     ] = None,
     distil: Annotated[
-        str, typer.Option(help="also feature_weight, at the groups")
+        str,
+        typer.Option(
+            help="settings of the distillation; also feature_weight=, to compare features"
+        ),
     ] = "weight=0.5,temperature=4",
     epochs: training.Epochs = 160,
     lr: training.Lr = 0.1,
@@ -88,8 +93,8 @@ def finetune(
     niwaki finetune pruned --data cifar10 --data-root data --teacher runs/rni/model.safetensors
     --out tuned
 
-    Gradients are shortened to clip_norm=1 unless --set says otherwise: repaired weights are larger
-    than trained ones.
+    Gradients are clipped to norm 1 unless --set clip_norm=… says otherwise, because repaired
+    weights are larger than trained ones.
     """
     if not is_artefact(folder):
         raise SettingError(
@@ -131,16 +136,16 @@ def finetune(
     if not is_first_process():
         return
     (now,) = snapshot([setup.model.eval()], setup.inputs, setup.batches, task=task)
-    found = setup.record
-    notes = (*found.notes, *history.notes, *([history.stopped] if history.stopped else []))
+    before = setup.record
+    notes = (*before.notes, *history.notes, *([history.stopped] if history.stopped else []))
     settings = {
-        **found.settings,
+        **before.settings,
         **(task.described(next(iter(now.scores))) if task else {}),
         "fine_tuning": training.as_settings(words),
-        "accuracy_untuned": found.after.accuracy,
+        "accuracy_untuned": before.after.accuracy,
     }
-    seconds = {**found.seconds, "fine_tuning": history.seconds}
-    record = dataclasses.replace(found, after=now, notes=notes, settings=settings, seconds=seconds)
+    seconds = {**before.seconds, "fine_tuning": history.seconds}
+    record = dataclasses.replace(before, after=now, notes=notes, settings=settings, seconds=seconds)
     niwaki.save(Tuned(setup.model.to("cpu"), record, dependencies), out, overwrite=overwrite)
     results.print(before_after(record, f"{folder}, fine-tuned on {data}"))
     messages.print(f"written to {out}; load it with niwaki.load({str(out)!r})", markup=False)

@@ -21,17 +21,19 @@ def inspect(
     weights: options.Weights = None,
     input_shape: options.InputShape = None,
     device: options.Device = "cpu",
-    dot: Annotated[Path | None, typer.Option(help="write the groups as a Graphviz file")] = None,
-    html: Annotated[Path | None, typer.Option(help="write the groups as a page to look at")] = None,
+    dot: Annotated[
+        Path | None, typer.Option(help="also write the groups as a Graphviz file")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="also write the groups as an HTML page")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace files that niwaki wrote")
     ] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="print the groups as JSON alone on standard output")
+        bool, typer.Option("--json", help="print only the groups, as JSON, on standard output")
     ] = False,
 ) -> None:
-    """List the groups of channels that can be pruned, what each costs, and what keeps its size and
-    why.
+    """List the groups of channels that can be pruned, what each costs, and which channels cannot be
+    pruned and why.
 
     niwaki inspect resnet20 --html channels.html
 
@@ -42,12 +44,12 @@ def inspect(
             check_file(path, overwrite, *marks)
     setup = set_up(Words(model, weights, input_shape=input_shape, device=device))
     graph = trace(setup.model, setup.inputs)
-    found = outline(graph)
+    channels = outline(graph)
     for path, draw in ((dot, channels_dot), (html, channels_html)):
         if path is not None:
-            write_text_atomic(path, draw(found))
+            write_text_atomic(path, draw(channels))
             messages.print(f"written: {path}", markup=False)
     if json:
-        typer.echo(json_text.dumps(found.to_dict(), indent=1))
+        typer.echo(json_text.dumps(channels.to_dict(), indent=1))
     else:
         typer.echo(str(graph))

@@ -97,11 +97,11 @@ def data_of(spec: str, root: Path | None) -> Dataset | OwnData:
     """
     if not is_import_string(spec, data_sets.available()):
         return data_sets.load(spec, root)
-    found = _called(spec)
-    if isinstance(found, Dataset):
-        return found
-    table = found if isinstance(found, Mapping) else dict.fromkeys(SPLITS, found)
-    if isinstance(found, Mapping) and not set(found) & set(SPLITS):
+    returned = _called(spec)
+    if isinstance(returned, Dataset):
+        return returned
+    table = returned if isinstance(returned, Mapping) else dict.fromkeys(SPLITS, returned)
+    if isinstance(returned, Mapping) and not set(returned) & set(SPLITS):
         raise DataError(f"{spec} returned a dict without any of {', '.join(SPLITS)}")
     for name, loader in table.items():
         if isinstance(loader, (str, Tensor)) or not isinstance(loader, Iterable):

@@ -52,8 +52,8 @@ def prune(
             "--ratio",
             help=(
                 "share to remove: 0.5 or 50% of the channels, or of params, macs, bytes, memory, "
-                "latency=0.5,batch=8,threads=2; or several: macs=0.5,params=0.4; without it half of "
-                "the channels"
+                "latency=0.5,batch=8,threads=2; or several: macs=0.5,params=0.4; without it half "
+                "of the channels"
             ),
         ),
     ] = None,
@@ -87,7 +87,9 @@ def prune(
         str,
         typer.Option(
             help="local: one share for all; global: one threshold; cost: on score per cost; auto: "
-            "by what the answer loses; with settings, as global:min_units=3,multiple=8"
+            "by what the answer loses; with settings, as global:min_units=3,multiple=8; "
+            "what=units+branches lets whole residual branches go too; uniform=true: one width "
+            "for the same layers of all blocks, so that a transformers config states it"
         ),
     ] = "local",
     calibration: options.Calibration = None,
@@ -180,6 +182,8 @@ def prune(
     known = None if file is None else block_words.scores_of(file, setup)
     if known is None and isinstance(method, Mint):
         known = block_words.scored_by_mint(setup, method, seen, seed)
+    if "blocks" in chosen.parts:
+        raise SettingError("on the command line blocks go by --blocks (--blocks default)")
     if words is not None:
         trimmed = block_words.trim_blocks(setup, known, words, seed)
         if trimmed is not None:
@@ -219,6 +223,8 @@ def prune(
         min_units=chosen.min_units,
         rounding=chosen.rounding,
         multiple=chosen.multiple,
+        what=chosen.what,
+        uniform=chosen.uniform,
         seed=seed,
     ).with_settings(**setup.settings)
     if known is not None:
@@ -241,6 +247,8 @@ class ScopeSettings:
     min_units: int = 1
     rounding: Rounding = "round"
     multiple: int | None = None
+    what: str = "units"
+    uniform: bool = False
 
 
 def _share(budget: list[str] | None) -> Budget:
@@ -265,6 +273,8 @@ def _selection(
         said.min_units,
         said.rounding,
         said.multiple,
+        what=tuple(said.what.split("+")),  # type: ignore[arg-type]  # checked by the selection
+        uniform=said.uniform,
     )
 
 

@@ -15,14 +15,13 @@ from niwaki.report import as_csv, as_json, read_runs, report_page
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="folders that niwaki wrote, or folders of such")
+        list[Path],
+        typer.Argument(help="folders that niwaki wrote, or folders that hold such folders"),
     ],
     out: Annotated[
-        Path, typer.Option(help="the page; the same name with .csv and .json has its numbers")
+        Path, typer.Option(help="page to write; its numbers go beside it as .csv and .json")
     ] = Path("report.html"),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace files that exist")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing files")] = False,
 ) -> None:
     """One self-contained HTML page of all runs in some folders, with their numbers as CSV and JSON
     beside it.

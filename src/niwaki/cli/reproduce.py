@@ -26,31 +26,32 @@ def reproduce(
     ] = None,
     list_: Annotated[
         bool,
-        typer.Option("--list", help="all rows, published and measured so far; nothing is run"),
+        typer.Option("--list", help="list all rows, published and measured so far; nothing is run"),
     ] = False,
     data_root: options.DataRoot = None,
     checkpoints: Annotated[
         Path | None,
         typer.Option(
-            help="folder of the paper's checkpoints; without it, checkpoints/ beside the data root"
+            help="folder of the paper's checkpoints; if left out, checkpoints/ beside the data root"
         ),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="of papers that train: full (as published) or quick")
+        str | None, typer.Option(help="how long to train: full (as published) or quick")
     ] = None,
     work: Annotated[
-        Path | None, typer.Option(help="folder of what is trained; a second call goes on from it")
+        Path | None,
+        typer.Option(help="folder for what is trained; a second call continues from it"),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="experiments to run; may be repeated; without it, all")
+        list[str] | None, typer.Option(help="experiment to run; may be repeated; all if left out")
     ] = None,
     limit: options.Limit = None,
     device: options.Device = "cpu",
     out: Annotated[
-        Path | None, typer.Option(help="file for all cells as JSON, with versions and hardware")
+        Path | None, typer.Option(help="file for all numbers as JSON, with versions and hardware")
     ] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="print that JSON alone on standard output")
+        bool, typer.Option("--json", help="print only that JSON on standard output")
     ] = False,
 ) -> None:
     """Run a paper's experiments and print published and measured numbers side by side.

@@ -26,23 +26,26 @@ from niwaki.report.dependency_map import draw_dependencies
 def score_command(
     model: options.ModelOrFolder,
     out: Annotated[
-        Path, typer.Option(help="file of scores, .safetensors, for niwaki prune --criterion")
+        Path,
+        typer.Option(help="file of scores to write, .safetensors, for niwaki prune --criterion"),
     ],
     weights: options.Weights = None,
     data: options.Data = None,
     data_root: options.DataRoot = None,
     criterion: Annotated[
-        str, typer.Option(help="l1, l2, l2-gm, fold, bn-scale, random, mint")
+        str, typer.Option(help="how to score: l1, l2, l2-gm, fold, bn-scale, random, mint")
     ] = "mint",
     groups: blocks.Groups = None,
     samples_per_class: blocks.PerClass = None,
     engine: blocks.Engine = None,
     workers: blocks.Workers = None,
     keep: Annotated[
-        Path | None, typer.Option(help="mint: folder for finished layers; run again to resume")
+        Path | None,
+        typer.Option(help="mint: folder for finished layers; run the same command again to resume"),
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="mint: folder for a heat map of every pair of layers")
+        Path | None,
+        typer.Option(help="mint: folder for pictures, one heat map for every pair of layers"),
     ] = None,
     calibration: options.Calibration = None,
     batch_size: options.BatchSize = 200,
@@ -50,21 +53,20 @@ def score_command(
     device: options.Device = "cpu",
     seed: options.Seed = 0,
 ) -> None:
-    """Score a network once, for any number of prunings. With mint, OUT.dependencies.json says what
-    depends on what.
+    """Score a network once, and prune it by these scores as often as you like. With mint,
+    OUT.dependencies.json says how much each layer depends on the one before it.
 
-    niwaki score vgg16:classifier=two-layer --weights vgg16.safetensors --data cifar10 --data-root
-    data
-      --criterion mint --groups 8 --samples-per-class 250 --keep vgg16.layers --out
-      vgg16.scores.safetensors
+    niwaki score vgg16:classifier=two-layer --weights vgg16.safetensors --data cifar10
+      --data-root data --criterion mint --groups 8 --samples-per-class 250 --keep vgg16.layers
+      --out vgg16.scores.safetensors
 
-    The same on a Ray cluster, or on processes of this machine:
+    The same on a Ray cluster, or in several processes on this machine:
 
-    niwaki score vgg16 --weights vgg16.safetensors --data cifar10 --data-root data --engine ray
-    --out scores.safetensors
+    niwaki score vgg16 --weights vgg16.safetensors --data cifar10 --data-root data
+      --engine ray --out scores.safetensors
 
-    niwaki score vgg16 --weights vgg16.safetensors --data cifar10 --data-root data --workers 2 --out
-    scores.safetensors
+    niwaki score vgg16 --weights vgg16.safetensors --data cifar10 --data-root data
+      --workers 2 --out scores.safetensors
     """
     method = blocks.MintWords(groups, samples_per_class, engine, workers, keep).criterion(criterion)
     if out.exists() and not holds_scores(out):
@@ -87,20 +89,20 @@ def score_command(
     seen = blocks.whole_training_split(setup, method, batch_size)
     graph = trace(setup.model, setup.inputs)
     units: Mapping[str, Tensor]
-    found: Sequence[Dependency]
+    dependencies: Sequence[Dependency]
     if isinstance(method, Mint):
-        made = blocks.scored_by_mint(setup, method, seen, seed)
-        units, found = made.units, made.dependencies
-        for remark in dict.fromkeys(remark for item in found for remark in item.remarks):
+        scores = blocks.scored_by_mint(setup, method, seen, seed)
+        units, dependencies = scores.units, scores.dependencies
+        for remark in dict.fromkeys(remark for item in dependencies for remark in item.remarks):
             messages.print(remark, style="dim", markup=False)
         write_text_atomic(
-            out.with_name(f"{out.stem}.{DEPENDENCIES}"), dependency_maps(found).to_json()
+            out.with_name(f"{out.stem}.{DEPENDENCIES}"), dependency_maps(dependencies).to_json()
         )
     else:
-        units, found = score(graph, method, calibration=seen, seed=seed), ()
-    save_scores(Scores(str(method), units, found, {**setup.settings, "seed": seed}), out)
+        units, dependencies = score(graph, method, calibration=seen, seed=seed), ()
+    save_scores(Scores(str(method), units, dependencies, {**setup.settings, "seed": seed}), out)
     if pictures is not None:
-        for item in found:
+        for item in dependencies:
             draw_dependencies(item, pictures / f"{item.pair.child}.png")
     results.print(
         table(

@@ -20,19 +20,24 @@ from niwaki.report.curves import sensitivity_figure
 
 def sensitivity_command(
     model: options.ModelOrFolder,
-    out: Annotated[Path, typer.Option(help="the picture, .png; the numbers go beside it as .json")],
+    out: Annotated[
+        Path, typer.Option(help="picture to write, .png; the numbers go beside it as .json")
+    ],
     weights: options.Weights = None,
     data: options.Data = None,
     data_root: options.DataRoot = None,
-    criterion: Annotated[str, typer.Option(help="which units stay")] = "l2",
+    criterion: Annotated[
+        str, typer.Option(help="how units are scored; the lowest go first")
+    ] = "l2",
     compensation: Annotated[
-        str, typer.Option(help="auto, moments, reconstruct; with --accuracy any")
+        str, typer.Option(help="repair: auto, moments or reconstruct; with --accuracy any")
     ] = "auto",
     ratios: Annotated[
-        str, typer.Option(help="shares of a group's units to remove")
+        str, typer.Option(help="shares of a group's units to remove, each tried")
     ] = "0.1,0.3,0.5,0.7,0.9",
     accuracy: Annotated[
-        bool, typer.Option("--accuracy", help="accuracy on the split of --data, not the residual")
+        bool,
+        typer.Option("--accuracy", help="draw accuracy on the split of --data, not the residual"),
     ] = False,
     evaluate: options.Evaluate = None,
     overwrite: Annotated[
@@ -46,10 +51,13 @@ def sensitivity_command(
     device: options.Device = "cpu",
     seed: options.Seed = 0,
 ) -> None:
-    """Draw what each group of channels loses, pruned alone, against how much of it goes.
+    """Prune each group of channels alone, at several ratios, and draw how much the network loses.
 
-    niwaki sensitivity resnet56 --weights resnet56.pth --data cifar10 --data-root data --calibration
-    256 --out curves.png
+    Without --accuracy that is the residual: the share of what the next layers read that the repair
+    cannot restore.
+
+    niwaki sensitivity resnet56 --weights resnet56.pth --data cifar10 --data-root data
+      --calibration 256 --out curves.png
     """
     try:
         shares = [float(part) for part in ratios.split(",")]
@@ -79,7 +87,7 @@ def sensitivity_command(
             calibration,
         )
     )
-    found = sensitivity(
+    measured = sensitivity(
         trace(setup.model, setup.inputs),
         criterion=criterion,
         compensation=compensation,
@@ -88,8 +96,8 @@ def sensitivity_command(
         data=setup.batches if accuracy else None,
         evaluate=task,
     )
-    sensitivity_figure(found.ratios, found.curves, out, measure=found.measure)
-    write_text_atomic(out.with_suffix(".json"), found.to_json())
-    for name, why in found.left_out.items():
+    sensitivity_figure(measured.ratios, measured.curves, out, measure=measured.measure)
+    write_text_atomic(out.with_suffix(".json"), measured.to_json())
+    for name, why in measured.left_out.items():
         messages.print(f"{name} has no curve: {why}", style="dim", markup=False)
     messages.print(f"written to {out} and {out.with_suffix('.json')}", markup=False)

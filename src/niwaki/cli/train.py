@@ -34,10 +34,14 @@ def train(
     out: training.Out,
     data_root: options.DataRoot = None,
     sparsity: Annotated[
-        str | None, typer.Option(help="a penalty: rni:reg=1e-3,b=3, l1:reg=1e-4, group-lasso")
+        str | None,
+        typer.Option(
+            help="penalty that makes channels prunable: rni:reg=1e-3,b=3, l1:reg=1e-4, group-lasso"
+        ),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="penalise only layers named like this glob; repeatable")
+        list[str] | None,
+        typer.Option(help="penalise only layers whose names match this pattern; may be repeated"),
     ] = None,
     epochs: training.Epochs = 160,
     lr: training.Lr = 0.1,
@@ -57,14 +61,14 @@ def train(
 ) -> None:
     """Train a network from scratch, with a penalty that makes it sparse if one is named.
 
-    OUT/model.safetensors holds the best epoch by the validation split, for --weights; Sigmoid
-    BatchNorm, which rni trains with, is folded into plain BatchNorm there.
+    OUT/model.safetensors holds the weights of the best epoch on the validation split, for
+    --weights. Sigmoid BatchNorm, which rni trains with, is folded into plain BatchNorm there.
 
       niwaki train vgg16 --data cifar10 --data-root data --sparsity rni:reg=1e-3,b=3 --out runs/rni
 
       niwaki prune vgg16 --weights runs/rni/model.safetensors --data cifar10 --data-root data
-        --criterion bn-scale --scope global:min_units=3 --ratio 0.9 --compensation none --out
-        pruned
+        --criterion bn-scale --scope global:min_units=3 --ratio 0.9 --compensation none
+        --out pruned
 
       niwaki finetune pruned --data cifar10 --data-root data --out tuned
     """

@@ -34,10 +34,12 @@ Out = Annotated[
 ]
 Epochs = Annotated[int, typer.Option(help="passes over the training split", min=1)]
 Lr = Annotated[float, typer.Option(help="highest learning rate")]
-TrainBatch = Annotated[int, typer.Option(help="images a step, of all processes together", min=1)]
-Schedule = Annotated[str, typer.Option(help="constant, cosine, multistep, one-cycle")]
+TrainBatch = Annotated[int, typer.Option(help="images per step, of all processes together", min=1)]
+Schedule = Annotated[
+    str, typer.Option(help="learning rate over time: constant, cosine, multistep, one-cycle")
+]
 WeightDecay = Annotated[
-    float, typer.Option(help="of weights; biases and normalisation do not decay")
+    float, typer.Option(help="weight decay; biases and normalisation layers have none")
 ]
 Set = Annotated[
     list[str] | None,
@@ -51,19 +53,28 @@ Set = Annotated[
 ]
 AugmentWords = Annotated[
     str,
-    typer.Option(help="none, or pad=4,border=zero,flip=true; crop=0.08 for random-resized crops"),
+    typer.Option(
+        help="augmentation: none, or pad=4,border=zero,flip=true; crop=0.08 for random-resized "
+        "crops"
+    ),
 ]
 Missing = Annotated[
-    str, typer.Option(help="a file that cannot be read any more: refuse, or skip and count")
+    str,
+    typer.Option(
+        help="what to do with a file that cannot be read: refuse (stop), or skip and count it"
+    ),
 ]
-Workers = Annotated[int, typer.Option(help="processes that read image files ahead", min=0)]
+Workers = Annotated[int, typer.Option(help="how many processes read image files ahead", min=0)]
 Trackers = Annotated[
-    list[str] | None, typer.Option("--tracker", help="tensorboard, wandb, mlflow, …; none for none")
+    list[str] | None,
+    typer.Option(
+        "--tracker", help="where to log: tensorboard, wandb, mlflow, …; none to log nowhere"
+    ),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="go on with the run in the folder, if there is one")
+    bool, typer.Option("--resume", help="continue the run in the folder, if there is one")
 ]
-Every = Annotated[float, typer.Option(help="seconds between saves")]
+Every = Annotated[float, typer.Option(help="seconds between checkpoints")]
 TrainLimit = Annotated[
     int | None, typer.Option(help="train on the first so many images only", min=1)
 ]

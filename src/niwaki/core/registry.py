@@ -62,8 +62,8 @@ def _unquoted(value: str, spec: str) -> str:
 
 
 def _default(field: dataclasses.Field[typing.Any]) -> object:
-    made = field.default_factory
-    return field.default if made is dataclasses.MISSING else made()
+    factory = field.default_factory
+    return field.default if factory is dataclasses.MISSING else factory()
 
 
 def _quoted(value: object) -> str:

@@ -2,8 +2,7 @@
 splits.
 
 Images are held as one uint8 tensor and normalised a batch at a time. A split is read when it is
-asked for, and nothing
-is ever chosen on the test split: validation is carved from train.
+asked for. Nothing is ever chosen on the test split: validation is carved from train.
 """
 
 from niwaki.data.dataset import Dataset

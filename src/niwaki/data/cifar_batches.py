@@ -59,11 +59,11 @@ class CifarBatches:
     def files(self, folder: Path, split: str) -> list[Path]:
         """All batches of the split, in order."""
         names = self._names(split)
-        found = [folder / name for name in names if (folder / name).is_file()]
-        if found and len(found) < len(names):
-            missing = sorted(set(names) - {path.name for path in found})
+        paths = [folder / name for name in names if (folder / name).is_file()]
+        if paths and len(paths) < len(names):
+            missing = sorted(set(names) - {path.name for path in paths})
             raise DataError(f"{folder} lacks {', '.join(missing)}; unpack the data set again")
-        return found
+        return paths
 
     def read(self, files: Sequence[Path], channels: int) -> Arrays:
         """Decode and join the batches."""
@@ -104,8 +104,7 @@ def _unpickle(path: Path) -> object:
     except _Refused as error:
         raise DataError(
             f"{path} is refused: to load it, {error} would have to run, and a CIFAR batch needs "
-            "numpy arrays only; "
-            "download it from its official site"
+            "numpy arrays only; download it from its official site"
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
         raise DataError(

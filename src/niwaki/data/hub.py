@@ -28,8 +28,8 @@ def fetch(name: str, hub_name: str, split: str, label: str, channels: int) -> Ar
         Exception
     ) as error:  # the network, the hub and the library's cache each fail in their own ways
         raise DataError(
-            f"cannot fetch {name} from huggingface.co/datasets/{hub_name} "
-            f"({type(error).__name__}: {error}); "
-            "where there is no network, download its files elsewhere and give their folder as root"
+            f"cannot fetch {name} from huggingface.co/datasets/{hub_name} ({type(error).__name__}: "
+            f"{error}); where there is no network, download its files elsewhere and give their "
+            "folder as root"
         ) from error
     return decode(table, label, channels, f"huggingface.co/datasets/{hub_name}")

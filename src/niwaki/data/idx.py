@@ -29,9 +29,9 @@ class Idx:
 
     def files(self, folder: Path, split: str) -> list[Path]:
         """Images, then labels."""
-        found = [_either(folder, name) for name in _names(split)]
-        present = [path for path in found if path is not None]
-        if present and len(present) < len(found):
+        paths = [_either(folder, name) for name in _names(split)]
+        present = [path for path in paths if path is not None]
+        if present and len(present) < len(paths):
             raise DataError(f"{folder} has {present[0].name} but not both of {self.wanted(split)}")
         return present
 

@@ -81,11 +81,11 @@ def _scan(folder: Path, classes: list[str]) -> tuple[list[Path], Tensor]:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(
+        images = sorted(
             path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES
         )
-        files += found
-        labels += [label] * len(found)
+        files += images
+        labels += [label] * len(images)
     return files, torch.tensor(labels, dtype=torch.int64)
 
 

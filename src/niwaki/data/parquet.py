@@ -43,15 +43,15 @@ class Parquet:
 
     def files(self, folder: Path, split: str) -> list[Path]:
         """All shards, in order."""
-        found = sorted(folder.glob(f"{split}-*.parquet")) or sorted(folder.glob(f"{split}.parquet"))
-        for path in found:
+        paths = sorted(folder.glob(f"{split}-*.parquet")) or sorted(folder.glob(f"{split}.parquet"))
+        for path in paths:
             shards = re.search(r"-of-(\d+)", path.name)
-            if shards and int(shards[1]) != len(found):
+            if shards and int(shards[1]) != len(paths):
                 raise DataError(
-                    f"{folder} has {len(found)} of the {int(shards[1])} shards that {path.name} "
+                    f"{folder} has {len(paths)} of the {int(shards[1])} shards that {path.name} "
                     "speaks of"
                 )
-        return found
+        return paths
 
     def read(self, files: Sequence[Path], channels: int) -> Arrays:
         """Decode and join the shards."""

@@ -96,10 +96,10 @@ class FileSource(Source):
         if root is None:
             fetched = hub.fetch(facts.name, facts.hub_name, part, facts.label, self.channels)
             return checked(fetched, facts.classes, facts.input_shape, facts.hub_name)
-        found = self._locate(root, part)
-        if found is None:
+        located = self._locate(root, part)
+        if located is None:
             raise self._nowhere(root, part)
-        layout, files = found
+        layout, files = located
         where = ", ".join(map(str, files))
         return checked(layout.read(files, self.channels), facts.classes, facts.input_shape, where)
 

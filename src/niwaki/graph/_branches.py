@@ -48,17 +48,17 @@ def branches(graph: Graph) -> tuple[Branch, ...]:
     """
     tape = graph.inference.tape
     before, after = _dependencies(tape.ops)
-    found = []
+    sums = []
     for position, op in enumerate(tape.ops):
         if op.name in SUMS and len(op.tensors) == 2 and op.kwargs.get("alpha", 1) == 1:
             for stream in (0, 1):
                 inside = _inside(position, before[position], stream, before, after)
                 if inside and tape.shapes[op.tensors[0].index] == tape.shapes[op.tensors[1].index]:
-                    found.append((position, stream, inside))
+                    sums.append((position, stream, inside))
     nested = {
-        p for position, _, inside in found for p, _, _ in found if p in inside and p != position
+        p for position, _, inside in sums for p, _, _ in sums if p in inside and p != position
     }
-    kept = [item for item in found if item[0] not in nested]
+    kept = [item for item in sums if item[0] not in nested]
     blocks = Counter(tape.ops[position].layer for position, _, _ in kept)
     return tuple(_branch(graph, *item, alone=blocks[tape.ops[item[0]].layer] == 1) for item in kept)
 

@@ -34,9 +34,9 @@ def trace(model: nn.Module, inputs: Inputs, *, probes: bool | Sequence[Inputs] =
 
     Raises:
         TraceError: the model holds NaN or infinite weights or lazy ones, is scripted, quantised,
-            sparse, wrapped for several devices or sharded over them, the inputs are
-            on another device or of another precision, the forward raises (the message names the
-            module and its input shapes), or no tensor can be seen in what it returns.
+            sparse, wrapped for several devices or sharded over them, the inputs are on another
+            device or of another precision, the forward raises (the message names the module and its
+            input shapes), or no tensor can be seen in what it returns.
     """
     _refuse_unreadable(model)
     _refuse_misplaced(model, inputs)
@@ -72,9 +72,9 @@ def _probed(
     if probes is False or inference.tape.fake:
         return Probes(remarks=("proved on the example's path alone: no other inputs were tried",))
     own = [] if probes is True else list(probes)
-    given = [Variant(f"inputs given as probe {n}", f"given {n}", x) for n, x in enumerate(own, 1)]
+    named = [Variant(f"inputs given as probe {n}", f"given {n}", x) for n, x in enumerate(own, 1)]
     seen = find_probes(
-        model, inference, RULES, [*given, *variants(inputs, by_value=inference.tape.by_value)]
+        model, inference, RULES, [*named, *variants(inputs, by_value=inference.tape.by_value)]
     )
     freeze_elsewhere(inference, seen.paths)
     return seen
@@ -98,8 +98,8 @@ def _refuse_unreadable(model: nn.Module) -> None:
         if type(tensor).__name__ == "DTensor" or type(tensor.data).__name__ == "DTensor":
             raise TraceError(
                 f"{name} is a DTensor, of which this process holds a part; gather the whole "
-                "weights (full_tensor()) in an "
-                "unsharded model, prune that, and shard the pruned one"
+                "weights (full_tensor()) in an unsharded model, prune that, and shard the pruned "
+                "one"
             )
         if tensor.is_quantized or tensor.layout != torch.strided:
             kind = "quantised" if tensor.is_quantized else "sparse"
@@ -108,6 +108,8 @@ def _refuse_unreadable(model: nn.Module) -> None:
             )
         if tensor.device.type == "meta" or not tensor.is_floating_point():
             continue
+        if bool(torch.isfinite(tensor.detach().sum())):
+            continue  # a sum of what holds NaN or infinite values is no finite number
         # an attention mask is a buffer with -inf in it
         if bool(torch.isnan(tensor).any()) or (name in learned and bool(torch.isinf(tensor).any())):
             raise TraceError(
@@ -124,8 +126,7 @@ def _refuse_module(name: str, module: nn.Module) -> None:
     if wrapper in _WRAPPERS and type(module).__module__.startswith("torch."):
         raise TraceError(
             f"{name or 'the model'} is wrapped in {wrapper}; prune the module inside "
-            f"({name + '.' * bool(name)}module) "
-            "with its whole weights, and wrap the pruned one"
+            f"({name + '.' * bool(name)}module) with its whole weights, and wrap the pruned one"
         )
 
 

@@ -133,7 +133,7 @@ def _note_roles(
                 uses[var].roles[name, axis].add(role)
 
 
-def _build(state: Inference, var: Var, use: _Uses, taken: dict[str, Var]) -> Group | None:
+def _build(state: Inference, var: Var, use: _Uses, named: dict[str, Var]) -> Group | None:
     slices = tuple(
         Slice(name, axis, _main_role(roles), positions(state.parameters[name][axis], var))
         for (name, axis), roles in use.roles.items()
@@ -144,7 +144,7 @@ def _build(state: Inference, var: Var, use: _Uses, taken: dict[str, Var]) -> Gro
     if not layers:
         return None
     name, count = layers[0], 1
-    while name in taken:
+    while name in named:
         count += 1
         name = f"{layers[0]}#{count}"
     writers, scaling_obstacle = follow(
@@ -186,8 +186,8 @@ def _fold_obstacle(state: Inference, use: _Uses) -> str | None:
 
 def _normalised(state: Inference, use: _Uses) -> str | None:
     """The first operator that takes statistics over the units."""
-    found = (state.tape.ops[read.position] for read in use.reads if read.statistics)
-    return next((f"{op.name} in {op.layer or 'the model'}" for op in found), None)
+    normalisations = (state.tape.ops[read.position] for read in use.reads if read.statistics)
+    return next((f"{op.name} in {op.layer or 'the model'}" for op in normalisations), None)
 
 
 def _frozen(state: Inference) -> tuple[Frozen, ...]:

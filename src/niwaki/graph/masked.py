@@ -90,10 +90,10 @@ class Masked:
         return torch.empty_like(operand).copy_(transform(read.whole, operand, read.axis, change))
 
     def _shifts(self, read: Read) -> dict[Var, Tensor]:
-        found = {var: self._mixing(read, var) for var in leaves(read.term) if var in self._masks}
+        mixings = {var: self._mixing(read, var) for var in leaves(read.term) if var in self._masks}
         return {
             var: mixing.shift
-            for var, mixing in found.items()
+            for var, mixing in mixings.items()
             if mixing is not None and mixing.shift is not None
         }
 
@@ -102,14 +102,20 @@ class Masked:
     ) -> Tensor:
         """What a convolution makes of constant channels away from any border: (1, out, 1, …)."""
         image, weight = operands[read.slot], operands[1]
-        stride, padding, dilation, transposed, output_padding, groups = op.args[3:9]
         reach = [
-            step * (size - 1) + 1 for step, size in zip(dilation, weight.shape[2:], strict=True)
+            step * (size - 1) + 1
+            for step, size in zip(op["dilation"], weight.shape[2:], strict=True)
         ]
-        constant = _spread_shifts(read, shifts, image.new_zeros(1, image.shape[1], *reach))
-        none = [0] * len(padding)
         result: Tensor = op.func(
-            constant, weight, None, stride, none, dilation, transposed, output_padding, groups
+            _spread_shifts(read, shifts, image.new_zeros(1, image.shape[1], *reach)),
+            weight,
+            None,
+            op["stride"],
+            [0] * len(op["padding"]),
+            op["dilation"],
+            op["transposed"],
+            op["output_padding"],
+            op["groups"],
         )
         return result
 
@@ -179,8 +185,8 @@ class Folded(Masked):
         if (
             len(reads) != 1
             or op.name != "aten.convolution"
-            or op.args[6]
-            or op.args[8] != 1
+            or op["transposed"]
+            or op["groups"] != 1
             or kwargs
         ):
             return super().run(position, op, args, kwargs)

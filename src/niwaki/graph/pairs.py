@@ -104,15 +104,15 @@ def layer_pairs(graph: Graph) -> tuple[LayerPair, ...]:
     """All pairs, in the order of the children on the tape; a layer that is called several times
     counts at its first call.
     """
-    found: dict[tuple[str, int], LayerPair] = {}
+    pairs: dict[tuple[str, int], LayerPair] = {}
     for read in sorted(graph.inference.reads, key=lambda read: read.position):
         if read.statistics or read.weight is None or not graph.inference.origins[read.weight].pure:
             continue
         (weight,) = graph.inference.origins[read.weight].names
         axes = _axes(graph, read, weight)
-        if axes is not None and (weight, axes[0]) not in found:
-            found[weight, axes[0]] = _pair(graph, read, weight, *axes)
-    return tuple(found.values())
+        if axes is not None and (weight, axes[0]) not in pairs:
+            pairs[weight, axes[0]] = _pair(graph, read, weight, *axes)
+    return tuple(pairs.values())
 
 
 def find_pair(graph: Graph, parent: str, child: str) -> LayerPair:
@@ -156,7 +156,9 @@ def _pair(graph: Graph, read: Read, weight: str, out_axis: int, in_axis: int) ->
     parents = _channels(read.whole)
     groups = {var: name for name, var in graph.variables.items()}
     shape = state.shape(op.args[read.slot])
-    picture = len(shape) == 4 and read.axis == 1 and _all_given(state.axes[op.args[read.slot]][2:])
+    picture = (
+        len(shape) == 4 and read.axis == 1 and _all_of_input(state.axes[op.args[read.slot]][2:])
+    )
     if picture:
         reads = Site(
             read.position,
@@ -179,7 +181,7 @@ def _pair(graph: Graph, read: Read, weight: str, out_axis: int, in_axis: int) ->
         " + ".join(named)
         or (
             INPUT
-            if picture or _all_given([read.whole])
+            if picture or _all_of_input([read.whole])
             else f"what {op.layer or 'the model'} reads"
         ),
         op.layer,
@@ -195,13 +197,13 @@ def _pair(graph: Graph, read: Read, weight: str, out_axis: int, in_axis: int) ->
     )
 
 
-def _all_given(terms: Sequence[Term]) -> bool:
+def _all_of_input(terms: Sequence[Term]) -> bool:
     """Whether axes are those of the model's input."""
-    found = [var for term in terms for var in leaves(term)]
-    return bool(found) and all(_is_given(var) for var in found)
+    variables = [var for term in terms for var in leaves(term)]
+    return bool(variables) and all(_is_of_input(var) for var in variables)
 
 
-def _is_given(var: Var) -> bool:
+def _is_of_input(var: Var) -> bool:
     return var.frozen is not None and var.frozen.kind in (Freeze.INPUT, Freeze.SIZE_ONE)
 
 
@@ -238,13 +240,15 @@ def _of_groups(
     term: Term, variables: Sequence[Var], groups: Mapping[Var, str], units: Tensor
 ) -> dict[str, Tensor]:
     """Which unit of an axis each unit of the groups on it is; the first, where it is several."""
-    found = {}
+    units_of = {}
     for var in variables:
         if var in groups:
             places = positions(term, var)
             own = (places >= 0).nonzero().squeeze(1).flip(0)
-            found[groups[var]] = torch.full((var.size,), -1).index_put_((places[own],), units[own])
-    return found
+            units_of[groups[var]] = torch.full((var.size,), -1).index_put_(
+                (places[own],), units[own]
+            )
+    return units_of
 
 
 def _written(

@@ -83,19 +83,20 @@ def products(graph: Graph) -> list[Product]:
     uses = Counter(
         tape.parameters[ref] for op in tape.ops for ref in op.tensors if ref in tape.parameters
     )
-    found: dict[str, list[Product]] = {}
+    calls_of: dict[str, list[Product]] = {}
     for position, op in enumerate(tape.ops):
-        made = _product(graph, position, op)
-        if made is not None:
-            found.setdefault(made.weight, []).append(made)
+        call = _product(graph, position, op)
+        if call is not None:
+            calls_of.setdefault(call.weight, []).append(call)
     layers = [
-        replace(calls[0], calls=tuple(call.position for call in calls)) for calls in found.values()
+        replace(calls[0], calls=tuple(call.position for call in calls))
+        for calls in calls_of.values()
     ]
     return [
         layer
         for layer in layers
         if uses[layer.weight] == len(layer.calls)
-        and all(_alike(layer, call) for call in found[layer.weight])
+        and all(_alike(layer, call) for call in calls_of[layer.weight])
         and (not layer.bias or uses[layer.bias] == len(layer.calls))
     ]
 
@@ -105,23 +106,32 @@ def _alike(layer: Product, call: Product) -> bool:
     return (layer.bias, layer.turned, layer.op.func) == (call.bias, call.turned, call.op.func)
 
 
+# what each operator calls its input, its weight and its bias
+_OPERANDS = {
+    "convolution": ("input", "weight", "bias"),
+    "linear": ("input", "weight", "bias"),
+    "addmm": ("mat1", "mat2", "self"),
+    "mm": ("self", "mat2", None),
+}
+
+
 def _product(graph: Graph, position: int, op: Op) -> Product | None:
     known = graph.inference.tape.parameters
     name = op.name.removeprefix("aten.")
-    if name == "convolution" and (op.args[6] or op.args[8] != 1 or len(op.args[3]) != 2):
+    if name not in _OPERANDS or op.kwargs:
         return None
-    slots = {"convolution": (1, 2), "linear": (1, 2), "addmm": (2, 0), "mm": (1, None)}.get(name)
-    if slots is None or op.kwargs or not isinstance(op.args[slots[0]], Ref):
+    if name == "convolution" and (op["transposed"] or op["groups"] != 1 or len(op["stride"]) != 2):
         return None
-    weight, turned = known.get(op.args[slots[0]]), name in ("addmm", "mm")
+    rows, matrix, added = (None if part is None else op[part] for part in _OPERANDS[name])
+    if not isinstance(rows, Ref) or not isinstance(matrix, Ref):
+        return None
+    weight, turned = known.get(matrix), name in ("addmm", "mm")
     if weight is None and turned:
-        weight, turned = turned_over(graph, op.args[slots[0]]), False
-    given = None if slots[1] is None else op.arg(slots[1], "bias")
-    bias = known.get(given) if isinstance(given, Ref) else None
-    fits = isinstance(op.args[1 if name == "addmm" else 0], Ref) and (
-        given is None or bias is not None
-    )
-    return Product(position, op, weight, bias, turned) if weight is not None and fits else None
+        weight, turned = turned_over(graph, matrix), False
+    bias = known.get(added) if isinstance(added, Ref) else None
+    if weight is None or (added is not None and bias is None):
+        return None
+    return Product(position, op, weight, bias, turned)
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,7 @@ def tail(graph: Graph, product: Product) -> Tail | None:
     results before it too.
     """
     tape, ref = graph.inference.tape, product.op.result
-    norms = {found.position: found for found in graph.inference.norms}
+    norms = {norm.position: norm for norm in graph.inference.norms}
     norm: Norm | None = None
     while True:
         users = [

@@ -246,7 +246,7 @@ def split(term: Term, sizes: Sequence[int], reason: Reason) -> list[Term] | None
 def _split_product(term: Product, sizes: list[int], reason: Reason) -> list[Term] | None:
     factors, out = list(term.factors), []
     for size in sizes:
-        taken: list[Term] = []
+        part: list[Term] = []
         missing = size
         while missing > 1:
             first = resolve(factors.pop(0))
@@ -258,12 +258,12 @@ def _split_product(term: Product, sizes: list[int], reason: Reason) -> list[Term
                 factors.insert(0, pieces[1])
             if missing % first.size:
                 break
-            taken.append(first)
+            part.append(first)
             missing //= first.size
         if missing > 1:
             freeze(term, reason)
             return None
-        out.append(product(*taken))
+        out.append(product(*part))
     return out
 
 
@@ -293,16 +293,16 @@ def cut(term: Term, sizes: Sequence[int], reason: Reason) -> list[Term]:
 def _cut_concat(term: Concat, sizes: list[int], reason: Reason) -> list[Term]:
     parts, out = list(term.parts), []
     for size in sizes:
-        taken: list[Term] = []
+        part: list[Term] = []
         missing = size
         while missing:
             first = resolve(parts.pop(0))
             if first.size > missing:
                 first, rest = cut(first, [missing, first.size - missing], reason)
                 parts.insert(0, rest)
-            taken.append(first)
+            part.append(first)
             missing -= first.size
-        out.append(concat(*taken))
+        out.append(concat(*part))
     return out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -225,12 +225,12 @@ class Graph:
         """Variable → where operators sum over it, in the order of the tape; not where they take
         statistics.
         """
-        found: dict[Var, list[Read]] = {}
+        by_variable: dict[Var, list[Read]] = {}
         for read in self.inference.reads:
             if not read.statistics:
                 for var in dict.fromkeys(leaves(read.term)):
-                    found.setdefault(var, []).append(read)
-        return {var: tuple(reads) for var, reads in found.items()}
+                    by_variable.setdefault(var, []).append(read)
+        return {var: tuple(reads) for var, reads in by_variable.items()}
 
     @cached_property
     def around(self) -> Mapping[str, set[str]]:
@@ -301,8 +301,14 @@ class Graph:
                     result.setdefault(name, {})[axis] = mask.nonzero().squeeze(1)
         return result
 
-    def count_params(self, kept: Mapping[str, int] | None = None) -> int:
-        """Parameters of the model once only so many units of these groups are left."""
+    def count_params(
+        self, kept: Mapping[str, int] | None = None, among: Collection[str] | None = None
+    ) -> int:
+        """Parameters of the model once only so many units of these groups are left.
+
+        Args:
+            among: names of the parameters that count; all without it.
+        """
         sizes = self._sizes(kept)
         terms = self.inference.parameters
         return sum(
@@ -310,20 +316,33 @@ class Graph:
             if name in terms
             else parameter.numel()
             for name, parameter in self.model.named_parameters()
-        )
+            if among is None or name in among
+        ) + sum(self._lengths(sizes, among).values())
 
-    def count_macs(self, kept: Mapping[str, int] | None = None) -> int:
+    def count_macs(
+        self, kept: Mapping[str, int] | None = None, at: Collection[int] | None = None
+    ) -> int:
         """Multiply-adds of one run on the example inputs once only so many units of these groups
         are left.
+
+        Args:
+            at: the operators that count, by their place on the tape; all without it.
         """
         sizes = self._sizes(kept)
         return sum(
-            math.prod(kept_size(term, sizes) for term in work.terms) for work in self.inference.work
+            math.prod(kept_size(term, sizes) for term in work.terms)
+            for work in self.inference.work
+            if at is None or work.position in at
         )
 
-    def count_bytes(self, kept: Mapping[str, int] | None = None) -> int:
+    def count_bytes(
+        self, kept: Mapping[str, int] | None = None, among: Collection[str] | None = None
+    ) -> int:
         """Bytes of the model's parameters and saved buffers once only so many units of these groups
         are left.
+
+        Args:
+            among: names of the tensors that count; all without it.
         """
         sizes, terms, saved = (
             self._sizes(kept),
@@ -338,8 +357,21 @@ class Graph:
                 else tensor.numel()
             )
             for name, tensor in self.state.items()
-            if name in saved
+            if name in saved and (among is None or name in among)
+        ) + sum(
+            count * self.state[name].element_size()
+            for name, count in self._lengths(sizes, among).items()
         )
+
+    def _lengths(self, sizes: dict[Var, int], among: Collection[str] | None) -> dict[str, int]:
+        """Weight under weight_norm → how many lengths it has beside its directions."""
+        counts = {}
+        for item in self.computed:
+            if "weight_norm" in item.kind and (among is None or item.name in among):
+                axis, terms = item.how.dim, self.inference.parameters.get(item.name)
+                one = axis in (None, -1) or terms is None
+                counts[item.name] = 1 if one or terms is None else kept_size(terms[axis], sizes)
+        return counts
 
     def _sizes(self, kept: Mapping[str, int] | None) -> dict[Var, int]:
         return {self.variables[name]: count for name, count in (kept or {}).items()}

@@ -2,13 +2,14 @@
 No pickle.
 
     plan.json               how the original becomes the pruned network (see blueprint)
-    model.safetensors       its weights: a plain state dict; buffers.safetensors has those that a
-    state dict leaves out blocks.json             of a trimmed network: which blocks of a weight its
-    entries are dependencies.json       of a network that MINT looked at: what depends on what, and
-    what was cut of it, to be looked at record.json             what was measured, with settings,
-    versions and hardware manifest.json           the hashes of these
-    README.md               a model card; load_without_niwaki.py loads the folder where niwaki is
-    not installed
+    model.safetensors       its weights, a plain state dict
+    buffers.safetensors     buffers that a state dict leaves out
+    blocks.json             of a trimmed network: which blocks of a weight its entries are
+    dependencies.json       of a network that MINT looked at: what depends on what, for the report
+    record.json             what was measured, with settings, versions and hardware
+    manifest.json           the hashes of these
+    README.md               a model card
+    load_without_niwaki.py  loads the folder where niwaki is not installed
 
 `load` builds the original from its factory and gives every tensor and size attribute its pruned
 value; nothing is traced.
@@ -40,6 +41,7 @@ from niwaki.io.blocks import BLOCKS, kept_weights, opened, put_back, take_out
 from niwaki.io.blueprint import Blueprint
 from niwaki.io.card import model_card
 from niwaki.io.construct import build_original
+from niwaki.io.fetched import fetch, is_repo
 from niwaki.io.manifest import (
     BUFFERS,
     CARD,
@@ -108,8 +110,7 @@ def save(
     if isinstance(result.model, fx.GraphModule):
         raise CheckpointError(
             f"{type(result.model).__name__} is a graph of operators, which no factory builds; "
-            "write it with "
-            "niwaki.export_program(model, inputs, 'model.pt2')"
+            "write it with niwaki.export_program(model, inputs, 'model.pt2')"
         )
     ordinary, blocks = take_out(result.model)
     _refuse_broken(
@@ -131,12 +132,12 @@ def save(
         if blocks is not None:
             (stage / BLOCKS).write_text(blocks, encoding="utf-8")
         if blueprint.factory is not None:
-            blueprint = _proved(result.model, blueprint, stage, told=model is not None)
+            blueprint = _proved(result.model, blueprint, stage, stated=model is not None)
         (stage / PLAN).write_text(blueprint.to_json(), encoding="utf-8")
         (stage / RECORD).write_text(record.to_json(), encoding="utf-8")
-        found = getattr(result, "dependencies", None)
-        if found is not None:
-            (stage / DEPENDENCIES).write_text(found.to_json(), encoding="utf-8")
+        dependencies = getattr(result, "dependencies", None)
+        if dependencies is not None:
+            (stage / DEPENDENCIES).write_text(dependencies.to_json(), encoding="utf-8")
         write_manifest(stage)
         shutil.copyfile(standalone.__file__, stage / STANDALONE)
         card = model_card(Path(folder).name, record, blueprint, blocks is not None)
@@ -149,6 +150,8 @@ def load(
     model: nn.Module | Callable[[], nn.Module] | str | None = None,
     *,
     trust: str | Sequence[str] = (),
+    revision: str | None = None,
+    token: str | None = None,
 ) -> nn.Module:
     """The pruned network of a folder that `save` wrote, on the CPU, in evaluation mode.
 
@@ -158,14 +161,20 @@ def load(
     is not imported, unless it is named by `trust`.
 
     Args:
+        folder: a folder; or, where there is none of that name, "user/repo" on the Hugging Face hub.
         model: the original, a function that builds it, or an import string of one that you trust,
             with any weights; without it the factory that the folder names.
         trust: packages of yours (`"my_package"`) whose code the folder may name.
+        revision, token: of the repository on the hub: a branch, tag or commit; and the one that
+            `hf auth login` left, without it.
 
     Raises:
         CheckpointError: a file is missing, changed or of a newer niwaki, does not fit the original,
-            or names a factory that is not run unasked.
+            or names a factory that is not run unasked; or the hub cannot be reached.
+        MissingExtraError: it is on the hub, and huggingface_hub is not installed.
     """
+    if is_repo(folder) and not Path(folder).exists():
+        folder = fetch(str(folder), revision, token)
     folder = Path(folder)
     files = check_manifest(folder)
     blueprint = read_blueprint(folder)
@@ -199,7 +208,7 @@ def read_record(folder: str | os.PathLike[str]) -> Record:
 def _assembled(
     blueprint: Blueprint,
     files: Sequence[Path],
-    given: nn.Module | Callable[[], nn.Module] | str | None,
+    factory: nn.Module | Callable[[], nn.Module] | str | None,
     folder: Path,
     trust: Sequence[str] = (),
 ) -> nn.Module:
@@ -215,7 +224,7 @@ def _assembled(
     sizes = {name: math.prod(pair[0] or ()) for name, pair in blueprint.tensors.items()}
     sizes |= {name: tensor.numel() for name, tensor in tensors.items() if name not in sizes}
     with preserved_rng():
-        original = _original(blueprint, given, sizes, folder, trust)
+        original = _original(blueprint, factory, sizes, folder, trust)
     _refuse_broken(original, tensors, folder)
     _refuse_other_kinds(original, tensors, folder)
     try:
@@ -231,17 +240,17 @@ def _assembled(
 
 def _original(
     blueprint: Blueprint,
-    given: Any,
+    factory: Any,
     sizes: Mapping[str, int],
     folder: Path,
     trust: Sequence[str],
 ) -> nn.Module:
-    if isinstance(given, nn.Module):
-        return duplicate(given)
-    if isinstance(given, str):
-        return models.build(given, **_split(blueprint.arguments))
-    if given is not None:
-        built = given()
+    if isinstance(factory, nn.Module):
+        return duplicate(factory)
+    if isinstance(factory, str):
+        return models.build(factory, **_split(blueprint.arguments))
+    if factory is not None:
+        built = factory()
         if not isinstance(built, nn.Module):
             raise CheckpointError(
                 f"model= must give a torch.nn.Module; it gave a {type(built).__name__}"
@@ -338,7 +347,7 @@ def _refuse_other_kinds(original: nn.Module, tensors: Mapping[str, Tensor], wher
             )
 
 
-def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, told: bool) -> Blueprint:
+def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, stated: bool) -> Blueprint:
     """The blueprint, once its factory and the weights written gave the model again.
 
     A factory that the caller did not name, but the network remembered, may have been overtaken (a
@@ -356,7 +365,7 @@ def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, told: bool) 
         f"{blueprint.factory!r} with {str(dict(blueprint.arguments))[:200]} does not build the "
         f"original: {difference}"
     )
-    if told:
+    if stated:
         raise CheckpointError(wrong)
     warnings.warn(
         f"{wrong}. The folder names no factory; save(…, model=…) can say the right one",

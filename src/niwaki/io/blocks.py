@@ -87,12 +87,12 @@ def put_back(model: nn.Module, text: str, where: str) -> nn.Module:
     """
     plan, data = _read(text, where)
     try:
-        made = with_blocks(model, dict(plan))
+        with_own = with_blocks(model, dict(plan))
         for name in data["dense"]:
-            made.get_submodule(name).dense = True  # type: ignore[assignment]  # a layer of blocks
+            with_own.get_submodule(name).dense = True  # type: ignore[assignment]  # a layer of blocks
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{where} is of another network: {error}") from error
-    return made
+    return with_own
 
 
 def _read(text: str, where: str) -> tuple[BlockPlan, dict[str, Any]]:

@@ -62,8 +62,8 @@ class Blueprint:
         if "steps" not in known:
             raise CheckpointError(
                 f"{type(model).__name__} is not a network that niwaki pruned (or lost its memory "
-                "of it when it was copied into "
-                "another module); save the result of niwaki.prune, or its model"
+                "of it when it was copied into another module); save the result of niwaki.prune, "
+                "or its model"
             )
         state, before = named_state(model), known["shapes"]
         tensors = {

@@ -153,17 +153,16 @@ def difference(wanted: Sequence[Tensor], got: Sequence[Tensor]) -> float:
     return worst
 
 
-def refuse_difference(path: Path, found: float, tolerance: float) -> None:
+def refuse_difference(path: Path, worst: float, tolerance: float) -> None:
     """Raise where a file does not compute what the network does.
 
     Raises:
         ExportError: with how far it is off.
     """
-    if not found <= tolerance:
+    if not worst <= tolerance:
         raise ExportError(
             f"{path.name} does not compute what the network does: its output differs by "
-            f"{found:.1e} of the largest, more than "
-            f"{tolerance:.0e}; nothing is written"
+            f"{worst:.1e} of the largest, more than {tolerance:.0e}; nothing is written"
         )
 
 

@@ -74,8 +74,8 @@ def _compared(subject: Subject, content: bytes, fixed: bool) -> tuple[float, tup
     """The largest difference to the network, and the batch sizes that were tried."""
     runtime = session(content)
     worst, batches = 0.0, []
-    for size, given, wanted in subject.trials(fixed):
-        worst = max(worst, difference(wanted, run_onnx(runtime, given)))
+    for size, inputs, wanted in subject.trials(fixed):
+        worst = max(worst, difference(wanted, run_onnx(runtime, inputs)))
         batches.append(size)
     return worst, tuple(dict.fromkeys(batches))
 

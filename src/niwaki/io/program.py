@@ -44,9 +44,9 @@ def export_program(
         try:
             content, again = _exported(subject, dynamic)
             worst, batches = 0.0, []
-            for size, given, wanted in subject.trials(fixed=dynamic is None):
+            for size, trial, wanted in subject.trials(fixed=dynamic is None):
                 with torch.no_grad():
-                    worst = max(worst, difference(wanted, tensors(call(again, copied(given)))))
+                    worst = max(worst, difference(wanted, tensors(call(again, copied(trial)))))
                 batches.append(size)
         except (
             Exception

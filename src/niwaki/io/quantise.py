@@ -23,9 +23,8 @@ def quantise_onnx(
 ) -> Exported:
     """Write an int8 version of an exported network of one input (QDQ format, static).
 
-    The difference that is returned is that to the float file on the first of the inputs; it is no
-    error but the price of 8
-    bits: measure the accuracy with `OnnxClassifier`.
+    The difference that is returned is measured against the float file on the first of the inputs.
+    It is not an error but the price of 8 bits: measure the accuracy with `OnnxClassifier`.
 
     Args:
         inputs: batches of calibration inputs; the ranges of the activations are taken from them.

@@ -112,7 +112,7 @@ def load_scores(path: str | os.PathLike[str], graph: Graph) -> Scores:
 
 
 def _dependencies(tensors: Mapping[str, Tensor], graph: Graph, path: Path) -> list[Dependency]:
-    found = []
+    dependencies = []
     for pair in layer_pairs(graph):
         parts = [tensors.get(f"pairs/{pair.weight}/{part}") for part in PARTS]
         if parts[0] is None:
@@ -130,9 +130,9 @@ def _dependencies(tensors: Mapping[str, Tensor], graph: Graph, path: Path) -> li
             len(group) != count or int(group.max()) + 1 != groups for group, count, groups in sides
         ):
             raise CheckpointError(f"{path} is of another network: the two differ at {pair.name}")
-        found.append(
+        dependencies.append(
             Dependency(
                 pair, values, child_group, parent_group, *(units.to(torch.int64) for units in dead)
             )
         )
-    return found
+    return dependencies

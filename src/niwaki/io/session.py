@@ -42,11 +42,11 @@ def run_onnx(runtime: Any, inputs: Inputs) -> list[Tensor]:
     """All outputs of a session; inputs by name where they have names, else in order."""
     args, kwargs = as_arguments(inputs)
     names = [entry.name for entry in runtime.get_inputs()]
-    given = {name: value for name, value in kwargs.items() if name in names}
-    given.update(zip((name for name in names if name not in given), args, strict=False))
+    by_name = {name: value for name, value in kwargs.items() if name in names}
+    by_name.update(zip((name for name in names if name not in by_name), args, strict=False))
     feed = {
         name: value.detach().cpu().numpy()
-        for name, value in given.items()
+        for name, value in by_name.items()
         if isinstance(value, Tensor)
     }
     return [torch.from_numpy(output) for output in runtime.run(None, feed)]

@@ -72,30 +72,31 @@ class ShardedWeights(Mapping[str, Tensor]):
     def _indexed(self) -> dict[str, Path]:
         try:
             table = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-            found = {str(name): self.folder / str(file) for name, file in table.items()}
+            files = {str(name): self.folder / str(file) for name, file in table.items()}
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise CheckpointError(f"{self.folder / INDEX} cannot be read: {error}") from error
-        for name, file in found.items():
+        for name, file in files.items():
             if file.parent != self.folder or not file.is_file():
                 raise CheckpointError(
                     f"{self.folder / INDEX} says that {name} is in {file.name}, which is not there"
                 )
-        return found
+        return files
 
     def _listed(self, place: Path) -> dict[str, Path]:
         files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
         if not files or not files[0].is_file():
             raise CheckpointError(f"{place}: no .safetensors file there")
-        found: dict[str, Path] = {}
+        file_of: dict[str, Path] = {}
         for file in files:
             with _opened(file) as content:
                 for name in content.keys():  # noqa: SIM118  # not a dict
-                    if name in found:
+                    if name in file_of:
                         raise CheckpointError(
-                            f"{name} is in {found[name].name} and in {file.name}; which one holds?"
+                            f"{name} is in {file_of[name].name} and in {file.name}; which one "
+                            "holds?"
                         )
-                    found[name] = file
-        return found
+                    file_of[name] = file
+        return file_of
 
     def _read_header(self, file: Path) -> None:
         with _opened(file) as content:

@@ -102,17 +102,17 @@ def whole_weight(values: torch.Tensor, held: dict[str, Any], shape: list[int]) -
     products: dict[int, list[int]] = {}
     for index, number in enumerate(which.tolist()):
         products.setdefault(number, []).append(index)
-    taken = [patterns[number].nonzero().squeeze(1) for number in products]
+    reads = [patterns[number].nonzero().squeeze(1) for number in products]
     parts = [
         (len(own), len(read), *shape[2:])
-        for own, read in zip(products.values(), taken, strict=True)
+        for own, read in zip(products.values(), reads, strict=True)
     ]
     sizes = [math.prod(part) for part in parts]
     if values.shape != (sum(sizes),):
         raise ValueError(f"its blocks have {sum(sizes)} weights, the file has {list(values.shape)}")
     whole = values.new_zeros(shape)
     for own, read, part, piece in zip(
-        products.values(), taken, parts, torch.split(values, sizes), strict=True
+        products.values(), reads, parts, torch.split(values, sizes), strict=True
     ):
         whole[torch.tensor(own)[:, None], read] = piece.view(part)
     return whole
@@ -146,9 +146,9 @@ def _compare(
     """
     for name, (old, new) in planned.items():
         if (list(own[name].shape) if name in own else None) != old:
-            found = list(own[name].shape) if name in own else "no such tensor"
+            shape = list(own[name].shape) if name in own else "no such tensor"
             raise ValueError(
-                f"it is of another model: {name} was {old} before pruning, here it is {found}"
+                f"it is of another model: {name} was {old} before pruning, here it is {shape}"
             )
         if name not in tensors or list(tensors[name].shape) != new:
             raise ValueError(f"its weights do not fit its plan: {name} must be {new}")

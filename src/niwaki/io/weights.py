@@ -138,10 +138,9 @@ def _read_torch(path: Path) -> object:
     except pickle.UnpicklingError as error:
         if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise CheckpointError(
-                f"{path} is refused: to load it, {wanted[1]} would have to run, and niwaki runs "
-                "no code from files; "
-                "where you trust its author, load it in plain torch and save model.state_dict() "
-                "alone"
+                f"{path} is refused: to load it, {wanted[1]} would have to run, and niwaki runs no "
+                "code from files; where you trust its author, load it in plain torch and save "
+                "model.state_dict() alone"
             ) from error
         raise CheckpointError(
             f"{path} is damaged, or a pickle that torch.save did not write; save "
@@ -209,13 +208,13 @@ def _misfits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str
         for name in both
         if state[name].is_floating_point() != own[name].is_floating_point()
     ]
-    found = {
+    lists = {
         "missing": missing,
         "unexpected": unexpected,
         "of another shape": shapes,
         "of another type": kinds,
     }
-    return [f"{len(names)} {what}: {_capped(names)}" for what, names in found.items() if names]
+    return [f"{len(names)} {what}: {_capped(names)}" for what, names in lists.items() if names]
 
 
 def _refuse_torn_ties(own: Mapping[str, Tensor], ready: Mapping[str, Tensor], source: str) -> None:

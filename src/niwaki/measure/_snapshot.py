@@ -21,7 +21,7 @@ from niwaki.running import Inputs, batch_size
 Batches = Callable[[], Iterable[Batch]]
 
 
-def compare(
+def compare(  # noqa: PLR0913  # a public verb
     before: nn.Module,
     after: nn.Module,
     inputs: Inputs,
@@ -80,16 +80,16 @@ def snapshot(
     ]
     if task is None:
         return measured
-    return [_with_task(found, task(model)) for found, model in zip(measured, models, strict=True)]
+    return [_with_task(values, task(model)) for values, model in zip(measured, models, strict=True)]
 
 
-def _with_task(found: Measurement, scores: dict[str, float]) -> Measurement:
+def _with_task(measured: Measurement, scores: dict[str, float]) -> Measurement:
     """With the numbers of a task; its accuracy and loss are what a record knows by these names."""
     accuracy = scores.get("accuracy")
-    if found.accuracy is not None or accuracy is None or not 0 <= accuracy <= 1:
-        return dataclasses.replace(found, scores=scores)
+    if measured.accuracy is not None or accuracy is None or not 0 <= accuracy <= 1:
+        return dataclasses.replace(measured, scores=scores)
     loss = scores.get("loss")
-    return dataclasses.replace(found, scores=scores, accuracy=accuracy, loss=loss)
+    return dataclasses.replace(measured, scores=scores, accuracy=accuracy, loss=loss)
 
 
 def _measurement(

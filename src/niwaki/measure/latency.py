@@ -128,7 +128,7 @@ def latency_ratio(
                 ratios.append(b / a)
                 elapsed, ratio = time.perf_counter() - start, _ratio(ratios)
                 known = elapsed >= seconds and ratio.spread <= precision
-                told = (
+                decided = (
                     target is not None
                     and elapsed >= seconds / 2
                     and not ratio.low <= target <= ratio.high
@@ -136,7 +136,7 @@ def latency_ratio(
                 # slow models have few rounds to their name by then: they get more time, but not
                 # without end
                 enough = elapsed >= patience and (len(ratios) >= 30 or elapsed >= 4 * patience)
-                if len(ratios) >= 8 and (known or told or enough):
+                if len(ratios) >= 8 and (known or decided or enough):
                     return ratio
 
 

@@ -54,14 +54,14 @@ class Task:
             SettingError: the function returns no numbers, or one that is NaN or infinite.
         """
         with preserved_mode(model, training=False), preserved_rng():
-            found = as_numbers(self.evaluate(model))
-        primary = self.primary or next(iter(found))
-        if primary not in found:
+            numbers = as_numbers(self.evaluate(model))
+        primary = self.primary or next(iter(numbers))
+        if primary not in numbers:
             raise SettingError(
                 f"the task's primary number is {primary!r}, but evaluate= returned "
-                f"{', '.join(found)}"
+                f"{', '.join(numbers)}"
             )
-        return {primary: found[primary], **found}
+        return {primary: numbers[primary], **numbers}
 
     def described(self, primary: str) -> dict[str, Any]:
         """What a record says of it."""

@@ -97,8 +97,8 @@ def _normalised(
 
 def _with_first(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> Any:
     """What an operator gives, but for its first result."""
-    given = op.func(*args, **kwargs)
-    return (result, *given[1:]) if isinstance(given, (tuple, list)) else result
+    results = op.func(*args, **kwargs)
+    return (result, *results[1:]) if isinstance(results, (tuple, list)) else result
 
 
 def _pooled(rank: int) -> Pool:
@@ -106,9 +106,10 @@ def _pooled(rank: int) -> Pool:
     pools: tuple[Callable[..., Tensor], ...] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 
     def pool(args: tuple[Any, ...]) -> Tensor:
-        kernel, given = args[1], dict(enumerate(args))
-        stride, padding = given.get(2) or kernel, given.get(3, 0)
-        return pools[rank - 1](args[0], kernel, stride, padding, bool(given.get(5, False)))
+        # input, kernel, stride, padding, dilation, whether sizes are rounded up
+        kernel, settings = args[1], dict(enumerate(args))
+        stride, padding = settings.get(2) or kernel, settings.get(3, 0)
+        return pools[rank - 1](args[0], kernel, stride, padding, bool(settings.get(5, False)))
 
     return pool
 

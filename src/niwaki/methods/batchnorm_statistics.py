@@ -32,10 +32,10 @@ def normalisations(runs: SideBySide) -> list[list[Norm]]:
     """All normalisations by stored statistics, each with all its calls, in the order in which they
     are met; without those of which one call needs the result of another.
     """
-    found: dict[str, list[Norm]] = {}
+    calls_of: dict[str, list[Norm]] = {}
     for norm in runs.graph.inference.norms:
-        found.setdefault(norm.mean, []).append(norm)
-    met = [calls for mean, calls in found.items() if mean not in runs.order.apart]
+        calls_of.setdefault(norm.mean, []).append(norm)
+    met = [calls for mean, calls in calls_of.items() if mean not in runs.order.apart]
     return sorted(met, key=lambda calls: runs.order.place[calls[0].position])
 
 

@@ -105,12 +105,12 @@ class Game:
     """Teacher, student and discriminator, from the first step on.
 
     Attributes:
-        told: the discriminator's loss, step by step.
+        losses: the discriminator's loss, step by step.
     """
 
     method: GAL
     discriminator: nn.Sequential | None = None
-    told: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
 
     def loss(self, inputs: Tensor, logits: Tensor, cross_entropy: Tensor) -> Tensor:
         """One step of the discriminator, and then the student's loss; labels play no part."""
@@ -121,17 +121,17 @@ class Game:
                 f"the teacher gives {tuple(wanted.shape)} and the student {tuple(logits.shape)}"
             )
         judge = self._judge(logits)
-        self.told.append(self._taught(judge, wanted, logits.detach()))
+        self.losses.append(self._taught(judge, wanted, logits.detach()))
         for parameter in judge.parameters():
             parameter.requires_grad_(False)  # the student's step is not the discriminator's
         error = self.method.likeness * F.mse_loss(logits, wanted)
         return error + _as(judge(logits), 1)
 
-    def _taught(self, judge: nn.Sequential, wanted: Tensor, given: Tensor) -> float:
+    def _taught(self, judge: nn.Sequential, wanted: Tensor, answered: Tensor) -> float:
         """One step of gradient descent on the discriminator's loss."""
         for parameter in judge.parameters():
             parameter.requires_grad_(True)
-        loss = discriminator_loss(judge, wanted, given)
+        loss = discriminator_loss(judge, wanted, answered)
         slopes = torch.autograd.grad(loss, list(judge.parameters()))
         with torch.no_grad():
             for parameter, slope in zip(judge.parameters(), slopes, strict=True):
@@ -140,8 +140,8 @@ class Game:
 
     def _judge(self, logits: Tensor) -> nn.Sequential:
         if self.discriminator is None:
-            made = discriminator(logits.shape[-1], self.method.seed)
-            self.discriminator = made.to(logits.device, logits.dtype)
+            judge = discriminator(logits.shape[-1], self.method.seed)
+            self.discriminator = judge.to(logits.device, logits.dtype)
         return self.discriminator
 
 
@@ -161,9 +161,9 @@ def discriminator(classes: int, seed: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def discriminator_loss(judge: nn.Module, wanted: Tensor, given: Tensor) -> Tensor:
+def discriminator_loss(judge: nn.Module, wanted: Tensor, answered: Tensor) -> Tensor:
     """BCE(D(f_t), 1) + BCE(D(f_s), 0) + BCE(D(f_s), 1)."""
-    return _as(judge(wanted), 1) + _as(judge(given), 0) + _as(judge(given), 1)
+    return _as(judge(wanted), 1) + _as(judge(answered), 0) + _as(judge(answered), 1)
 
 
 def _as(odds: Tensor, answer: Literal[0, 1]) -> Tensor:

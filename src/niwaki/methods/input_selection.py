@@ -70,8 +70,8 @@ def entrances(graph: Graph) -> tuple[Entrance, ...]:
     functions of one number into weights alone; each layer used once.
     """
     reads = {read.position: read for read in graph.inference.reads if read.weight is not None}
-    found = [_entrance(graph, norm, reads) for norm in graph.inference.norms]
-    return tuple(entrance for entrance in found if entrance is not None)
+    candidates = [_entrance(graph, norm, reads) for norm in graph.inference.norms]
+    return tuple(entrance for entrance in candidates if entrance is not None)
 
 
 def _entrance(graph: Graph, norm: Norm, reads: dict[int, Read]) -> Entrance | None:
@@ -124,18 +124,18 @@ def select_inputs(graph: Graph, share: float) -> nn.Module:
     """
     if not 0 <= share < 1:
         raise BudgetError(f"the share of inputs to remove must be in [0, 1); got {share}")
-    found = entrances(graph)
-    if not found:
+    ways_in = entrances(graph)
+    if not ways_in:
         raise SettingError(
             "no normalisation with a scale stands between a stream that others read too and the "
             "weights that read it here; niwaki.prune(…, criterion='bn-scale') cuts other networks"
         )
-    scales = [_scale(graph, entrance) for entrance in found]
+    scales = [_scale(graph, entrance) for entrance in ways_in]
     every = torch.cat(scales)
     going = torch.zeros(len(every), dtype=torch.bool, device="cpu")
     going[every.argsort(stable=True)[: round(share * len(every))]] = True
     model, start = copy.deepcopy(graph.model), 0
-    for entrance, scale in zip(found, scales, strict=True):
+    for entrance, scale in zip(ways_in, scales, strict=True):
         kept = (~going[start : start + len(scale)]).nonzero()[:, 0]
         kept = kept if len(kept) else scale.argmax()[None]
         start += len(scale)

@@ -64,8 +64,8 @@ class Isomorphic(Criterion):
         return self._inner().refine(plan, evidence)
 
     def _inner(self) -> Criterion:
-        given = self.criterion
-        return CRITERIA.build(given) if isinstance(given, str) else given
+        criterion = self.criterion
+        return CRITERIA.build(criterion) if isinstance(criterion, str) else criterion
 
 
 def kind_of(graph: Graph, group: Group) -> Kind:

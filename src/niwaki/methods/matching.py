@@ -73,6 +73,6 @@ def assigned(cost: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
             previous = int(before[column])
             taker[column] = start if previous < 0 else taker[previous]
             column = previous
-    found = np.empty(rows, dtype=np.int64)
-    found[taker[taker >= 0]] = (taker >= 0).nonzero()[0]
-    return found
+    matches = np.empty(rows, dtype=np.int64)
+    matches[taker[taker >= 0]] = (taker >= 0).nonzero()[0]
+    return matches

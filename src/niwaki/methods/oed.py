@@ -125,7 +125,7 @@ class Ensemble(nn.Module):
         """A copy's logits, and what its last layer read."""
         seen: list[Tensor] = []
         handle = copy.get_submodule(self.last).register_forward_pre_hook(
-            lambda module, given: seen.append(given[0])
+            lambda module, inputs: seen.append(inputs[0])
         )
         try:
             logits = next(tensors_in(copy(*args, **kwargs)))
@@ -172,9 +172,9 @@ class Lesson:
         apart = [self._apart(teacher, copy) + self._apart(copy, teacher) for copy in copies]
         return labelled + torch.stack(apart).sum()
 
-    def _apart(self, given: Tensor, learning: Tensor) -> Tensor:
-        """T²·KL(given ‖ learning), both softened by T."""
+    def _apart(self, teaching: Tensor, learning: Tensor) -> Tensor:
+        """T²·KL(teaching ‖ learning), both softened by T."""
         heat = self.method.temperature
-        target = F.log_softmax(given.detach() / heat, 1)
+        target = F.log_softmax(teaching.detach() / heat, 1)
         answer = F.log_softmax(learning / heat, 1)
         return heat**2 * F.kl_div(answer, target, reduction="batchmean", log_target=True)

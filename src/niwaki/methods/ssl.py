@@ -25,6 +25,7 @@ from niwaki.core.errors import SettingError, UnknownNameError
 from niwaki.graph import Graph, Group, Role, Slice, branches
 from niwaki.methods.base.penalty import PENALTIES, Penalty, PenaltyOver, Term
 from niwaki.methods.factors.proximal import LearningRate, block_soft_threshold
+from niwaki.running import tensor_at
 
 Kind = Literal["filters", "channels", "shapes", "depth"]
 
@@ -49,9 +50,7 @@ class Blocks(Term):
 
     def rows(self, model: nn.Module) -> Tensor:
         """The groups' weights: (groups, entries)."""
-        parts = [
-            model.get_parameter(name).flatten()[self._table(model, name)] for name in self._names
-        ]
+        parts = [tensor_at(model, name).flatten()[self._table(model, name)] for name in self._names]
         return torch.cat(parts, 1)
 
     @torch.no_grad()
@@ -61,9 +60,14 @@ class Blocks(Term):
         smaller = block_soft_threshold(self.rows(model), amount)
         pieces = torch.split(smaller, [table.shape[1] for table in tables], dim=1)
         for name, table, piece in zip(self._names, tables, pieces, strict=True):
-            flat = model.get_parameter(name).data.flatten()
+            parameter = tensor_at(model, name)
+            if not isinstance(parameter, nn.Parameter):
+                raise SettingError(
+                    f"{name} is computed from other parameters (weight_norm), so that a proximal "
+                    "step cannot write it; train without that, or with the penalty alone"
+                )
+            flat = parameter.data.flatten()
             flat[table] = piece
-            parameter = model.get_parameter(name)
             parameter.copy_(flat.view(parameter.shape))
 
     @property
@@ -72,7 +76,7 @@ class Blocks(Term):
 
     def _table(self, model: nn.Module, name: str) -> Tensor:
         """Which entries of a flattened tensor a group has: (groups, entries)."""
-        parameter = model.get_parameter(name)
+        parameter = tensor_at(model, name)
         if name not in self.tables:
             entries = torch.arange(parameter.numel(), device="cpu").view(parameter.shape)
             self.tables[name] = entries.view(1, -1) if self.more else self._grouped(entries)
@@ -124,8 +128,8 @@ class SSL(Penalty):
         """
         if self.kind != "depth":
             return BlocksOver(self, super().over(graph, only, skip).terms)
-        found = [_whole(graph, branch.tensors) for branch in branches(graph)]
-        terms = tuple(block for block in found if block is not None)
+        blocks = [_whole(graph, branch.tensors) for branch in branches(graph)]
+        terms = tuple(block for block in blocks if block is not None)
         if not terms:
             raise SettingError(
                 "ssl:kind=depth works on residual branches, and the network has none; other kinds "

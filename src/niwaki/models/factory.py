@@ -196,10 +196,10 @@ def example_inputs(model: nn.Module, batch: int = 2) -> Inputs:
     known = getattr(model, PROVENANCE, {})
     if "inputs" in known:
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        made: Inputs = tree_map_only(
+        inputs: Inputs = tree_map_only(
             Tensor, lambda tensor: tensor.to(device), made_up(known["inputs"], batch=batch)
         )
-        return made
+        return inputs
     described = getattr(model, "pretrained_cfg", None)
     shape = getattr(model, "input_shape", None)
     if shape is None and isinstance(described, Mapping):
@@ -209,8 +209,7 @@ def example_inputs(model: nn.Module, batch: int = 2) -> Inputs:
     if not isinstance(shape, tuple):
         raise SettingError(
             f"{type(model).__name__} does not say what it reads; set model.input_shape = "
-            "(channels, height, width), "
-            "or give example inputs yourself"
+            "(channels, height, width), or give example inputs yourself"
         )
     noise = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
     first = next(model.parameters(), noise)

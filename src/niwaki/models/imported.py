@@ -138,28 +138,27 @@ def _target(spec: str) -> tuple[str, str, dict[str, str]]:
 
 def _import(module_name: str, name: str) -> Callable[..., object]:
     try:
-        found: object = importlib.import_module(module_name)
+        target: object = importlib.import_module(module_name)
     except Exception as error:  # the user's module may fail in any way while it is imported
         raise NiwakiError(
             f"cannot import {module_name!r}: {type(error).__name__}: {error}; is it installed, in "
-            "the current folder, "
-            "or on PYTHONPATH?"
+            "the current folder, or on PYTHONPATH?"
         ) from error
     for part in name.split("."):
-        if not hasattr(found, part):
+        if not hasattr(target, part):
             known = [
                 key
-                for key, value in vars(found).items()
+                for key, value in vars(target).items()
                 if callable(value) and not key.startswith("_")
             ]
             raise UnknownNameError(f"factory in {module_name!r}", part, known)
-        found = getattr(found, part)
-    if not callable(found):
+        target = getattr(target, part)
+    if not callable(target):
         raise SettingError(
-            f"{module_name}:{name} is a {type(found).__name__}, not a function or class that "
+            f"{module_name}:{name} is a {type(target).__name__}, not a function or class that "
             "makes a model"
         )
-    return found
+    return target
 
 
 def _add_wanted(
@@ -185,8 +184,8 @@ def _call(factory: Callable[..., object], where: str, arguments: dict[str, objec
     except NiwakiError:
         raise
     except Exception as error:  # the user's factory may fail in any way
-        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise NiwakiError(f"{where}({given}) failed: {type(error).__name__}: {error}") from error
+        settings = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise NiwakiError(f"{where}({settings}) failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise NiwakiError(f"{where} returned a {type(model).__name__}, not a torch.nn.Module")
     return model

@@ -62,9 +62,9 @@ def build_from_library(spec: str, name: str, arguments: Mapping[str, Any]) -> nn
     except NiwakiError:
         raise
     except Exception as error:  # libraries fail in many ways at arguments that they do not like
-        given = ", ".join(f"{key}={str(value)[:60]}" for key, value in arguments.items())
+        settings = ", ".join(f"{key}={str(value)[:60]}" for key, value in arguments.items())
         raise NiwakiError(
-            f"{library}:{name}({given}) failed: {type(error).__name__}: {error}"
+            f"{library}:{name}({settings}) failed: {type(error).__name__}: {error}"
         ) from error
 
 

@@ -106,11 +106,11 @@ def renamed(own: State, given: State) -> Renamed:
 
 def _layers(state: State) -> list[Layer]:
     """The modules that tensors belong to, in order."""
-    found: dict[str, Layer] = {}
+    layers: dict[str, Layer] = {}
     for name, tensor in state.items():
         layer, _, word = name.rpartition(".")
-        found.setdefault(layer, Layer(layer, {})).tensors[word] = tensor
-    return list(found.values())
+        layers.setdefault(layer, Layer(layer, {})).tensors[word] = tensor
+    return list(layers.values())
 
 
 def _extra_bias(mine: Layer, other: Layer) -> str:

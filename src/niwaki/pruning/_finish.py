@@ -31,6 +31,7 @@ class Judged:
         unlabelled: gives inputs, to compare the two on, where there is neither.
         timed: whether latency and peak memory are taken at once.
         later: else, whether they can be taken when they are wanted.
+        against: the network to compare with; the one that was cut, without it.
     """
 
     data: Callable[[], Iterable[Batch]] | None = None
@@ -38,6 +39,7 @@ class Judged:
     unlabelled: Callable[[], Iterable[Inputs]] | None = None
     timed: bool = False
     later: bool = True
+    against: nn.Module | None = None
 
 
 def finished(
@@ -49,19 +51,17 @@ def finished(
     seed: int = 0,
     judged: Judged | None = None,
     form: Form = "module",
-    original: nn.Module | None = None,
 ) -> Result:
     """The result of a search: both networks measured, and the record written.
 
     Args:
         described: entries for the record's settings.
         judged: how both are judged; not at all without it.
-        original: what the network is measured against; the one that was cut, without it.
     """
     cut, model = attempt.cut, attempt.cut.graph.original
     inputs = cut.graph.inputs
     judged = judged or Judged()
-    first = model if original is None else original
+    first = model if judged.against is None else judged.against
     shown = batched(copied(inputs), budget.batch)
     with clock.stage("measure"), preserved_state(first), preserved_state(attempt.model):
         with cpu_threads(budget.threads):

@@ -42,8 +42,11 @@ from niwaki.pruning.cost import MeasuredCost
 from niwaki.pruning.result import Form, Result
 from niwaki.pruning.search import SLACK, Clock, Search
 from niwaki.pruning.selection import Selection
+from niwaki.pruning.shallower import shallower
+from niwaki.pruning.stated import stated
 from niwaki.pruning.table import Preview
 from niwaki.pruning.table import preview as foresee
+from niwaki.pruning.trimming import as_blocks, refuse_idle, trim
 from niwaki.running import Inputs
 
 Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -52,7 +55,7 @@ Inputted = Calibration | Iterable[Any] | Callable[[], Iterable[Any]]
 BINS = 40  # of the histogram of scores
 
 
-def prune(
+def prune(  # noqa: PLR0913  # a public verb
     model: nn.Module,
     example_inputs: Inputs,
     budget: Budget | Mapping[str, Any] | float | str = 0.5,
@@ -129,6 +132,16 @@ def prune(
     steps = _recoveries(recovery)
     task, batches = Task.of(evaluate), _again(data)
     seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
+    if "blocks" in Selection.parts_of(selection, choices):
+        chosen_selection = Selection.of(selection, choices, budget)
+        refuse_idle(
+            compensation=compensation != "auto",
+            recovery=bool(steps),
+            evaluate=task is not None,
+            form=form != "module",
+        )
+        asked = as_blocks(budget, chosen, chosen_selection)
+        return trim(model, example_inputs, calibration=seen, data=batches, seed=seed, **asked)
     clock = Clock()
     with clock.stage("trace"):
         graph = trace(model, example_inputs, probes=probes)
@@ -139,11 +152,18 @@ def prune(
     with clock.stage("score"):
         generator = torch.Generator().manual_seed(seed)
         evidence = Evidence(graph, seen, generator, say=remarks.append)
-        scores = with_losses(scored(chosen, evidence), repair, selection)
+        scores = _scores(chosen, evidence, repair, selection)
     repairing = partial(_repaired, repair, Evidence(graph, seen, known=evidence.known), seed)
     refining = partial(chosen.refine, evidence=evidence)
     search = Search(graph, repairing, form, clock, refining)
-    attempt = search.within_budget(scores, budget, selection)
+    influence: Mapping[str, float] = {}
+    if "branches" in selection.parts:
+        attempt, influence = shallower(search, scores, budget, selection, evidence)
+    else:
+        attempt = search.within_budget(scores, budget, selection)
+        if selection.uniform and form == "module":
+            attempt, whole_kinds = stated(search, scores, budget, selection, attempt)
+            remarks += whole_kinds
     for step in steps:
         with clock.stage("recover"):
             cut = attempt.cut
@@ -168,11 +188,24 @@ def prune(
     )
     dependencies = chosen.dependencies(evidence, plan)
     return dataclasses.replace(
-        result, record=record, dependencies=dependencies, curves=scores.curves
+        result,
+        record=record,
+        dependencies=dependencies,
+        curves=scores.curves,
+        influence=influence,
     )
 
 
-def preview(
+def _scores(
+    criterion: Criterion, evidence: Evidence, repair: Compensation, selection: Selection
+) -> Scores:
+    """Scores of units; none where no unit goes."""
+    if "units" not in selection.parts:
+        return Scores(evidence.graph, {}, evidence)
+    return with_losses(scored(criterion, evidence), repair, selection)
+
+
+def preview(  # noqa: PLR0913  # a public verb
     model: nn.Module,
     example_inputs: Inputs,
     budget: Budget | Mapping[str, Any] | float | str = 0.5,

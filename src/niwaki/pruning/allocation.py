@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,14 +10,23 @@ from torch import Tensor
 from niwaki.core.budget import MEASURED, Budget
 from niwaki.core.errors import BudgetError, SettingError
 from niwaki.core.plan import Kept, Plan
-from niwaki.graph import Graph, Group
+from niwaki.graph import Branch, Graph, Group
 from niwaki.methods.auto import Auto
 from niwaki.methods.base.compensation import Compensation
 from niwaki.methods.base.cut import Cut, Scores
 from niwaki.methods.distortion import of_scores, with_curves
 from niwaki.pruning.bisection import per_cost, within_budget
-from niwaki.pruning.costs import NAMES, Cost, blends, named, predicted_cost, together
+from niwaki.pruning.costs import (
+    NAMES,
+    Cost,
+    blends,
+    cost_without,
+    named,
+    predicted_cost,
+    together,
+)
 from niwaki.pruning.counts import Counts, counts_of_channels, floor_of, whole_count
+from niwaki.pruning.kinds import alike, without_kinds
 from niwaki.pruning.least_loss import Measured, least_loss, least_loss_measured
 from niwaki.pruning.participants import participants
 from niwaki.pruning.selection import Selection
@@ -44,7 +53,7 @@ def select(scores: Scores, budget: Budget | float | str, selection: Selection | 
     return Cut(scores.graph, plan, evidence=scores.evidence)
 
 
-def allocate(
+def allocate(  # noqa: PLR0913  # a public verb
     graph: Graph,
     scores: Mapping[str, Tensor],
     budget: Budget | float | str,
@@ -53,6 +62,7 @@ def allocate(
     without: Collection[str] = (),
     cost: Cost | None = None,
     tolerance: float = 0.0,
+    gone: Sequence[Branch] = (),
 ) -> Plan:
     """Choose the units that stay.
 
@@ -65,6 +75,7 @@ def allocate(
             the graph without it. A budget of latency needs one that measures.
         tolerance: how much more than the budget may go, as a share, so that a cost that takes long
             is asked less often.
+        gone: branches that the network does without; the budget is then of what is left.
 
     Raises:
         BudgetError: no plan that the selection allows meets the budget; the message says how far
@@ -73,6 +84,7 @@ def allocate(
     """
     selection, budget = selection or Selection(), Budget.parse(budget)
     groups = participants(graph, selection, without)
+    groups = without_kinds(groups, graph, without) if selection.uniform else groups
     for group in groups:
         given = scores.get(group.name)
         if given is None:
@@ -92,6 +104,7 @@ def allocate(
     alone = budget.unit == "channels" and not budget.also
     if alone and selection.scope in ("local", "global"):
         counts = counts_of_channels(free, scores, budget.amount, selection)
+        counts = alike(free, counts, selection) if selection.uniform else counts
         return _plan(groups, scores, {**fixed, **counts})
     if selection.rule != "exact":
         raise SettingError(
@@ -99,7 +112,8 @@ def allocate(
             f"{' and '.join(NAMES[one.unit] for one in budget.every)}"
             f"{_SHARED.get(selection.scope, '')} needs rule='exact'"
         )
-    costs = _costs(graph, cost, None if alone and selection.scope == "cost" else free)
+    among = None if alone and selection.scope == "cost" else free
+    costs = _costs(graph, cost, among, gone)
     asked = _beside(fixed, together(budget, costs))
     unread = f"; {graph.unread}" if graph.unread and budget.unit in ("params", "bytes") else ""
     if selection.scope == "auto":
@@ -170,7 +184,10 @@ def _beside(fixed: Counts, cost: Cost) -> Cost:
 
 
 def _costs(
-    graph: Graph, measured: Cost | None, among: list[Group] | None = None
+    graph: Graph,
+    measured: Cost | None,
+    among: list[Group] | None = None,
+    gone: Sequence[Branch] = (),
 ) -> Callable[[Budget], Cost]:
     """What each of several budgets counts.
 
@@ -181,6 +198,8 @@ def _costs(
     def cost(budget: Budget) -> Cost:
         if measured is not None and (budget.unit in MEASURED or not budget.also):
             return measured
+        if gone:
+            return cost_without(graph, budget, gone)
         return predicted_cost(graph, budget, among)
 
     return cost

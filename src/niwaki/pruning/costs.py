@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from niwaki.core.budget import Budget
 from niwaki.core.errors import BudgetError
-from niwaki.graph import Graph, Group
+from niwaki.graph import Branch, Graph, Group
 from niwaki.pruning.counts import Counts
 
 Cost = Callable[[Counts], float]  # of the whole network, in the unit of a budget
@@ -42,6 +42,27 @@ def predicted_cost(graph: Graph, budget: Budget, among: Iterable[Group] | None =
         "bytes": graph.count_bytes,
     }
     return costs[budget.unit]
+
+
+def cost_without(graph: Graph, budget: Budget, gone: Sequence[Branch]) -> Cost:
+    """The same of a network without whole branches.
+
+    Raises:
+        BudgetError: channels, memory or latency, which no branch has.
+    """
+    whole = predicted_cost(graph, budget)
+    inside = {position for branch in gone for position in branch.operators}
+    tensors = {name for branch in gone for name in branch.tensors}
+    parts: dict[str, Cost] = {
+        "params": lambda counts: graph.count_params(counts, tensors),
+        "macs": lambda counts: graph.count_macs(counts, inside),
+        "bytes": lambda counts: graph.count_bytes(counts, tensors),
+    }
+    if budget.unit not in parts:
+        raise BudgetError(
+            f"whole branches go by a budget of params, macs or bytes; got {budget.unit}"
+        )
+    return lambda counts: whole(counts) - parts[budget.unit](counts)
 
 
 def together(budget: Budget, cost: Callable[[Budget], Cost]) -> Cost:

@@ -37,8 +37,8 @@ class Result:
         form: "module" or "graph".
         dependencies: what a report draws and `save` writes, where the scores came from pairs of
             layers.
-        curves: group → what the network's answer loses with k units of it left, k = 0 … width, where
-            the budget was divided by that (`scope="auto"`).
+        curves: group → what the network's answer loses with k units of it left, k = 0 … width,
+            where the budget was divided by that (`scope="auto"`).
         influence: branch → block influence, in [0, 2], where branches were looked at.
         bench: what the network is timed against, where it has not been timed yet.
     """

@@ -16,13 +16,18 @@ from niwaki.pruning.shares import check_shares
 Scope = Literal["local", "global", "cost", "auto"]
 Rounding = Literal["round", "floor"]
 Rule = Literal["exact", "quantile"]
+What = Literal["units", "branches", "blocks"]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """How units are chosen.
+    """What goes, and how it is chosen.
 
     Attributes:
+        what: "units" (filters, neurons, heads); "branches", whole residual branches, those that
+            change their stream least first; ("units", "branches") for both out of one budget, where
+            it is tried how many branches go; or "blocks" of weights between groups of channels,
+            which MINT's dependencies choose (`criterion="mint"`).
         scope: "local" takes the same share of every group; "global" lays one threshold over the
             scores of all groups; "cost" lays one over the scores, as multiples of their group's
             mean, divided by what a unit of that group costs in the budget's unit, so that units
@@ -46,6 +51,9 @@ class Selection:
             budget: `{"layer1.*": 0.6}`. A budget of channels is then about the other groups; every
             other budget is still about the whole network.
         at_most: no group loses more than this share of its units.
+        uniform: groups of one kind (the same layer of every block: names that differ in numbers
+            alone) keep the same number of units, so that a config with one entry for it can state
+            the sizes; what it cannot state is left whole.
     """
 
     scope: Scope = "local"
@@ -57,8 +65,23 @@ class Selection:
     rule: Rule = "exact"
     shares: Mapping[str, float] = field(default_factory=dict)
     at_most: float = 1.0
+    what: What | tuple[What, ...] = "units"
+    uniform: bool = False
+
+    @property
+    def parts(self) -> tuple[What, ...]:
+        """What goes, one or several."""
+        return self.parts_of(self, {})
 
     def __post_init__(self) -> None:
+        for part in self.parts:
+            if part not in get_args(What):
+                raise UnknownNameError("kind of part (what=)", part, get_args(What))
+        if not self.parts or ("blocks" in self.parts and len(self.parts) > 1):
+            raise SettingError(
+                "what goes is units, branches, both of them, or blocks; prune the result again for "
+                f"more; got {self.what!r}"
+            )
         for name, value, known in (
             ("scope", self.scope, get_args(Scope)),
             ("rounding", self.rounding, get_args(Rounding)),
@@ -70,6 +93,19 @@ class Selection:
             if not isinstance(number, int) or number < 1:
                 raise SettingError(f"{name} must be a whole number of at least 1; got {number!r}")
         check_shares(self.shares, self.at_most)
+        if self.uniform and (self.parts != ("units",) or self.scope == "auto"):
+            raise SettingError(
+                "uniform=True is about units, and divides a budget by scope='local', 'global' or "
+                "'cost'"
+            )
+
+    @staticmethod
+    def parts_of(selection: Selection | None, choices: Mapping[str, Any]) -> tuple[What, ...]:
+        """What goes by a selection, or by fields of one."""
+        what: What | tuple[What, ...] = (
+            choices.get("what", "units") if selection is None else selection.what
+        )
+        return (what,) if isinstance(what, str) else tuple(what)
 
     @classmethod
     def of(

@@ -20,9 +20,9 @@ from niwaki.core.patterns import matches, patterns_of, refuse_strangers
 from niwaki.core.plan import Plan
 from niwaki.graph import Graph, trace
 from niwaki.graph.pairs import LayerPair, layer_pairs
-from niwaki.methods.base import Calibration, Evidence
+from niwaki.methods.base import Calibration, Criterion, Evidence
 from niwaki.methods.base.cut import Cut
-from niwaki.methods.mint import Dependency, Estimation, layer_dependencies
+from niwaki.methods.mint import Dependency, Estimation, Mint, layer_dependencies
 from niwaki.methods.mint.blocks import CutOff, cut_blocks
 from niwaki.methods.mint.dependency_maps import dependency_maps
 from niwaki.proof import check
@@ -30,6 +30,7 @@ from niwaki.pruning._finish import Batch, Judged, finished
 from niwaki.pruning.products import choose_products
 from niwaki.pruning.result import Result
 from niwaki.pruning.search import Attempt, Clock
+from niwaki.pruning.selection import Selection
 from niwaki.running import Inputs, named_state
 from niwaki.surgery import blocks_after, idle_units, masked_state, remember, shrink, stored_bytes
 
@@ -81,7 +82,7 @@ def scope(
     return chosen
 
 
-def trim(
+def trim(  # noqa: PLR0913  # a public verb
     model: nn.Module,
     example_inputs: Inputs,
     *,
@@ -147,7 +148,7 @@ def trim(
         **(settings or {}),
     }
     result = finished(
-        attempt, Budget(0.0), described, clock, seed=seed, judged=Judged(data), original=model
+        attempt, Budget(0.0), described, clock, seed=seed, judged=Judged(data, against=model)
     )
     said = f"{gone:.2%} of the weights of {len(blocks)} layers went"
     record = replace(
@@ -159,6 +160,50 @@ def trim(
     maps = dependency_maps(dependencies, blocks=blocks, units=lean.units)
     whole = Cut(graph, replace(lean.units, blocks=blocks), lean.cut.mixings)
     return replace(result, cut=whole, record=record, dependencies=maps)
+
+
+def as_blocks(budget: Budget, criterion: Criterion, selection: Selection) -> dict[str, Any]:
+    """What `prune` was asked, in the words of `trim`: a budget of params is the share of these
+    layers' weights that goes, and `at_most` the share that no layer exceeds.
+
+    Raises:
+        SettingError: another criterion than MINT, or settings that say nothing about blocks.
+    """
+    if not isinstance(criterion, Mint):
+        raise SettingError(
+            "blocks of weights are chosen by how layers depend on one another: give "
+            "criterion='mint' and calibration inputs"
+        )
+    if budget.unit != "params" or budget.also:
+        raise SettingError(
+            f"blocks go by a share of the weights, budget='params=0.9'; got {budget}"
+        )
+    refuse_idle(
+        scope=selection.scope != "local",
+        shares=bool(selection.shares),
+        min_units=selection.min_units != 1,
+        rule=selection.rule != "exact",
+    )
+    return {
+        "cut_off": CutOff(params=budget.amount, upper_limit=selection.at_most),
+        "estimation": criterion.estimation(),
+        "only": selection.only,
+        "skip": selection.skip,
+        "settings": {"what": "blocks", "budget": str(budget)},
+    }
+
+
+def refuse_idle(**given: bool) -> None:
+    """Refuse settings that would do nothing for blocks.
+
+    Raises:
+        SettingError: one is given; it is named.
+    """
+    idle = [name for name, is_given in given.items() if is_given]
+    if idle:
+        raise SettingError(
+            f"{idle[0]} says how units go; blocks of weights have no use for it: leave it out"
+        )
 
 
 @dataclass(frozen=True)

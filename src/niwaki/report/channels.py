@@ -77,9 +77,9 @@ def _row(group: GroupOutline, outline: Outline) -> str:
     readers = ", ".join(group.consumers[:3]) + (
         f" +{len(group.consumers) - 3}" if len(group.consumers) > 3 else ""
     )
-    told = escape("written by " + ", ".join(group.producers), quote=True)
+    writers = escape("written by " + ", ".join(group.producers), quote=True)
     return (
-        f'<tr><td title="{told}">{escape(group.name)}<small>{others}</small></td><td class=n>{group.width}</td>'
+        f'<tr><td title="{writers}">{escape(group.name)}<small>{others}</small></td><td class=n>{group.width}</td>'
         f'<td class=n><span class=bar style="width:{share:.1f}%"></span>{count(group.params)}</td>'
         f'<td class=n>{count(group.macs)}</td><td title="{escape(", ".join(group.consumers), quote=True)}">'
         f"{escape(readers) or '–'}</td></tr>"

@@ -21,7 +21,7 @@ NUMBERS = 12  # groups a side up to which every value is written out, and what i
 
 
 def draw_dependencies(
-    found: Dependency, path: str | Path, blocks: LayerBlocks | None = None
+    dependency: Dependency, path: str | Path, blocks: LayerBlocks | None = None
 ) -> Path:
     """Draw one pair of layers to a file.
 
@@ -36,7 +36,7 @@ def draw_dependencies(
         figures: Any = importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise MissingExtraError("matplotlib", "plot") from error
-    values = found.values
+    values = dependency.values
     children, parents = values.shape
     figure = figures.Figure(
         figsize=(WIDTH, 1.3 + (WIDTH - 1.4) * min(max(children / parents, 0.35), 2)),
@@ -50,19 +50,21 @@ def draw_dependencies(
     bar.set_label("I(child; parent | other parents)", fontsize=8)
     bar.ax.tick_params(labelsize=7, length=2)
     if max(children, parents) <= NUMBERS:
-        _write_values(axes, found, float(values.max()))
+        _write_values(axes, dependency, float(values.max()))
     title = (
-        found.pair.name if len(found.pair.name) <= 44 else f"{found.pair.child} and what it reads"
+        dependency.pair.name
+        if len(dependency.pair.name) <= 44
+        else f"{dependency.pair.child} and what it reads"
     )
     if blocks is not None:
-        gone = torch.ones(children, parents, dtype=torch.bool)
+        cut = torch.ones(children, parents, dtype=torch.bool)
         for row, column in blocks.kept:
-            gone[row, column] = False
-        how = _cross_out(axes, gone) if max(children, parents) <= NUMBERS else _fade(axes, gone)
-        title += f": {int(gone.sum())} of {children * parents} blocks cut ({how})"
+            cut[row, column] = False
+        how = _cross_out(axes, cut) if max(children, parents) <= NUMBERS else _fade(axes, cut)
+        title += f": {int(cut.sum())} of {children * parents} blocks cut ({how})"
     axes.set_title(title, fontsize=9, loc="left")
-    axes.set_xlabel(f"groups of the {len(found.parent_group)} parent units", fontsize=8)
-    axes.set_ylabel(f"groups of the {len(found.child_group)} child units", fontsize=8)
+    axes.set_xlabel(f"groups of the {len(dependency.parent_group)} parent units", fontsize=8)
+    axes.set_ylabel(f"groups of the {len(dependency.child_group)} child units", fontsize=8)
     axes.tick_params(labelsize=7, length=2)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.yaxis.get_major_locator().set_params(integer=True)
@@ -71,8 +73,8 @@ def draw_dependencies(
     return Path(path)
 
 
-def _cross_out(axes: Any, gone: Tensor) -> str:
-    for row, column in gone.nonzero().tolist():
+def _cross_out(axes: Any, cut: Tensor) -> str:
+    for row, column in cut.nonzero().tolist():
         for sign in (-1, 1):
             axes.plot(
                 [column - MARK, column + MARK],
@@ -83,16 +85,16 @@ def _cross_out(axes: Any, gone: Tensor) -> str:
     return "crossed out"
 
 
-def _fade(axes: Any, gone: Tensor) -> str:
+def _fade(axes: Any, cut: Tensor) -> str:
     """Lay white over what is cut: crosses would hide a large matrix."""
-    cover = torch.ones(*gone.shape, 4)
-    cover[..., 3] = 0.72 * gone
+    cover = torch.ones(*cut.shape, 4)
+    cover[..., 3] = 0.72 * cut
     axes.imshow(cover.numpy(), aspect="auto")
     return "faded"
 
 
-def _write_values(axes: Any, found: Dependency, highest: float) -> None:
-    for row, line in enumerate(found.values.tolist()):
+def _write_values(axes: Any, dependency: Dependency, highest: float) -> None:
+    for row, line in enumerate(dependency.values.tolist()):
         for column, value in enumerate(line):
             color = "white" if value > 0.6 * highest else "#333333"
             axes.text(

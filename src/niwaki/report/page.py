@@ -189,10 +189,10 @@ def _charts(runs: Sequence[Run]) -> str:
         (run.record.before.params, run.record.before.accuracy): run.record.before
         for _, run in scored
     }
-    for found in originals.values():
-        if found.accuracy is not None:
-            size.append(_dot(0, "the original", found, found.params))
-            time.append(_dot(0, "the original", found, 100))
+    for original in originals.values():
+        if original.accuracy is not None:
+            size.append(_dot(0, "the original", original, original.params))
+            time.append(_dot(0, "the original", original, 100))
     charts = [
         scatter(size, "Accuracy against size", "parameters", _short),
         scatter(
@@ -207,9 +207,9 @@ def _charts(runs: Sequence[Run]) -> str:
     return f"<h2>What accuracy costs</h2><div class=two>{''.join(charts)}</div>{legend}"
 
 
-def _dot(number: int, name: str, found: Measurement, cost: float) -> Dot:
-    accuracy = 100 * (found.accuracy or 0.0)
-    tip = f"{name}\naccuracy {accuracy:.2f}%\n{found.params:,} parameters\n{found.macs:,} MACs\n{found.latency_ms:.2f} ms"
+def _dot(number: int, name: str, measured: Measurement, cost: float) -> Dot:
+    accuracy = 100 * (measured.accuracy or 0.0)
+    tip = f"{name}\naccuracy {accuracy:.2f}%\n{measured.params:,} parameters\n{measured.macs:,} MACs\n{measured.latency_ms:.2f} ms"
     return Dot(float(cost), accuracy, tip, number, original=number == 0)
 
 
@@ -248,9 +248,9 @@ def _table(runs: Sequence[Run], front: set[int]) -> str:
         facts = (before.params, before.macs, before.accuracy, *before.scores.items())
         originals.setdefault(facts, []).append(index)
     rows = []
-    for made in originals.values():
-        before = runs[made[0]].record.before
-        whose = "" if len(originals) == 1 else f" of {_numbers(made)}"
+    for same in originals.values():
+        before = runs[same[0]].record.before
+        whose = "" if len(originals) == 1 else f" of {_numbers(same)}"
         rows.append(
             f"<tr class=unpruned><td class='name left'><i class=original></i>the original{whose}"
             f"</td>{_cells(keys, scores, None, before)}</tr>"
@@ -277,24 +277,24 @@ def _numbers(indices: Sequence[int]) -> str:
 
 
 def _cells(
-    keys: Sequence[str], scores: Sequence[str], before: Measurement | None, found: Measurement
+    keys: Sequence[str], scores: Sequence[str], before: Measurement | None, after: Measurement
 ) -> str:
-    own = [_score_cell(name, before, found) for name in scores]
-    return "".join([*own, *(_cell(key, before, found) for key in keys)])
+    own = [_score_cell(name, before, after) for name in scores]
+    return "".join([*own, *(_cell(key, before, after) for key in keys)])
 
 
-def _score_cell(name: str, before: Measurement | None, found: Measurement) -> str:
+def _score_cell(name: str, before: Measurement | None, after: Measurement) -> str:
     label = f"data-label='{escape(name, quote=True)}'"
-    value, old = found.scores.get(name), None if before is None else before.scores.get(name)
+    value, old = after.scores.get(name), None if before is None else before.scores.get(name)
     if value is None:
         return f"<td {label}>–</td>"
     changed = "" if old is None else f"<small>{value - old:+.4g}</small>"
     return f"<td {label} data-value='{value:.9g}'>{value:.4g}{changed}</td>"
 
 
-def _cell(key: str, before: Measurement | None, found: Measurement) -> str:
+def _cell(key: str, before: Measurement | None, after: Measurement) -> str:
     _, value, form = ROWS[key]
-    number, old = value(found), None if before is None else value(before)
+    number, old = value(after), None if before is None else value(before)
     label = f"data-label='{SHORT_NAMES[key]}'"
     if number is None:
         return f"<td {label}>–</td>"

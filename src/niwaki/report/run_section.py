@@ -91,13 +91,13 @@ def _groups(run: Run) -> str:
 
 
 def _residuals(run: Run) -> str:
-    found = run.record.residuals
-    if not found:
+    residuals = run.record.residuals
+    if not residuals:
         return ""
-    most = max(*found.values(), 1e-12)
+    most = max(*residuals.values(), 1e-12)
     rows = "".join(
         f"<div class='bars groups'>{_bar(name, value / most, f'{value:.2%}', 'loss')}</div>"
-        for name, value in found.items()
+        for name, value in residuals.items()
     )
     return (
         "<section><h3>What the repair could not restore</h3><p class=note>The share of what a "
@@ -110,12 +110,12 @@ def _residuals(run: Run) -> str:
 def _scores(run: Run) -> str:
     """The histogram of importances: what stayed on what went."""
     table = run.record.importances
-    edges, kept, gone = (table.get(key, []) for key in ("edges", "kept", "dropped"))
-    if not kept or len(kept) != len(gone) or len(edges) != len(kept) + 1:
+    edges, kept, removed = (table.get(key, []) for key in ("edges", "kept", "dropped"))
+    if not kept or len(kept) != len(removed) or len(edges) != len(kept) + 1:
         return ""
-    most = max(*(a + b for a, b in zip(kept, gone, strict=True)), 1)
+    most = max(*(a + b for a, b in zip(kept, removed, strict=True)), 1)
     columns = []
-    for index, (stays, goes) in enumerate(zip(kept, gone, strict=True)):
+    for index, (stays, goes) in enumerate(zip(kept, removed, strict=True)):
         label = (
             f"{edges[index]:.3g} to {edges[index + 1]:.3g}: {stays:.0f} kept, {goes:.0f} removed"
         )
@@ -124,7 +124,7 @@ def _scores(run: Run) -> str:
             for kind, count in (("gone", goes), ("kept", stays))
         )
         columns.append(f"<div title='{label}'>{bars}</div>")
-    total = f"{sum(kept):,.0f} units kept, {sum(gone):,.0f} removed, by their score"
+    total = f"{sum(kept):,.0f} units kept, {sum(removed):,.0f} removed, by their score"
     criterion = escape(str(run.record.settings.get("criterion", "criterion")))
     return (
         f"<section><h3>Importances</h3><p class=note>{total} ({criterion}).</p>"
@@ -136,7 +136,7 @@ def _scores(run: Run) -> str:
 
 
 def _maps(maps: Iterable[DependencyMap]) -> str:
-    drawings = "".join(_map(found) for found in maps)
+    drawings = "".join(_map(item) for item in maps)
     if not drawings:
         return ""
     return (
@@ -148,11 +148,11 @@ def _maps(maps: Iterable[DependencyMap]) -> str:
     )
 
 
-def _map(found: DependencyMap) -> str:
-    rows, columns = len(found.values), len(found.values[0])
-    most = max(*(value for row in found.values for value in row), 1e-12)
+def _map(dependencies: DependencyMap) -> str:
+    rows, columns = len(dependencies.values), len(dependencies.values[0])
+    most = max(*(value for row in dependencies.values for value in row), 1e-12)
     cells, crosses = [], []
-    for i, row in enumerate(found.values):
+    for i, row in enumerate(dependencies.values):
         for j, value in enumerate(row):
             x, y = j * CELL, i * CELL
             strength = min(max(value / most, 0.0), 1.0)
@@ -160,12 +160,12 @@ def _map(found: DependencyMap) -> str:
                 f"<rect x='{x}' y='{y}' width='{CELL}' height='{CELL}' "
                 f"fill-opacity='{strength:.2f}'/>"
             )
-            gone = found.gone[i][j] if found.gone else 0
-            if gone > 0:
+            share = dependencies.gone[i][j] if dependencies.gone else 0
+            if share > 0:
                 crosses.append(f"M{x + CELL - 2} {y + 2}l-{CELL - 4} {CELL - 4}")
-            if gone == 1:
+            if share == 1:
                 crosses.append(f"M{x + 2} {y + 2}l{CELL - 4} {CELL - 4}")
-    name = f"{found.child} on {found.parent}"
+    name = f"{dependencies.child} on {dependencies.parent}"
     return (
         f"<figure class=map><svg viewBox='0 0 {columns * CELL} {rows * CELL}' role=img "
         f"aria-label='{escape(name)}'>"

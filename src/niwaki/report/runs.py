@@ -49,15 +49,15 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
     """
     runs: list[Run] = []
     left_out: list[str] = []
-    for given in map(Path, folders):
-        places = _places(given)
+    for folder in map(Path, folders):
+        places = _places(folder)
         if not places:
             left_out.append(
-                f"{given} has no {RECORD}" if given.is_dir() else f"{given} is no folder"
+                f"{folder} has no {RECORD}" if folder.is_dir() else f"{folder} is no folder"
             )
         for place in places:
             try:
-                runs.append(_read(place, given))
+                runs.append(_read(place, folder))
             except NiwakiError as error:
                 left_out.append(str(error))
     if not runs:
@@ -69,18 +69,18 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
 
 
 def _places(folder: Path) -> list[Path]:
-    found = [folder] if (folder / RECORD).is_file() else []
-    if not found and folder.is_dir():
+    places = [folder] if (folder / RECORD).is_file() else []
+    if not places and folder.is_dir():
         for depth in range(1, DEEPEST + 1):
-            found += [path.parent for path in folder.glob("/".join(["*"] * depth) + f"/{RECORD}")]
+            places += [path.parent for path in folder.glob("/".join(["*"] * depth) + f"/{RECORD}")]
     return sorted(
         place
-        for place in found
+        for place in places
         if not any(part.startswith(".") for part in place.relative_to(folder).parts)
     )
 
 
-def _read(place: Path, given: Path) -> Run:
+def _read(place: Path, folder: Path) -> Run:
     try:
         record = Record.from_json((place / RECORD).read_text(encoding="utf-8"), str(place / RECORD))
     except (OSError, UnicodeDecodeError, RecursionError) as error:
@@ -93,11 +93,11 @@ def _read(place: Path, given: Path) -> Run:
     except (NiwakiError, OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         problems.append(f"{PLAN} cannot be read, so channels are not shown: {error}")
     try:
-        found = read_dependencies(place / DEPENDENCIES)
-        maps = found.maps if found is not None else ()
+        read = read_dependencies(place / DEPENDENCIES)
+        maps = read.maps if read is not None else ()
     except RecordError as error:
         problems.append(f"{DEPENDENCIES} cannot be read, so dependencies are not shown: {error}")
-    name = str(place.relative_to(given)) if place != given else place.resolve().name
+    name = str(place.relative_to(folder)) if place != folder else place.resolve().name
     return Run(name, record, steps, maps, tuple(problems))
 
 

@@ -21,7 +21,7 @@ from niwaki.running.inputs import (
 from niwaki.running.recorder import record
 from niwaki.running.replay import Playback, live_bytes, play, restated
 from niwaki.running.rerun import run
-from niwaki.running.tape import Op, Ref, Tape, first_names, named_state, tensors_in
+from niwaki.running.tape import Op, Ref, Tape, first_names, named_state, tensor_at, tensors_in
 
 __all__ = [
     "Inputs",
@@ -48,6 +48,7 @@ __all__ = [
     "restated",
     "run",
     "seed_all",
+    "tensor_at",
     "tensors_in",
     "undisturbed",
 ]

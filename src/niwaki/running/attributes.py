@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from niwaki.running.inputs import modules_of
 from niwaki.running.layers import knows_sizes
 from niwaki.running.lock import PROCESS
 from niwaki.running.settings import holders
@@ -72,12 +73,13 @@ def noted_reads(model: nn.Module, sources: Sources | None = None) -> Iterator[di
         sources: what the code is handed is given its source by this. Lists are changed in place;
             whoever asks for it restores the model's state (`preserved_state`).
     """
-    names = {id(module): name for name, module in model.named_modules()}
+    modules = modules_of(model)
+    names = {id(module): name for name, module in modules.items()}
     reads: dict[str, set[str]] = defaultdict(set)
     patched: list[tuple[type, Any]] = []
     PROCESS.acquire()
     try:
-        for cls in {type(module) for module in model.modules() if keeps_integers(module)}:
+        for cls in {type(module) for module in modules.values() if keeps_integers(module)}:
             patched.append((cls, vars(cls).get("__getattribute__")))
             cls.__getattribute__ = _noting(cls.__getattribute__, names, reads, sources)  # type: ignore[method-assign]
         yield reads

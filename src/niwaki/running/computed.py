@@ -118,7 +118,7 @@ def _value(model: nn.Module, found: Computed) -> Tensor:
         elif found.kind == "old spectral_norm":
             value = found.how.compute_weight(layer, do_power_iteration=False)
         else:
-            steps = layer.parametrizations[found.tensor]  # type: ignore[index,union-attr]
+            steps = _steps(layer, found)
             before = found.how.training
             found.how.training = False
             try:
@@ -128,9 +128,15 @@ def _value(model: nn.Module, found: Computed) -> Tensor:
     return torch.Tensor.detach(value).clone()
 
 
+def _steps(layer: nn.Module, found: Computed) -> Any:
+    """What torch computes a weight by (a `ParametrizationList`)."""
+    table: Any = layer.parametrizations
+    return table[found.tensor]
+
+
 def _undo(layer: nn.Module, found: Computed) -> None:
     if found.kind == "mask":
-        prune.remove(layer, found.tensor)
+        prune.remove(layer, found.tensor)  # type: ignore[no-untyped-call]
     elif found.kind == "old weight_norm":
         remove_old_weight_norm(layer, found.tensor)
     elif found.kind == "old spectral_norm":
@@ -153,7 +159,7 @@ def computed_again(model: nn.Module, computed: tuple[Computed, ...]) -> None:
             weight = layer._parameters.get(found.tensor)
             if weight is not None:
                 learned = weight.requires_grad
-                _AGAIN[found.kind](layer, found)
+                _AGAIN[found.kind](layer, found)  # type: ignore[no-untyped-call]
                 for parameter in _sources(layer, found) if found.kind != "mask" else ():
                     parameter.requires_grad_(learned)
                 result = vars(layer).get(found.tensor)
@@ -163,12 +169,13 @@ def computed_again(model: nn.Module, computed: tuple[Computed, ...]) -> None:
 
 def _weight_norm(layer: nn.Module, found: Computed) -> None:
     parametrizations.weight_norm(layer, found.tensor, found.how.dim)
-    steps = layer.parametrizations[found.tensor]  # type: ignore[index,union-attr]
+    steps = _steps(layer, found)
     _fill_empty(steps.original0, steps.original1)
 
 
 def _old_weight_norm(layer: nn.Module, found: Computed) -> None:
-    old_weight_norm(layer, found.tensor, None if found.how.dim == -1 else found.how.dim)
+    axis: Any = None if found.how.dim == -1 else found.how.dim
+    old_weight_norm(layer, found.tensor, axis)
     table = layer._parameters
     _fill_empty(table[f"{found.tensor}_g"], table[f"{found.tensor}_v"])  # type: ignore[arg-type]
 
@@ -182,7 +189,7 @@ def _fill_empty(length: Tensor, direction: Tensor) -> None:
 def _spectral_norm(layer: nn.Module, found: Computed) -> None:
     how, weight = found.how, getattr(layer, found.tensor).detach().clone()
     parametrizations.spectral_norm(layer, found.tensor, how.n_power_iterations, how.eps, how.dim)
-    steps = layer.parametrizations[found.tensor]  # type: ignore[index,union-attr]
+    steps = _steps(layer, found)
     own = steps[0]
     matrix = own._reshape_weight_to_matrix(weight)
     _norm_of_one(own._u, matrix, own._v)

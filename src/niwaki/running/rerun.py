@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 
 from niwaki.core.errors import TraceError
-from niwaki.running.inputs import Inputs, as_arguments, copied, undisturbed
+from niwaki.running.inputs import Inputs, as_arguments, copied, modules_of, undisturbed
 from niwaki.running.tape import Op, Tape, tensors_in
 from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
 
@@ -104,7 +104,7 @@ def run(
     stepper = _Stepper(tape, step)
     layers = LayerStack(model)
     args, kwargs = as_arguments(copied(inputs))
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    recurrent = any(isinstance(module, nn.RNNBase) for module in modules_of(model).values())
     try:
         with ExitStack() as stack:
             for context in (

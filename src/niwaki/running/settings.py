@@ -21,9 +21,11 @@ def fields(value: Any) -> MutableMapping[str, Any] | None:
     """
     if type(value) is dict:
         return value if all(isinstance(key, str) for key in value) else None
-    cls = type(value)
+    cls: Any = type(value)
+    table: dict[str, Any]
     if cls is SimpleNamespace:  # written in C, with ways of its own that are the usual ones
-        return vars(value)
+        table = vars(value)
+        return table
     if not hasattr(value, "__dict__") or isinstance(value, (type, nn.Module, Tensor)):
         return None
     # the table itself is written into, so that a frozen dataclass is no obstacle; `__setattr__` of
@@ -32,7 +34,8 @@ def fields(value: Any) -> MutableMapping[str, Any] | None:
     plain = cls.__getattribute__ is object.__getattribute__ and not hasattr(cls, "__getattr__")
     if callable(value) or not plain or not (frozen or cls.__setattr__ is object.__setattr__):
         return None
-    return vars(value)
+    table = vars(value)
+    return table
 
 
 def holders(value: Any, path: str = "") -> Iterator[tuple[str, MutableMapping[str, Any]]]:

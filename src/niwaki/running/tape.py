@@ -8,7 +8,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -64,6 +64,19 @@ class Op:
         """An argument given by place or by name."""
         return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
 
+    def __getitem__(self, name: str) -> Any:
+        """An argument by its name in the operator's schema, `op["groups"]`; where the call left it
+        out, the schema's default.
+
+        Raises:
+            KeyError: the operator takes no argument of that name.
+        """
+        arguments = _arguments(self.func)
+        if name not in arguments:
+            raise KeyError(f"{self.name} has no argument {name!r}: it takes {', '.join(arguments)}")
+        position, default = arguments[name]
+        return self.arg(position, name, default)
+
     @cached_property
     def tensors(self) -> tuple[Ref, ...]:
         """The values it reads, in order."""
@@ -81,6 +94,13 @@ class Op:
         first = self.outputs[0]
         assert first is not None
         return first
+
+
+@cache
+def _arguments(func: OpOverload) -> dict[str, tuple[int, Any]]:
+    """Name of an argument → its place in the schema and its default, None where it has none."""
+    schema = func._schema.arguments
+    return {item.name: (place, item.default_value) for place, item in enumerate(schema)}
 
 
 @dataclass(frozen=True)
@@ -136,6 +156,14 @@ class Tape:
     arrivals: list[Arrival] = field(default_factory=list)
     equalities: list[tuple[Any, Any]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+
+    @cached_property
+    def named(self) -> Mapping[str, tuple[Ref, ...]]:
+        """Parameter or buffer → the values that it is."""
+        refs: dict[str, list[Ref]] = defaultdict(list)
+        for ref, name in self.parameters.items():
+            refs[name].append(ref)
+        return {name: tuple(own) for name, own in refs.items()}
 
     @cached_property
     def readers(self) -> Mapping[Ref, tuple[int, ...]]:
@@ -233,6 +261,15 @@ def _is_record(tree: Any) -> bool:
 def named_state(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, a shared one once under its first name."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def tensor_at(model: nn.Module, name: str) -> Tensor:
+    """A parameter by its name, or a weight that the layer computes from parameters (weight_norm),
+    with gradients to these.
+    """
+    layer, _, own = name.rpartition(".")
+    value: Tensor = getattr(model.get_submodule(layer), own)
+    return value
 
 
 def first_names(model: nn.Module) -> dict[str, str]:

@@ -1,18 +1,16 @@
 """The smaller network as a graph of operators, for models whose own code cannot be made to fit.
 
 The recorded operators become a `torch.fx.GraphModule`. Where the recorded run had a size among an
-operator's arguments, the
-graph has what is left of that size: the axis is a term, and the term says it. A size that is a
-    multiple of the batch is
-computed from the batch at hand. Parameters and buffers keep their names, so that the state dict is
-the one that the module would have. The graph is the path that the model took in evaluation mode: a
-BatchNorm goes on using its statistics.
+operator's arguments, the graph has what is left of that size: the axis is a term, and the term
+says it. A size that is a multiple of the batch is computed from the batch at hand. Parameters and
+buffers keep their names, so that the state dict is the one that the module would have. The graph
+is the path that the model took in evaluation mode: a BatchNorm goes on using its statistics.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -190,12 +188,12 @@ class _Writer:
 
     def _inputs(self) -> None:
         args, kwargs = as_arguments(self._graph.inputs)
-        given = [
+        named = [
             *((f"x{i}" if len(args) > 1 else "x", value) for i, value in enumerate(args)),
             *kwargs.items(),
         ]
         refs = iter(self._tape.inputs)
-        for name, value in given:
+        for name, value in named:
             if isinstance(value, Tensor):
                 node = self._fx.placeholder(name)
                 ref = next(refs)
@@ -246,13 +244,13 @@ class _Writer:
     def _biases(self) -> dict[int, str]:
         """Operator → the bias that a mixing's shift has given its layer, which had none."""
         origins = self._graph.inference.origins
-        found = {}
+        biases = {}
         for read in self._graph.inference.reads:
             weight = origins[read.weight].names[0] if read.weight is not None else ""
             bias = weight.removesuffix("weight") + "bias"
             if bias in self._new_biases:
-                found[read.position] = bias
-        return found
+                biases[read.position] = bias
+        return biases
 
     def _add_bias(self, op: Op, name: str) -> None:
         bias = self._fx.get_attr(name)
@@ -265,15 +263,13 @@ class _Writer:
 
     def _attention(self, op: Op) -> None:
         """The kernel that torch chose cannot be trained; the function that chose it can."""
-        given = {
-            argument.name: op.arg(i, argument.name)
-            for i, argument in enumerate(op.func._schema.arguments)
-        }
-        q, k, v = op.args[:3]
+        known = {argument.name for argument in op.func._schema.arguments}
+        mask = next((op[name] for name in ("attn_mask", "attn_bias") if name in known), None)
+        q, k, v = op["query"], op["key"], op["value"]
         settings = {
-            "attn_mask": self._value(given.get("attn_mask", given.get("attn_bias"))),
-            "is_causal": bool(given.get("is_causal")),
-            "scale": given.get("scale"),
+            "attn_mask": self._value(mask),
+            "is_causal": op["is_causal"],
+            "scale": op["scale"],
             "enable_gqa": self._axes[q][-3].size != self._axes[k][-3].size,
         }
         operands = tuple(self._nodes[ref] for ref in (q, k, v))
@@ -352,26 +348,25 @@ def _of_shape(writer: _Writer, op: Op) -> tuple[Any, ...]:
 
 def _parts(writer: _Writer, op: Op) -> tuple[Any, ...]:
     """split by one size or by several: as many parts, of what is left of each."""
-    dim = op.arg(2, "dim", 0)
-    sizes = [writer.size(writer.terms(ref)[dim]) for ref in op.outputs if ref is not None]
+    sizes = [writer.size(writer.terms(ref)[op["dim"]]) for ref in op.outputs if ref is not None]
     return (op.args[0], sizes if isinstance(op.args[1], (list, tuple)) else sizes[0], *op.args[2:])
 
 
 def _slice(writer: _Writer, op: Op) -> tuple[Any, ...]:
-    """slice (x, dim, start, end, step): both ends move with what is left before them."""
-    dim = op.arg(1, "dim", 0)
-    term = writer.terms(op.args[0])[dim]
-    moved = [
-        writer.place(term, _from_start(item, term.size)) if isinstance(item, int) else item
-        for item in op.args[2:4]
-    ]
-    return (*op.args[:2], *moved, *op.args[4:])
+    """slice: both ends move with what is left before them."""
+    term = writer.terms(op["self"])[op["dim"]]
+    ends = {
+        name: writer.place(term, _from_start(op[name], term.size))
+        for name in ("start", "end")
+        if isinstance(op[name], int)
+    }
+    return _changed(op, ends)
 
 
 def _select(writer: _Writer, op: Op) -> tuple[Any, ...]:
-    """select (x, dim, index)."""
-    term = writer.terms(op.args[0])[op.args[1]]
-    return (*op.args[:2], writer.place(term, _from_start(op.args[2], term.size)), *op.args[3:])
+    """select: the position moves with what is left before it."""
+    term = writer.terms(op["self"])[op["dim"]]
+    return _changed(op, {"index": writer.place(term, _from_start(op["index"], term.size))})
 
 
 def _from_start(position: int, size: int) -> int:
@@ -379,8 +374,10 @@ def _from_start(position: int, size: int) -> int:
 
 
 def _pad(writer: _Writer, op: Op) -> tuple[Any, ...]:
-    """constant_pad_nd (x, pads from the last axis, two an axis): what is left of each pad."""
-    pads, out = list(op.args[1]), writer.terms(op.result)
+    """constant_pad_nd: what is left of each pad; they are listed from the last axis on, two an
+    axis.
+    """
+    pads, out = list(op["pad"]), writer.terms(op.result)
     for place in range(0, len(pads), 2):
         term = out[len(out) - 1 - place // 2]
         before, after = pads[place], pads[place + 1]
@@ -388,27 +385,34 @@ def _pad(writer: _Writer, op: Op) -> tuple[Any, ...]:
             pads[place] = writer.place(term, before)
         if after > 0:
             pads[place + 1] = writer.size(term).number - writer.place(term, term.size - after)
-    return (op.args[0], pads, *op.args[2:])
+    return _changed(op, {"pad": pads})
 
 
 def _layer_norm(writer: _Writer, op: Op) -> tuple[Any, ...]:
-    """native_layer_norm (x, sizes of the last axes, …)."""
-    return (op.args[0], writer.shape(op.args[0])[-len(op.args[1]) :], *op.args[2:])
+    """native_layer_norm: it states the sizes of the axes that it normalises, the last ones."""
+    axes = len(op["normalized_shape"])
+    return _changed(op, {"normalized_shape": writer.shape(op["input"])[-axes:]})
 
 
 def _group_norm(writer: _Writer, op: Op) -> tuple[Any, ...]:
-    """native_group_norm (x, scale, shift, batch, channels, positions, groups, eps)."""
-    batch, channels = writer.shape(op.args[0])[:2]
-    groups = _number_of_groups(writer, op, writer.terms(op.args[0])[1], op.args[6])
-    return (*op.args[:3], batch, channels, op.args[5], groups, *op.args[7:])
+    """native_group_norm: it states its numbers of samples (N), channels (C) and groups."""
+    batch, channels = writer.shape(op["input"])[:2]
+    groups = _number_of_groups(writer, op, op["group"])
+    return _changed(op, {"N": batch, "C": channels, "group": groups})
 
 
 def _convolution(writer: _Writer, op: Op) -> tuple[Any, ...]:
-    """convolution (…, groups)."""
-    return (*op.args[:8], _number_of_groups(writer, op, writer.terms(op.args[0])[1], op.args[8]))
+    """convolution: its number of groups."""
+    return _changed(op, {"groups": _number_of_groups(writer, op, op["groups"])})
 
 
-def _number_of_groups(writer: _Writer, op: Op, channels: Term, groups: int) -> int:
+def _changed(op: Op, changes: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The arguments that an operator was given by place, some of them exchanged by name."""
+    names = [argument.name for argument in op.func._schema.arguments]
+    return tuple(changes.get(name, value) for name, value in zip(names, op.args, strict=False))
+
+
+def _number_of_groups(writer: _Writer, op: Op, groups: int) -> int:
     """Groups that are left: the rule that read the operator noted their term."""
     noted = [
         n.term

@@ -209,23 +209,23 @@ def as_blocks(module: nn.Module, blocks: LayerBlocks) -> BlockSparse:
         SurgeryError: the layer is neither a Linear nor a Conv2d without groups.
     """
     if type(module) is nn.Linear:
-        made: BlockSparse = BlockLinear(module, blocks)
+        layer: BlockSparse = BlockLinear(module, blocks)
     elif isinstance(module, nn.Conv2d) and can_be_blocks(module):
-        made = BlockConv2d(module, blocks)
+        layer = BlockConv2d(module, blocks)
     else:
         raise SurgeryError(
             f"{type(module).__name__} has no form of blocks; only Linear and Conv2d without "
             "groups have"
         )
-    return made.train(module.training)
+    return layer.train(module.training)
 
 
 def as_dense(module: BlockSparse) -> nn.Linear | nn.Conv2d:
     """The ordinary layer that computes the same."""
     bias = module.bias is not None
-    made: nn.Linear | nn.Conv2d
+    layer: nn.Linear | nn.Conv2d
     if isinstance(module, BlockConv2d):
-        made = nn.Conv2d(
+        layer = nn.Conv2d(
             module.in_channels,
             module.out_channels,
             module._shape[2:],  # type: ignore[arg-type]  # two numbers
@@ -235,14 +235,14 @@ def as_dense(module: BlockSparse) -> nn.Linear | nn.Conv2d:
             bias=bias,
         )
     else:
-        made = nn.Linear(module._shape[1], module._shape[0], bias=bias)
-    made.weight.data, made.weight.requires_grad = (
+        layer = nn.Linear(module._shape[1], module._shape[0], bias=bias)
+    layer.weight.data, layer.weight.requires_grad = (
         module.dense_weight().detach(),
         module.weight.requires_grad,
     )
     if module.bias is not None:
-        made.bias = nn.Parameter(module.bias.detach().clone(), module.bias.requires_grad)
-    return made.train(module.training)
+        layer.bias = nn.Parameter(module.bias.detach().clone(), module.bias.requires_grad)
+    return layer.train(module.training)
 
 
 def with_blocks(model: nn.Module, layers: Mapping[str, LayerBlocks]) -> nn.Module:
@@ -256,12 +256,12 @@ def with_blocks(model: nn.Module, layers: Mapping[str, LayerBlocks]) -> nn.Modul
 def without_blocks(model: nn.Module) -> tuple[nn.Module, dict[str, LayerBlocks]]:
     """A copy in which all layers are ordinary ones again, and what blocks they had."""
     model = duplicate(model)
-    found: dict[str, LayerBlocks] = {}
+    blocks: dict[str, LayerBlocks] = {}
     for name, module in list(model.named_modules()):
         if isinstance(module, BlockSparse):
-            found[name] = module.blocks
+            blocks[name] = module.blocks
             model.set_submodule(name, as_dense(module))
-    return model, found
+    return model, blocks
 
 
 def blocks_left(graph: Graph, plan: Plan) -> dict[str, LayerBlocks]:

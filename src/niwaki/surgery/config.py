@@ -13,6 +13,7 @@ units cannot be stated; then nothing changes.
 from __future__ import annotations
 
 import copy
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -45,7 +46,8 @@ from niwaki.surgery.sizes import follow_sizes
 
 Shapes = Mapping[str, tuple[int, ...]]
 EXACT = 1e-6  # code may go through float32 within, on both sides alike
-SECONDS = 10.0  # building stops after this; the config is then left alone
+SECONDS = 10.0  # of this process: building stops after it; the config is then left alone
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # of a block, in a tensor's name
 
 
 def follow_config(pruned: nn.Module, graph: Graph, plan: Plan) -> tuple[Plan, str | None]:
@@ -71,11 +73,22 @@ def follow_config(pruned: nn.Module, graph: Graph, plan: Plan) -> tuple[Plan, st
         if _rebuilds(twin, graph, attribute):
             follow_sizes(pruned, graph, stated)
             return stated, None
+    uneven = _uneven(wanted)
     return plan, (
-        f"the model's {attribute} cannot state these sizes and is left as it was: load the "
-        "network with niwaki.load, not from "
-        f"its {attribute}"
+        f"the model's {attribute} cannot state the cut{uneven and ': ' + uneven}; use "
+        f"uniform=True, or load the network with niwaki.load, not from its {attribute}, which is "
+        "left as it was"
     )
+
+
+def _uneven(wanted: Shapes) -> str:
+    """Two tensors of one name in different blocks that got different shapes."""
+    seen: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, shape in wanted.items():
+        first, other = seen.setdefault(_NUMBER.sub("*", name), (name, shape))
+        if other != shape:
+            return f"{first} has the shape {other}, {name} {shape}"
+    return ""
 
 
 def _rebuilds(model: nn.Module, graph: Graph, attribute: str) -> bool:
@@ -110,10 +123,14 @@ def _rebuilds(model: nn.Module, graph: Graph, attribute: str) -> bool:
 def _again(
     model: nn.Module, attribute: str, device: torch.device | None = None
 ) -> nn.Module | None:
-    """Another model of the class, built from the config; None where it cannot be."""
+    """Another model of the class, built from the config; None where it cannot be, or where the
+    config itself refuses what it states (transformers' do when they are written and read).
+    """
+    config = copy.deepcopy(getattr(model, attribute))
     with preserved_rng(), device or nullcontext():
         try:
-            return type(model)(copy.deepcopy(getattr(model, attribute)))
+            getattr(config, "validate", lambda: None)()
+            return type(model)(config)
         except Exception:
             return None  # a config that states what cannot be may raise anything
 
@@ -192,7 +209,7 @@ def _solutions(
     options = [
         (path, size) for path, value in _entries(config) for size in _renewals(value, renamed)
     ]
-    end = time.perf_counter() + SECONDS
+    end = time.process_time() + SECONDS
     pending: list[frozenset[str]] = [frozenset()]
     for banned in pending:
         found = _nearest(
@@ -203,7 +220,7 @@ def _solutions(
             for more in _idle(model, config, options, found, wanted, end):
                 yield _under(attribute, {**found, **more})
             pending += [banned | {path} for path in found if banned | {path} not in pending]
-        if time.perf_counter() > end:
+        if time.process_time() > end:
             return
 
 
@@ -221,7 +238,7 @@ def _idle(
     rest = [option for option in options if option[0] not in found]
     for chosen in (*combinations(rest, 1), *combinations(rest, 2)):
         more = dict(chosen)
-        if len(more) < len(chosen) or time.perf_counter() > end:
+        if len(more) < len(chosen) or time.process_time() > end:
             continue
         if _distance(_built(model, _with(config, {**found, **more})), wanted) == 0:
             yield more
@@ -255,7 +272,7 @@ def _nearest(
     while missing:
         best: tuple[int, str, Size] | None = None
         for path, size in options:
-            if path in changed or time.perf_counter() > end:
+            if path in changed or time.process_time() > end:
                 continue
             distance = _distance(_built(model, _with(config, {**changed, path: size})), wanted)
             if distance < (best[0] if best else missing):

@@ -73,38 +73,37 @@ def idle_units(graph: Graph, blocks: BlockPlan) -> Idle:
     )
     kept, mixings, remarks, counts = {}, {}, [], [0, 0]
     for group in groups:
-        gone = unread[group.name].clone()
+        going = unread[group.name].clone()
         shifts: dict[str, Tensor] = {}
         if group.name in values:
             heard = {weight: whole.read_by(group, weight) for weight in values[group.name]}
             leaving, shifts, stays = _Constants(
-                graph, group, same[group.name] & ~gone, values[group.name], heard
+                graph, group, same[group.name] & ~going, values[group.name], heard
             ).leaving()
-            gone |= leaving
+            going |= leaving
             remarks += stays
-        if not bool(gone.any()):
+        if not bool(going.any()):
             continue
-        if bool(gone.all()):
-            gone[0] = False  # no layer is left without a channel
+        if bool(going.all()):
+            going[0] = False  # no layer is left without a channel
             remarks.append(
                 f"{group.name}: all of it says nothing, so nothing of the input gets through it "
-                "any more; cut less, or "
-                "with fed, which keeps a block for every group"
+                "any more; cut less, or with fed, which keeps a block for every group"
             )
-        kept[group.name] = Kept(group.width, tuple((~gone).nonzero().squeeze(1).tolist()))
-        counts[0] += int((gone & unread[group.name]).sum())
-        counts[1] += int((gone & ~unread[group.name]).sum())
-        mixing = _with_shifts(group, kept[group.name], shifts, gone)
+        kept[group.name] = Kept(group.width, tuple((~going).nonzero().squeeze(1).tolist()))
+        counts[0] += int((going & unread[group.name]).sum())
+        counts[1] += int((going & ~unread[group.name]).sum())
+        mixing = _with_shifts(group, kept[group.name], shifts, going)
         if mixing is not None:
             mixings[group.name] = mixing
     return Idle(Plan(kept), mixings, counts[0], counts[1], tuple(remarks))
 
 
 def _with_shifts(
-    group: Group, kept: Kept, shifts: Mapping[str, Tensor], gone: Tensor
+    group: Group, kept: Kept, shifts: Mapping[str, Tensor], leaving: Tensor
 ) -> Mixing | None:
     """Plain selection, with the constants of what leaves; None where these are all zero."""
-    left = {weight: torch.where(gone, shift, 0.0) for weight, shift in shifts.items()}
+    left = {weight: torch.where(leaving, shift, 0.0) for weight, shift in shifts.items()}
     if not any(bool(shift.any()) for shift in left.values()):
         return None
     matrix = Mixing.selecting(group.width, kept.units).matrix
@@ -148,17 +147,17 @@ class _Wiring:
         self, groups: Iterable[Group], looked_at: Role, other: Role
     ) -> dict[str, Tensor]:
         groups = list(groups)
-        found = {group.name: torch.zeros(group.width, dtype=torch.bool) for group in groups}
+        idle_units = {group.name: torch.zeros(group.width, dtype=torch.bool) for group in groups}
         changed = True
         while changed:
             changed = False
             for group in groups:
                 idle = self._idle(group, looked_at)
-                if bool((idle & ~found[group.name]).any()):
-                    found[group.name] |= idle
+                if bool((idle & ~idle_units[group.name]).any()):
+                    idle_units[group.name] |= idle
                     self._take(group, other, idle)
                     changed = True
-        return found
+        return idle_units
 
     def _idle(self, group: Group, role: Role, only: str | None = None) -> Tensor:
         """The units with no entry left in the weights in which they have this role; none, where it
@@ -199,18 +198,18 @@ def _values(graph: Graph, names: Iterable[str]) -> dict[str, dict[str, Range]]:
     Empty where the network's path hangs on values, or it cannot be run on noise.
     """
     where = readers(graph, names)
-    found: dict[str, dict[str, Range]] = {}
+    ranges: dict[str, dict[str, Range]] = {}
     if not where or graph.inference.tape.by_value:
-        return found
+        return ranges
 
     def step(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for reader in where.get(position, ()):
             rows = reader.rows(args[reader.read.slot]).double().cpu()
             low, high = rows.amin(0), rows.amax(0)
-            seen = found.setdefault(reader.group, {}).get(reader.weight)
+            seen = ranges.setdefault(reader.group, {}).get(reader.weight)
             if seen is not None:
                 low, high = torch.minimum(low, seen[0]), torch.maximum(high, seen[1])
-            found[reader.group][reader.weight] = (low, high)
+            ranges[reader.group][reader.weight] = (low, high)
         return op.func(*args, **kwargs)
 
     device = next((tensor.device for tensor in tensors_in(graph.inputs)), torch.device("cpu"))
@@ -223,7 +222,7 @@ def _values(graph: Graph, names: Iterable[str]) -> dict[str, dict[str, Range]]:
             run(graph.model, graph.inference.tape, inputs, step)
     except TraceError:
         return {}
-    return found
+    return ranges
 
 
 @dataclass(frozen=True, eq=False)

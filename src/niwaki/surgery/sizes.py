@@ -187,6 +187,9 @@ def _unread_sizes(graph: Graph, plan: Plan) -> Sizes:
         for name, table in calls.items()
     }
     layers, tensors = layer_changes(graph, plan, roles), _tensor_changes(graph, plan)
+    owned: dict[str, list[list[Change]]] = defaultdict(list)
+    for tensor, pairs in tensors.items():
+        owned[_owner(tensor)].append(pairs)
     found: Sizes = {}
     for name, module in graph.model.named_modules():
         read = graph.inference.tape.attributes.get(name, set())
@@ -197,9 +200,10 @@ def _unread_sizes(graph: Graph, plan: Plan) -> Sizes:
         }
         if knows_sizes(module) or not unread:
             continue
-        own = [pairs for tensor, pairs in tensors.items() if _owner(tensor) == name]
+        if not any(map(_may_be_sizes, (vars(module)[key] for key in unread))):
+            continue
         inside = [table for layer, table in layers.items() if _within(layer, name)]
-        renewed = _renewed_by_value(module, own, unread, unanimous=True)
+        renewed = _renewed_by_value(module, owned.get(name, []), unread, unanimous=True)
         for key in sorted(unread - renewed.keys()):
             value = vars(module)[key]
             new = named_size(key, value, inside) if type(value) is int else None
@@ -339,6 +343,10 @@ def _tensor_changes(graph: Graph, plan: Plan) -> dict[str, list[Change]]:
         name: list(zip(tensor.shape, after[name], strict=True))
         for name, tensor in graph.state.items()
     }
+
+
+def _may_be_sizes(value: Any) -> bool:
+    return isinstance(value, (int, tuple, list)) and not isinstance(value, bool)
 
 
 def _within(name: str, module: str) -> bool:

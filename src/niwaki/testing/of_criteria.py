@@ -106,13 +106,13 @@ def _one_number_a_unit(scores: Scores, graph: Graph, name: str) -> None:
     assert not strangers, f"it scores {strangers[0]!r}, which is no group of the graph ({name})"
     assert len(scores), f"it scores no group, and does not say why ({name})"
     for group in (graph[known] for known in scores):
-        given = scores[group.name]
-        assert given.shape == (group.width,), (
-            f"it gives group {group.name!r} scores of shape {tuple(given.shape)}, not "
+        values = scores[group.name]
+        assert values.shape == (group.width,), (
+            f"it gives group {group.name!r} scores of shape {tuple(values.shape)}, not "
             f"({group.width},) ({name})"
         )
-        assert given.device.type == "cpu", f"its scores are not on the CPU ({name})"
-        assert bool(torch.isfinite(given).all()), (
+        assert values.device.type == "cpu", f"its scores are not on the CPU ({name})"
+        assert bool(torch.isfinite(values).all()), (
             f"it gives group {group.name!r} scores that are not finite ({name})"
         )
 

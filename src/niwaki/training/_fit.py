@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 ParameterGroups = Sequence[dict[str, Any]]
 
 
-def fit(
+def fit(  # noqa: PLR0913  # a public verb
     model: nn.Module,
     train_batches: TrainBatches,
     *,

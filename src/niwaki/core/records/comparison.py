@@ -28,16 +28,16 @@ TIMED = ("latency", "peak")  # 0 where they were not measured
 
 def rows(record: Record) -> list[tuple[str, str, str, str]]:
     """Name, before, after and change, of everything that was measured on both sides."""
-    found = []
+    lines = []
     for key, (name, value, form) in _SHOWN.items():
         before, after = value(record.before), value(record.after)
         if before is not None and after is not None and (key not in TIMED or before or after):
-            found.append(
+            lines.append(
                 (name, form.format(before), form.format(after), change(key, before, after))
             )
         if key == "loss":
-            found += _scores(record)
-    return found
+            lines += _scores(record)
+    return lines
 
 
 def _scores(record: Record) -> list[tuple[str, str, str, str]]:

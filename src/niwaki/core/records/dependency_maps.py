@@ -62,10 +62,10 @@ class DependencyMaps:
     maps: tuple[DependencyMap, ...]
 
     def __post_init__(self) -> None:
-        found = sum(len(item.values) * len(item.values[0]) for item in self.maps)
-        if found > MOST:
+        count = sum(len(item.values) * len(item.values[0]) for item in self.maps)
+        if count > MOST:
             raise RecordError(
-                f"{len(self.maps)} maps hold {found:,} values; at most {MOST:,} are written: use "
+                f"{len(self.maps)} maps hold {count:,} values; at most {MOST:,} are written: use "
                 "coarser groups"
             )
 
@@ -90,18 +90,18 @@ class DependencyMaps:
             raise RecordError(
                 f"{source} is not JSON: {str(error) or type(error).__name__}"
             ) from error
-        found = data.get("schema") if isinstance(data, dict) else None
-        if type(found) is not int or found != SCHEMA:
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if type(schema) is not int or schema != SCHEMA:
             raise RecordError(
-                f"{source} has schema {str(found)[:80]!r}; this niwaki reads schema {SCHEMA}"
+                f"{source} has schema {str(schema)[:80]!r}; this niwaki reads schema {SCHEMA}"
             )
         try:
-            made: DependencyMaps = from_table(
+            maps: DependencyMaps = from_table(
                 cls, {key: value for key, value in data.items() if key != "schema"}, source
             )
         except RecursionError as error:
             raise RecordError(f"{source} is nested too deeply") from error
-        return made
+        return maps
 
 
 def read_dependencies(path: Path) -> DependencyMaps | None:

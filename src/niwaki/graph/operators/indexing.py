@@ -36,8 +36,8 @@ def index(state: Inference, op: Op) -> Kind:
     adjacent = places == list(range(places[0], places[-1] + 1))
     front = places[0] if adjacent else 0
     shape = state.shape(op.result)
-    made = state.fresh(shape[front : front + new], state.why("looked up by index by"))
-    state.give(op.result, [*rest[:front], *made, *rest[front:]])
+    looked_up = state.fresh(shape[front : front + new], state.why("looked up by index by"))
+    state.give(op.result, [*rest[:front], *looked_up, *rest[front:]])
     return Kind.VIEW
 
 

@@ -36,27 +36,27 @@ def _regroup(state: Inference, old: list[Term], shape: Sequence[int]) -> list[Te
     axes: list[Term] = []
     pending, sizes = [t for t in old if t.size != 1], list(shape)
     while sizes:
-        taken: list[Term] = []
+        joined: list[Term] = []
         wanted: list[int] = []
         have, want = 1, 1
         while have != want or not wanted:
             if (have < want and pending) or not sizes:
-                taken.append(pending.pop(0))
-                have *= taken[-1].size
+                joined.append(pending.pop(0))
+                have *= joined[-1].size
             else:
                 wanted.append(sizes.pop(0))
                 want *= wanted[-1]
-        axes += _split_joined(state, taken, wanted)
+        axes += _split_joined(state, joined, wanted)
     return axes
 
 
-def _split_joined(state: Inference, taken: list[Term], wanted: list[int]) -> list[Term]:
+def _split_joined(state: Inference, joined: list[Term], wanted: list[int]) -> list[Term]:
     """Axes of the wanted sizes out of the taken ones, both with the same product."""
     if len(wanted) == 1:
-        return [product(*taken)]
-    if len(taken) == 1:
-        return state.split(taken[0], wanted)
-    return state.split(product(*taken), wanted)
+        return [product(*joined)]
+    if len(joined) == 1:
+        return state.split(joined[0], wanted)
+    return state.split(product(*joined), wanted)
 
 
 def permute(state: Inference, op: Op) -> Kind:

@@ -25,5 +25,5 @@ class Auto(Compensation):
             why = "moments, as there are no calibration inputs"
         else:
             method, why = Reconstruct(guard=True), "reconstruct, as there are calibration inputs"
-        made = method.apply(evidence, plan)
-        return replace(made, remarks=(f"compensation: {why}", *made.remarks))
+        cut = method.apply(evidence, plan)
+        return replace(cut, remarks=(f"compensation: {why}", *cut.remarks))

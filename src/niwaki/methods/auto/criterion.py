@@ -100,8 +100,8 @@ def _comparable(criterion: Criterion, evidence: Evidence) -> dict[str, Tensor]:
     scores = criterion.scores(evidence)
     if criterion.comparable:
         return scores
-    doubles = {name: given.double().cpu() for name, given in scores.items()}
+    doubles = {name: units.double().cpu() for name, units in scores.items()}
     return {
-        name: given / mean if (mean := given.mean()) > 0 else given
-        for name, given in doubles.items()
+        name: units / mean if (mean := units.mean()) > 0 else units
+        for name, units in doubles.items()
     }

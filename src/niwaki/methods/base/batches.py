@@ -72,17 +72,17 @@ def _of_table(batch: Mapping[str, Any], model: nn.Module) -> tuple[Inputs, Tenso
 def _of_sequence(
     batch: Sequence[Any], model: nn.Module, like: Inputs | None
 ) -> tuple[Inputs, Tensor | None]:
-    taken = _taken(batch, model, like)
-    if len(batch) < taken or not isinstance(batch[0], (Tensor, Mapping)):
+    count = _taken(batch, model, like)
+    if len(batch) < count or not isinstance(batch[0], (Tensor, Mapping)):
         raise SettingError(
             f"a batch of calibration= has {len(batch)} parts, but {type(model).__name__} takes "
-            f"{taken}; give (inputs, labels), or a dict by the names of its parameters"
+            f"{count}; give (inputs, labels), or a dict by the names of its parameters"
         )
     if isinstance(batch[0], Mapping):
         inputs: Inputs = _of_table(batch[0], model)[0]
     else:
-        inputs = batch[0] if taken == 1 else tuple(batch[:taken])
-    labels = batch[taken] if len(batch) > taken else None
+        inputs = batch[0] if count == 1 else tuple(batch[:count])
+    labels = batch[count] if len(batch) > count else None
     return inputs, _class_numbers(labels, _rows(batch))
 
 

@@ -145,8 +145,8 @@ def score(
 def scored(method: Criterion, evidence: Evidence) -> Scores:
     """The same of a criterion that is built, from evidence that its next step can use too."""
     scores = {}
-    for name, given in method.scores(evidence).items():
-        values = given.double().cpu()
+    for name, units in method.scores(evidence).items():
+        values = units.double().cpu()
         mean = values.mean()
         scores[name] = values if method.comparable or not mean > 0 else values / mean
     return Scores(evidence.graph, scores, evidence, method.dependencies(evidence))

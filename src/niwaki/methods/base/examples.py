@@ -33,11 +33,11 @@ def judged_on(inputs: Inputs) -> Inputs:
     more = batched(inputs, max(old, min(SAMPLES, int(MOST / largest))))
     generator = torch.Generator().manual_seed(0)
 
-    def made(leaf: object) -> object:
+    def filled(leaf: object) -> object:
         nothing = isinstance(leaf, Tensor) and _says_nothing(leaf)
         return _noise(leaf, generator) if nothing else leaf  # type: ignore[arg-type]  # as said
 
-    drawn: Inputs = tree_map(made, more)
+    drawn: Inputs = tree_map(filled, more)
     return drawn
 
 

@@ -27,28 +27,28 @@ from niwaki.methods.base.trial import Parabola, Trial, weakened
 from niwaki.running import preserved_rng, tensors_in
 
 
-def guarded(made: Cut, graph: Graph, plan: Plan, split: Split) -> Cut:
+def guarded(cut: Cut, graph: Graph, plan: Plan, split: Split) -> Cut:
     """The mixings that do not lose against plain pruning, with notes on those that did."""
     state = [tensor.device.type for tensor in (*graph.state.values(), *tensors_in(split.held))]
-    if "meta" in state or not made.mixings:
-        return made
+    if "meta" in state or not cut.mixings:
+        return cut
     with preserved_rng(), torch.no_grad():
-        trial = Trial(graph, plan, made.mixings, split.held, split.margin)
+        trial = Trial(graph, plan, cut.mixings, split.held, split.margin)
         weights = trial.at_readers()
         weights = trial.at_outputs(weights)
-    return _told(made, plan, weights, trial.errors, split.source)
+    return _noted(cut, plan, weights, trial.errors, split.source)
 
 
-def _told(
-    made: Cut,
+def _noted(
+    cut: Cut,
     plan: Plan,
     weights: Mapping[str, float],
     errors: Mapping[str, Parabola],
     source: str,
 ) -> Cut:
-    mixings, notes, residuals = dict(made.mixings), dict(made.notes), dict(made.residuals)
-    dropped = [name for name in made.mixings if not weights.get(name)]
-    weaker = [name for name in made.mixings if 0 < weights.get(name, 0.0) < 1]
+    mixings, notes, residuals = dict(cut.mixings), dict(cut.notes), dict(cut.residuals)
+    dropped = [name for name in cut.mixings if not weights.get(name)]
+    weaker = [name for name in cut.mixings if 0 < weights.get(name, 0.0) < 1]
     for name in dropped:
         del mixings[name]
         notes[name] = f"not repaired: on {source} the repair lost against plain pruning"
@@ -57,10 +57,10 @@ def _told(
         notes[name] += f"; weakened to {weights[name]:g}, as on {source} it lost at full strength"
     for name in {*dropped, *weaker} & residuals.keys():
         residuals[name] = max(0.0, errors[name](weights.get(name, 0.0)))
-    remarks = made.remarks
+    remarks = cut.remarks
     if dropped or weaker:
         remarks += (
-            f"guard: on {source}, {len(dropped)} of {len(made.mixings)} repairs lost against plain "
+            f"guard: on {source}, {len(dropped)} of {len(cut.mixings)} repairs lost against plain "
             f"pruning and were dropped, {len(weaker)} weakened",
         )
-    return replace(made, mixings=mixings, notes=notes, residuals=residuals, remarks=remarks)
+    return replace(cut, mixings=mixings, notes=notes, residuals=residuals, remarks=remarks)

@@ -100,12 +100,12 @@ def _needs(tape: Tape) -> list[set[int]]:
     writes into memory that the other uses.
     """
     memory: dict[Ref, Ref] = {}  # view → what it is a view of
-    made: dict[Ref, int] = {}
+    maker: dict[Ref, int] = {}
     writer: dict[Ref, int] = {}
     users: dict[Ref, list[int]] = defaultdict(list)
-    found: list[set[int]] = []
+    needs: list[set[int]] = []
     for position, op in enumerate(tape.ops):
-        before = {made[ref] for ref in op.tensors if ref in made}
+        before = {maker[ref] for ref in op.tensors if ref in maker}
         seen, changed = _memory(op, memory)
         for base in seen:
             before |= {writer[base]} if base in writer else set()
@@ -115,9 +115,9 @@ def _needs(tape: Tape) -> list[set[int]]:
             users[base].clear()
         for base in seen:
             users[base].append(position)
-        made.update({ref: position for ref in op.outputs if ref is not None})
-        found.append(before - {position})
-    return found
+        maker.update({ref: position for ref in op.outputs if ref is not None})
+        needs.append(before - {position})
+    return needs
 
 
 def _memory(op: Op, memory: dict[Ref, Ref]) -> tuple[set[Ref], set[Ref]]:

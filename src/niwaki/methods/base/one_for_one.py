@@ -45,32 +45,32 @@ class OneForOne(Groupwise):
     guard: bool = False
 
     def apply(self, evidence: Evidence, plan: Plan) -> Cut:
-        made = super().apply(evidence, plan)
-        return _guarded(made, evidence, plan) if self.guard else made
+        cut = super().apply(evidence, plan)
+        return _guarded(cut, evidence, plan) if self.guard else cut
 
 
-def _guarded(made: Cut, evidence: Evidence, plan: Plan) -> Cut:
+def _guarded(cut: Cut, evidence: Evidence, plan: Plan) -> Cut:
     graph, who = evidence.graph, "the guard of a compensation"
     if evidence.calibration is None:
-        known, source = derive(graph, made.mixings, Prior()), "derived moments"
+        known, source = derive(graph, cut.mixings, Prior()), "derived moments"
     else:
-        known, source = gather(evidence, made.mixings, who, PLACES), "the calibration inputs"
-    mixings, notes, residuals = dict(made.mixings), dict(made.notes), {}
+        known, source = gather(evidence, cut.mixings, who, PLACES), "the calibration inputs"
+    mixings, notes, residuals = dict(cut.mixings), dict(cut.notes), {}
     for name, weights in known.items():
-        units, found, lost, seen = plan.kept[name], {}, 0.0, 0.0
+        units, weaker, lost, seen = plan.kept[name], {}, 0.0, 0.0
         for weight, moments in weights.items():
             gram = consumer_gram(graph, name, weight)
-            found[weight] = weakened(made.mixings[name].at(weight), moments, units, gram)
+            weaker[weight] = weakened(cut.mixings[name].at(weight), moments, units, gram)
             joint = Joint.of_original(moments.mean, moments.covariance, units)
             lost, seen = (
-                lost + residual(joint, found[weight], units, gram),
+                lost + residual(joint, weaker[weight], units, gram),
                 seen + signal(joint, units, gram),
             )
-        mixings[name], residuals[name] = as_one(found), lost / seen if seen > 0 else 0.0
+        mixings[name], residuals[name] = as_one(weaker), lost / seen if seen > 0 else 0.0
         notes[name] += (
             f", guarded: by {source} {residuals[name]:.2%} of what its consumers read is lost"
         )
-    return replace(made, mixings=mixings, notes=notes, residuals=residuals)
+    return replace(cut, mixings=mixings, notes=notes, residuals=residuals)
 
 
 def weakened(mixing: Mixing, moments: Moments, units: Sequence[int], gram: Tensor) -> Mixing:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from niwaki.core.errors import SettingError
 from niwaki.core.registry import Registry
 from niwaki.graph import Graph, Group, Slice
+from niwaki.running import tensor_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class Term:
 
     def __call__(self, model: nn.Module) -> Tensor:
         """The sum, with gradients."""
-        moved = model.get_parameter(self.piece.tensor).movedim(self.piece.axis, 0)
+        moved = tensor_at(model, self.piece.tensor).movedim(self.piece.axis, 0)
         if self.order is not None:
             moved = moved[self.order.to(moved.device)]
         if moved.dtype in (torch.float16, torch.bfloat16):
@@ -129,8 +130,7 @@ def scale_refusal(groups: Sequence[Group], what: str) -> str:
     names = ", ".join(group.name for group in groups[:5]) or "none"
     return (
         f"none of the groups ({names}{', …' * (len(groups) > 5)}) has {what}; the penalty "
-        "'group-lasso' works on weights, "
-        "and the criteria 'l1' and 'l2' prune by them"
+        "'group-lasso' works on weights, and the criteria 'l1' and 'l2' prune by them"
     )
 
 

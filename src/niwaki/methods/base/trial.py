@@ -169,8 +169,8 @@ class Trial:
             mixings = {name: self._weakened(name, weight) for name, weight in key}
             masked, total = Folded(self.graph, self.plan, mixings), 0.0
             for (tape, inputs), wanted in zip(self._runs, self._wanted, strict=True):
-                found = play(tape, self.graph.state, inputs, masked.run)
-                total += sum(map(_share, wanted, found))
+                outputs = play(tape, self.graph.state, inputs, masked.run)
+                total += sum(map(_share, wanted, outputs))
             self._known[key] = total if total == total else float("inf")
         return self._known[key]
 
@@ -185,11 +185,11 @@ def weakened(mixing: Mixing, units: Sequence[int], weight: float) -> Mixing:
     return Mixing(plain + weight * (mixing.matrix - plain), shift, readers)
 
 
-def _share(wanted: Tensor, found: Tensor) -> float:
+def _share(wanted: Tensor, outputs: Tensor) -> float:
     if not wanted.is_floating_point() or not wanted.numel():
         return 0.0
     good = torch.isfinite(wanted)  # a mask of -inf among the outputs
-    off = (found.double() - wanted.double())[good].square().sum()
+    off = (outputs.double() - wanted.double())[good].square().sum()
     spread = (wanted - wanted.mean(0)).double()[good].square().nan_to_num(0, 0, 0).sum()
     signal = float(spread) or float(wanted.double()[good].square().sum())
     return float(off) / max(signal, 1e-300)

@@ -44,15 +44,15 @@ def derive(graph: Graph, groups: Iterable[str], prior: Prior) -> dict[str, dict[
     Where nothing is known of what is read (see niwaki.methods.data_free.propagate), the units are
     taken to be white.
     """
-    found: dict[str, dict[str, Moments]] = {}
+    moments: dict[str, dict[str, Moments]] = {}
 
     def give(group: str, weight: str, parts: list[Part]) -> None:
         mean = torch.cat([part.mean for part in parts])
         whole: Tensor = torch.block_diag(*(part.covariance for part in parts))  # type: ignore[no-untyped-call]
-        found.setdefault(group, {})[weight] = Moments.stated(mean, whole)
+        moments.setdefault(group, {})[weight] = Moments.stated(mean, whole)
 
     stream(graph, groups, prior, give)
-    return found
+    return moments
 
 
 def stream(graph: Graph, groups: Iterable[str], prior: Prior, give: Give) -> None:
@@ -96,16 +96,16 @@ def _mixed(parts: list[Part]) -> Part:
 
 def _of_units(reader: Reader, laid: Laid | None) -> list[Part]:
     """The units' moments, all their places on the axis taken together."""
-    given, columns = _columns(reader, laid)
+    known, columns = _columns(reader, laid)
     return [
-        _mixed([_part(given, column, start, stop) for column in columns])
+        _mixed([_part(known, column, start, stop) for column in columns])
         for start, stop in bounds(reader.width)
     ]
 
 
-def _part(given: Gaussian, column: Tensor, start: int, stop: int) -> Part:
+def _part(known: Gaussian, column: Tensor, start: int, stop: int) -> Part:
     channels = column[start:stop]
-    return Part(start, stop, given.mean[channels], given.between(channels).double())
+    return Part(start, stop, known.mean[channels], known.between(channels).double())
 
 
 def _columns(reader: Reader, laid: Laid | None) -> tuple[Gaussian, Tensor]:

@@ -26,7 +26,7 @@ def laid_inputs(graph: Graph) -> dict[Ref, Laid]:
     """
     tape = graph.inference.tape
     tensors = list(tensors_in(as_arguments(graph.inputs)))
-    found = {}
+    channels = {}
     for ref, tensor in zip(tape.inputs, tensors, strict=True):
         shape = tape.shapes[ref.index]
         if tensor.layout != torch.strided or len(shape) < 2:
@@ -38,13 +38,13 @@ def laid_inputs(graph: Graph) -> dict[Ref, Laid]:
             continue
         axis = 1 if len(shape) != 3 or convolved else 2
         known = _counted(tensor.detach(), axis) or Gaussian.white(shape[axis])
-        found[ref] = Laid.along(known, axis, shape)
-    return found
+        channels[ref] = Laid.along(known, axis, shape)
+    return channels
 
 
 def _convolved(graph: Graph, ref: Ref) -> bool:
     return any(
-        op.name == "aten.convolution" and op.args[0] == ref for op in graph.inference.tape.ops
+        op.name == "aten.convolution" and op["input"] == ref for op in graph.inference.tape.ops
     )
 
 

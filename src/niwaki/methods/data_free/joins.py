@@ -21,13 +21,13 @@ def _pointwise(walk: Walk, op: Op) -> Result:
     laid = walk.operand(op, 0)
     if laid is None or len(op.tensors) != 1:
         return None
-    made = laid.of.mapped(lambda values: op.func(values.clone(), *op.args[1:], **op.kwargs))
-    return None if made is None else replace(laid, of=made)
+    outputs = laid.of.mapped(lambda values: op.func(values.clone(), *op.args[1:], **op.kwargs))
+    return None if outputs is None else replace(laid, of=outputs)
 
 
 def _add(walk: Walk, op: Op, sign: float = 1.0) -> Result:
     """Two independent branches, or a branch and a parameter or number."""
-    factor = sign * float(op.kwargs.get("alpha", 1))
+    factor = sign * float(op["alpha"])
     a, b = walk.operand(op, 0), walk.operand(op, 1)
     if a is not None and b is not None:
         both = matched(a, b)
@@ -77,8 +77,8 @@ def _cat(walk: Walk, op: Op) -> Result:
     """Channels one behind the other, each part independent; tokens one behind the other are all
     alike.
     """
-    refs, shape = op.args[0], walk.shape(op.result)
-    axis = op.arg(1, "dim", 0) % len(shape)
+    refs, shape = op["tensors"], walk.shape(op.result)
+    axis = op["dim"] % len(shape)
     parts = [walk.known.get(ref) for ref in refs]
     known = [part for part in parts if part is not None]
     if not known:

@@ -23,11 +23,11 @@ def _product(walk: Walk, op: Op, slot: int, weight: Tensor | None, bias: Tensor 
     """rows · weight (out, in) + bias."""
     if weight is None or weight.ndim != 2 or not weight.is_floating_point():
         return None
-    given, order, space = _places(walk, op, slot, weight.shape[1])
-    table = weight[:, order].reshape(len(weight), given.size, -1)
+    inputs, order, space = _places(walk, op, slot, weight.shape[1])
+    table = weight[:, order].reshape(len(weight), inputs.size, -1)
     correlation = walk.prior.correlation(space)
-    made = through(given, table, correlation, _vector(bias, len(weight)))
-    return Laid.along(made, -1, walk.shape(op.result))
+    outputs = through(inputs, table, correlation, _vector(bias, len(weight)))
+    return Laid.along(outputs, -1, walk.shape(op.result))
 
 
 def _places(walk: Walk, op: Op, slot: int, size: int) -> tuple[Gaussian, Tensor, tuple[int, ...]]:
@@ -63,33 +63,31 @@ def _turned(weight: Tensor | None) -> Tensor | None:
 
 
 def _mm(walk: Walk, op: Op) -> Result:
-    return _product(walk, op, 0, _turned(walk.tensor(op.args[1])), None)
+    return _product(walk, op, 0, _turned(walk.tensor(op["mat2"])), None)
 
 
 def _addmm(walk: Walk, op: Op) -> Result:
-    return _product(walk, op, 1, _turned(walk.tensor(op.args[2])), walk.tensor(op.args[0]))
+    return _product(walk, op, 1, _turned(walk.tensor(op["mat2"])), walk.tensor(op["self"]))
 
 
 def _linear(walk: Walk, op: Op) -> Result:
-    return _product(walk, op, 0, walk.tensor(op.args[1]), walk.tensor(op.arg(2, "bias")))
+    return _product(walk, op, 0, walk.tensor(op["weight"]), walk.tensor(op["bias"]))
 
 
 def _convolution(walk: Walk, op: Op) -> Result:
-    weight, bias = walk.tensor(op.args[1]), walk.tensor(op.arg(2, "bias"))
-    groups, transposed = op.arg(8, "groups", 1), op.arg(6, "transposed", False)
+    weight, bias, groups = walk.tensor(op["weight"]), walk.tensor(op["bias"]), op["groups"]
     if weight is None:
         return None
-    if transposed:  # (in, out/groups, …)
+    if op["transposed"]:  # (in, out/groups, …)
         weight = torch.unflatten(weight, 0, [groups, -1]).transpose(1, 2).flatten(0, 1)
     kernel = tuple(weight.shape[2:])
-    steps = tuple(op.arg(5, "dilation", [1] * len(kernel)))
-    correlation = walk.prior.correlation(kernel, steps)
-    given, constant = walk.along(op, 0, 1), _vector(bias, len(weight))
+    correlation = walk.prior.correlation(kernel, tuple(op["dilation"]))
+    inputs, constant = walk.along(op, 0, 1), _vector(bias, len(weight))
     if groups == 1:
-        made = through(given, weight.flatten(2), correlation, constant)
+        outputs = through(inputs, weight.flatten(2), correlation, constant)
     else:
-        made = through_groups(given, weight.flatten(2), groups, correlation, constant)
-    return Laid.along(made, 1, walk.shape(op.result))
+        outputs = through_groups(inputs, weight.flatten(2), groups, correlation, constant)
+    return Laid.along(outputs, 1, walk.shape(op.result))
 
 
 def _stored_norm(walk: Walk, op: Op) -> Result:
@@ -99,52 +97,52 @@ def _stored_norm(walk: Walk, op: Op) -> Result:
     norm = walk.norms.get(walk.position)
     if norm is None:
         return None
-    given, state = walk.along(op, 0, 1), walk.graph.state
+    inputs, state = walk.along(op, 0, 1), walk.graph.state
     var = state[norm.var].detach().double().cpu()
     scale = state[norm.scale].detach().double().cpu() if norm.scale else torch.ones_like(var)
     shift = state[norm.shift].detach().double().cpu() if norm.shift else torch.zeros_like(var)
-    inside = given.variance.clamp(min=TINY).sqrt()
+    inside = inputs.variance.clamp(min=TINY).sqrt()
     outside = scale * (var / (var + norm.eps)).sqrt()
-    made = Gaussian(shift, given.scaled(outside / inside).blocks)
-    return Laid.along(made, 1, walk.shape(op.result))
+    outputs = Gaussian(shift, inputs.scaled(outside / inside).blocks)
+    return Laid.along(outputs, 1, walk.shape(op.result))
 
 
 def _layer_norm(walk: Walk, op: Op) -> Result:
     """The mean over the channels goes; what is left is divided by its expected size."""
-    if walk.operand(op, 0) is None or len(op.args[1]) != 1:
+    if walk.operand(op, 0) is None or len(op["normalized_shape"]) != 1:
         return None
-    given = walk.along(op, 0, -1)
-    blocks = _centred(given)
-    mean = given.mean - given.mean.mean()
-    made = Gaussian(mean, blocks)
-    size = (mean.square() + made.variance).mean().clamp(min=TINY).sqrt()
-    made = made.scaled(torch.ones_like(mean) / size)
-    scale, shift = walk.tensor(op.args[2]), walk.tensor(op.args[3])
-    made = made if scale is None else made.scaled(scale.double())
-    made = made if shift is None else made.shifted(shift.double())
-    return Laid.along(made, -1, walk.shape(op.result))
+    inputs = walk.along(op, 0, -1)
+    mean = inputs.mean - inputs.mean.mean()
+    centred = Gaussian(mean, _centred(inputs))
+    size = (mean.square() + centred.variance).mean().clamp(min=TINY).sqrt()
+    outputs = _affine(walk, op, centred.scaled(torch.ones_like(mean) / size))
+    return Laid.along(outputs, -1, walk.shape(op.result))
 
 
-def _centred(given: Gaussian) -> tuple[Tensor, ...]:
+def _affine(walk: Walk, op: Op, normalised: Gaussian) -> Gaussian:
+    """A normalisation's own scale and shift, where it has them."""
+    scale, shift = walk.tensor(op["weight"]), walk.tensor(op["bias"])
+    scaled = normalised if scale is None else normalised.scaled(scale.double())
+    return scaled if shift is None else scaled.shifted(shift.double())
+
+
+def _centred(channels: Gaussian) -> tuple[Tensor, ...]:
     """The covariance without the mean over the channels, (I - 11ᵀ/n)·C·(I - 11ᵀ/n)."""
-    shares = [block.sum(1) / given.size for block in given.blocks]
-    whole = sum(float(share.sum()) for share in shares) / given.size
-    pairs = zip(given.blocks, shares, strict=True)
+    shares = [block.sum(1) / channels.size for block in channels.blocks]
+    whole = sum(float(share.sum()) for share in shares) / channels.size
+    pairs = zip(channels.blocks, shares, strict=True)
     return tuple(block - share[:, None] - share + whole for block, share in pairs)
 
 
 def _group_norm(walk: Walk, op: Op) -> Result:
     """Each group of channels loses its mean and is divided by its expected size."""
-    given, groups = walk.along(op, 0, 1), op.args[6]
-    mean = given.mean.view(groups, -1)
+    inputs, groups = walk.along(op, 0, 1), op["group"]
+    mean = inputs.mean.view(groups, -1)
     centred = mean - mean.mean(1, keepdim=True)
-    spread = centred.square() + given.variance.view(groups, -1)
-    size = (spread.mean(1, keepdim=True) + op.args[7]).sqrt().expand_as(mean).flatten()
-    made = Gaussian(centred.flatten(), given.blocks).scaled(1 / size)
-    scale, shift = walk.tensor(op.args[1]), walk.tensor(op.args[2])
-    made = made if scale is None else made.scaled(scale.double())
-    made = made if shift is None else made.shifted(shift.double())
-    return Laid.along(made, 1, walk.shape(op.result))
+    spread = centred.square() + inputs.variance.view(groups, -1)
+    size = (spread.mean(1, keepdim=True) + op["eps"]).sqrt().expand_as(mean).flatten()
+    outputs = _affine(walk, op, Gaussian(centred.flatten(), inputs.blocks).scaled(1 / size))
+    return Laid.along(outputs, 1, walk.shape(op.result))
 
 
 def _attention(walk: Walk, op: Op) -> Result:
@@ -162,7 +160,7 @@ def _weighted(walk: Walk, op: Op) -> Result:
 
 def _embedding(walk: Walk, op: Op) -> Result:
     """Every entry of the table as likely as any other."""
-    table = walk.tensor(op.args[0])
+    table = walk.tensor(op["weight"])
     if table is None or table.ndim != 2:
         return None
     table = table[:: -(-len(table) // ENTRIES)].double()

@@ -51,11 +51,11 @@ def series(block: Tensor, scale: Tensor, coefficients: Tensor, variance: Tensor)
     correlation = (block * inverse[:, None]).mul_(inverse).clamp_(-1, 1)
     correlation.fill_diagonal_(0)
     columns = coefficients[:, 1 : _terms(correlation, coefficients, variance) + 1]
-    made = torch.zeros_like(block)
+    total = torch.zeros_like(block)
     for column in columns.to(block.dtype).flip(1).T:
-        made.addr_(column, column).mul_(correlation)
-    made.diagonal().copy_(variance)
-    return made
+        total.addr_(column, column).mul_(correlation)
+    total.diagonal().copy_(variance)
+    return total
 
 
 def _terms(correlation: Tensor, coefficients: Tensor, variance: Tensor) -> int:

@@ -15,28 +15,28 @@ from torch import Tensor
 from niwaki.methods.data_free.gaussian import Gaussian, bounds, precision
 
 
-def through(given: Gaussian, weight: Tensor, correlation: Tensor, bias: Tensor | None) -> Gaussian:
+def through(inputs: Gaussian, weight: Tensor, correlation: Tensor, bias: Tensor | None) -> Gaussian:
     """weight (out, channels, places) · the values at places that are correlated so + bias."""
-    form = given.blocks[0].dtype
+    form = inputs.blocks[0].dtype
     spread = _spread(weight.to(form), correlation)
-    mean = weight.sum(2).double() @ given.mean
+    mean = weight.sum(2).double() @ inputs.mean
     form = precision(len(weight))
-    blocks = tuple(_quadratic(given, spread[a:b]).to(form) for a, b in bounds(len(weight)))
+    blocks = tuple(_quadratic(inputs, spread[a:b]).to(form) for a, b in bounds(len(weight)))
     return Gaussian(mean if bias is None else mean + bias, blocks)
 
 
 def through_groups(
-    given: Gaussian, weight: Tensor, groups: int, correlation: Tensor, bias: Tensor | None
+    inputs: Gaussian, weight: Tensor, groups: int, correlation: Tensor, bias: Tensor | None
 ) -> Gaussian:
     """The same for a grouped convolution: weight (out, channels of a group, places)."""
     out, inner, _ = weight.shape
-    spread = _spread(weight.to(given.blocks[0].dtype), correlation)
+    spread = _spread(weight.to(inputs.blocks[0].dtype), correlation)
     # which channels each output reads: (out, inner)
     first = torch.arange(out, device="cpu") // (out // groups) * inner
     reads = first[:, None] + torch.arange(inner, device="cpu")
-    mean = (weight.sum(2).double() * given.mean[reads]).sum(1)
+    mean = (weight.sum(2).double() * inputs.mean[reads]).sum(1)
     form = precision(out)
-    blocks = tuple(_grouped(given, spread[a:b], reads[a:b]).to(form) for a, b in bounds(out))
+    blocks = tuple(_grouped(inputs, spread[a:b], reads[a:b]).to(form) for a, b in bounds(out))
     return Gaussian(mean if bias is None else mean + bias, blocks)
 
 
@@ -49,25 +49,25 @@ def _spread(weight: Tensor, correlation: Tensor) -> Tensor:
     return spread
 
 
-def _quadratic(given: Gaussian, spread: Tensor) -> Tensor:
+def _quadratic(inputs: Gaussian, spread: Tensor) -> Tensor:
     """Σ_p S_p·C·S_pᵀ: (out, out)."""
     out, _, places = spread.shape
     total = spread.new_zeros(out, out)
-    for block, (start, stop) in zip(given.blocks, given.spans, strict=True):
+    for block, (start, stop) in zip(inputs.blocks, inputs.spans, strict=True):
         part = spread[:, start:stop].transpose(1, 2).reshape(out * places, stop - start)
         mixed = (part @ block.to(part.dtype)).view(out, -1)
         total += mixed @ part.view(out, -1).T
     return total
 
 
-def _grouped(given: Gaussian, spread: Tensor, reads: Tensor) -> Tensor:
+def _grouped(inputs: Gaussian, spread: Tensor, reads: Tensor) -> Tensor:
     """The same where output o sums over the channels reads[o] only, which ascend."""
     out, inner, places = spread.shape
     if inner == 1:  # depthwise: every output has a channel of its own
         own = spread[:, 0]
-        return given.between(reads[:, 0]).to(spread.dtype) * (own @ own.T)
+        return inputs.between(reads[:, 0]).to(spread.dtype) * (own @ own.T)
     low, high = int(reads[0, 0]), int(reads[-1, -1]) + 1
-    here = given.pick(torch.arange(low, high, device="cpu"))
+    here = inputs.pick(torch.arange(low, high, device="cpu"))
     table = spread.new_zeros(out, high - low, places)
     table.scatter_(1, (reads - low)[:, :, None].expand_as(spread), spread)
     return _quadratic(here, table)

@@ -85,7 +85,7 @@ class _Going:
         rule = RULES.get(op.name.removeprefix("aten.").rstrip("_"), keep)
         try:
             result = rule(self.walk, op)
-        except (RuntimeError, IndexError, ValueError):  # forms of operators that no rule expects
+        except (RuntimeError, LookupError, ValueError):  # forms of operators that no rule expects
             result = None
         for place, ref in enumerate(op.outputs):
             if ref is None:

@@ -67,10 +67,10 @@ class DerivedMoments(Compensation):
             raise SettingError(f"moments:reach must be above 0; got {self.reach}")
 
     def apply(self, evidence: Evidence, plan: Plan) -> Cut:
-        made = self._repaired(evidence, plan)
+        cut = self._repaired(evidence, plan)
         if not self.guard:
-            return made
-        return guarded(made, evidence.graph, plan, Split.of(evidence, "moments"))
+            return cut
+        return guarded(cut, evidence.graph, plan, Split.of(evidence, "moments"))
 
     def _repaired(self, evidence: Evidence, plan: Plan) -> Cut:
         graph, mixings, notes, residuals = evidence.graph, {}, {}, {}
@@ -78,15 +78,15 @@ class DerivedMoments(Compensation):
         free = [name for name, obstacle in obstacles.items() if obstacle is None]
         fits = {name: _Fit(self, evidence, name, plan.kept[name]) for name in free}
         stream(
-            graph, free, Prior(self.white, self.reach), lambda name, *given: fits[name].add(*given)
+            graph, free, Prior(self.white, self.reach), lambda name, *parts: fits[name].add(*parts)
         )
         for name in plan.kept:
             fit = fits.get(name)
-            if fit is None or not fit.found:
+            if fit is None or not fit.mixings:
                 why = fit.obstacle if fit is not None else obstacles[name]
                 notes[name] = f"not repaired: {why or 'no weight reads it'}"
                 continue
-            mixings[name], residuals[name] = as_one(fit.found), fit.lost
+            mixings[name], residuals[name] = as_one(fit.mixings), fit.lost
             notes[name] = (
                 f"fitted to derived moments{', half merged' if fit.merged else ''}; by these "
                 f"{residuals[name]:.2%} is lost"
@@ -98,7 +98,7 @@ class _Fit:
     """The mixings of one group, consumer by consumer.
 
     Attributes:
-        found: consumer weight → its mixing; empty from the first that cannot be had.
+        mixings: consumer weight → its mixing; empty from the first that cannot be had.
         obstacle: why there is none.
         merged: the mixing of merging, where it can be done and has a share.
     """
@@ -111,7 +111,7 @@ class _Fit:
         self._shift = offsets(evidence.graph, name)[1] is None
         group, blend = evidence.graph[name], settings.blend
         self.merged = Merge().mix(group, units, evidence.state)[0] if blend else None
-        self.found: dict[str, Mixing] = {}
+        self.mixings: dict[str, Mixing] = {}
         self.obstacle: str | None = None
         self._errors = [0.0, 0.0]
 
@@ -133,11 +133,11 @@ class _Fit:
         if not bool(torch.isfinite(mixing.matrix).all()):
             self._refuse(f"the moments of what {weight} reads are not finite")
             return
-        self.found[weight] = mixing
+        self.mixings[weight] = mixing
 
     def _refuse(self, why: str) -> None:
         self.obstacle = why
-        self.found.clear()
+        self.mixings.clear()
 
     def _mixing(self, weight: str, parts: list[Part]) -> Mixing:
         """Part by part, as parts are correlated with no others."""

@@ -73,12 +73,12 @@ def _pad(walk: Walk, op: Op) -> Result:
     laid = walk.operand(op, 0)
     if laid is None:
         return None
-    pads = op.args[1]
+    pads = op["pad"]
     ndim = laid.channels.ndim
     padded = [ndim - 1 - i // 2 for i, size in enumerate(pads) if size]
     if all(laid.channels.shape[axis] == 1 for axis in padded):
         return laid
-    still = float(op.arg(2, "value", 0) or 0)
+    still = float(op["value"] or 0)
     none = torch.zeros(1, 1, dtype=torch.float64, device="cpu")
     joined = Gaussian.joined([laid.of, Gaussian.of(none[0] + still, none)])
     full = laid.channels.expand(walk.shape(op.args[0]))

@@ -103,8 +103,8 @@ def fold_factors(model: nn.Module) -> nn.Module:
     folded = copy.deepcopy(model)
     for module in list(folded.modules()):
         _own_class(module)
-        found: Any = getattr(module, "parametrizations", {})
-        for name in [key for key, steps in dict(found).items() if _all_scaled(steps)]:
+        steps_of: Any = getattr(module, "parametrizations", {})
+        for name in [key for key, steps in dict(steps_of).items() if _all_scaled(steps)]:
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
     return folded
 

@@ -54,12 +54,12 @@ def stood_for(gram: Table, *, multiples: bool) -> Table:
     """
     width = len(gram)
     # what unit r foretells of a cluster is a sum over its members, so those of a union add up
-    told = np.square(np.maximum(gram, 0)) if multiples else 2 * gram
+    foretold = np.square(np.maximum(gram, 0)) if multiples else 2 * gram
     own = np.maximum(gram.diagonal(), 1e-300)
     spread = max(np.trace(gram) - gram.sum() / width, 1e-300)
     clusters = {
-        unit: (unit, told[unit].copy(), 1) for unit in range(width)
-    }  # root → who stands for it, Σ told, members
+        unit: (unit, foretold[unit].copy(), 1) for unit in range(width)
+    }  # root → who stands for it, Σ foretold, members
     root = list(range(width))
     scores, most = np.zeros(width), 0.0
     for step, (added, one, other) in enumerate(sorted(unions(gram), key=lambda union: union[0])):
@@ -102,8 +102,8 @@ def unions(gram: Table) -> list[Union]:
     np.fill_diagonal(cost, np.inf)
     chain: list[int] = []
     there = np.ones(width, dtype=bool)
-    found: list[Union] = []
-    while len(found) < width - 1:
+    merges: list[Union] = []
+    while len(merges) < width - 1:
         if not chain:
             chain = [int(there.argmax())]
         row = cost[chain[-1]]
@@ -113,7 +113,7 @@ def unions(gram: Table) -> list[Union]:
             continue
         one, other = chain.pop(), chain.pop()  # nearest to each other
         added = float(cost[one, other])
-        found.append((added, one, other))
+        merges.append((added, one, other))
         total = sizes[one] + sizes[other] + sizes
         # Lance and Williams' formula; a cluster that is gone is infinitely far
         new = (
@@ -124,4 +124,4 @@ def unions(gram: Table) -> list[Union]:
         new[[one, other]] = np.inf
         cost[other], cost[:, other] = new, new
         cost[one], cost[:, one] = np.inf, np.inf
-    return found
+    return merges

@@ -32,11 +32,13 @@ def likeness(group: Group, state: Mapping[str, Tensor]) -> Tensor:
     """
     alone = len(group.writers) == 1
     written = [_gram(group.width, _described(writer, state, alone)) for writer in group.writers]
-    told = {(piece.tensor, piece.axis) for writer in group.writers for piece in _slices(writer)}
+    described = {
+        (piece.tensor, piece.axis) for writer in group.writers for piece in _slices(writer)
+    }
     rest = [
         piece
         for piece in group.slices
-        if (piece.tensor, piece.axis) not in told and state[piece.tensor].is_floating_point()
+        if (piece.tensor, piece.axis) not in described and state[piece.tensor].is_floating_point()
     ]
     written += [
         _gram(group.width, [piece.rows(state)]) for piece in rest if piece.role is Role.PRODUCER

@@ -29,11 +29,11 @@ def gather(
     """
     graph = evidence.graph
     where = readers(graph, groups)
-    found: dict[str, dict[str, Moments]] = {}
+    known: dict[str, dict[str, Moments]] = {}
 
     def step(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for reader in where.get(position, ()):
-            moments = found.setdefault(reader.group, {}).setdefault(
+            moments = known.setdefault(reader.group, {}).setdefault(
                 reader.weight, Moments(reader.width)
             )
             rows = reader.rows(args[reader.read.slot], None, chosen)
@@ -43,4 +43,4 @@ def gather(
     for inputs, _ in evidence.batches(who):
         size, chosen = batch_size(inputs), Places.of(inputs, places)
         run(graph.model, graph.inference.tape, inputs, step)
-    return found
+    return known

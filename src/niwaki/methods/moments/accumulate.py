@@ -32,9 +32,10 @@ class Moments:
     @classmethod
     def stated(cls, mean: Tensor, covariance: Tensor) -> Moments:
         """Moments that were not counted but are known."""
-        made = cls(len(mean))
-        made.count, made._sum, made._products, made._centre = 1, mean * 0, covariance, mean
-        return made
+        moments = cls(len(mean))
+        moments.count, moments._sum = 1, mean * 0
+        moments._products, moments._centre = covariance, mean
+        return moments
 
     def add(self, rows: Tensor, where: str, inputs: int | None = None) -> None:
         """Take up some rows: (n, width).

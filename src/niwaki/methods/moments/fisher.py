@@ -41,7 +41,7 @@ def output_fisher(evidence: Evidence, layers: Iterable[str], who: str) -> dict[s
     modules = {name: model.get_submodule(name) for name in layers}
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     modules = {name: module for name, module in modules.items() if isinstance(module, kinds)}
-    found: dict[str, Tensor] = {}
+    products: dict[str, Tensor] = {}
     frozen = [
         parameter
         for parameter in model.parameters()
@@ -57,13 +57,13 @@ def output_fisher(evidence: Evidence, layers: Iterable[str], who: str) -> dict[s
         ):
             stack.enter_context(context)
         for name, module in modules.items():
-            stack.callback(module.register_forward_hook(_watch(name, module, found)).remove)
+            stack.callback(module.register_forward_hook(_watch(name, module, products)).remove)
         try:
             for parameter in frozen:
                 parameter.requires_grad_(True)
             _walk(evidence, who)
         except RuntimeError as error:
-            found.clear()
+            products.clear()
             reason = str(error).splitlines()[0]
             evidence.say(
                 f"{who}: all outputs of a layer count alike, as the network cannot be "
@@ -76,7 +76,7 @@ def output_fisher(evidence: Evidence, layers: Iterable[str], who: str) -> dict[s
                 parameter.grad = grad
     return {
         name: matrix / level
-        for name, matrix in found.items()
+        for name, matrix in products.items()
         if (level := float(matrix.diagonal().mean())) > 0
     }
 
@@ -105,12 +105,12 @@ def _walk(evidence: Evidence, who: str) -> None:
             return
 
 
-def _watch(name: str, module: nn.Module, found: dict[str, Tensor]) -> Any:
+def _watch(name: str, module: nn.Module, products: dict[str, Tensor]) -> Any:
     def add(gradient: Tensor) -> None:
         rows = gradient.movedim(1, -1) if not isinstance(module, nn.Linear) else gradient
         table = rows.detach().reshape(-1, rows.shape[-1]).float()
         product = (table.T @ table).cpu().double()
-        found[name] = found[name] + product if name in found else product
+        products[name] = products[name] + product if name in products else product
 
     def hook(_: nn.Module, __: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.requires_grad:

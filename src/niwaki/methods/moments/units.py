@@ -65,7 +65,7 @@ def readers(graph: Graph, groups: Iterable[str]) -> dict[int, list[Reader]]:
     """Operator → its readers of these groups, in the order of the tape; only readers by a weight of
     their own.
     """
-    found: dict[int, list[Reader]] = defaultdict(list)
+    readers_at: dict[int, list[Reader]] = defaultdict(list)
     for name in groups:
         var = graph.variables[name]
         consumers = {piece.tensor for piece in graph[name].of_role(Role.CONSUMER)}
@@ -74,8 +74,8 @@ def readers(graph: Graph, groups: Iterable[str]) -> dict[int, list[Reader]]:
             if weight is not None and weight in consumers:
                 units = positions(read.whole, var)
                 order = units.argsort(stable=True)[int((units < 0).sum()) :]
-                found[read.position].append(Reader(name, weight, read, order, var.size))
-    return dict(sorted(found.items()))
+                readers_at[read.position].append(Reader(name, weight, read, order, var.size))
+    return dict(sorted(readers_at.items()))
 
 
 def consumer_gram(

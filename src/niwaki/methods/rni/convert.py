@@ -36,12 +36,12 @@ def with_sigmoid_batchnorm(model: nn.Module) -> nn.Module:
     Raises:
         SettingError: there is no BatchNorm with a scale.
     """
-    copied, found = _replaced(copy.deepcopy(model), _is_scaled, _bounded)
-    if not found:
+    copied, scaled_layers = _replaced(copy.deepcopy(model), _is_scaled, _bounded)
+    if not scaled_layers:
         raise SettingError(
             f"{type(model).__name__} has no BatchNorm with a scale to bound; on LayerNorm or "
-            "RMSNorm scales use the penalty "
-            "'l1', on networks without any use 'group-lasso', which works on the weights"
+            "RMSNorm scales use the penalty 'l1', on networks without any use 'group-lasso', "
+            "which works on the weights"
         )
     return copied
 
@@ -73,35 +73,35 @@ def _replaced(
 
 def _bounded(module: nn.Module) -> nn.Module:
     assert isinstance(module, nn.modules.batchnorm._BatchNorm)
-    made = BOUNDED[type(module)](
+    layer = BOUNDED[type(module)](
         module.num_features,
         module.eps,
         module.momentum,
         track_running_stats=module.track_running_stats,
     )
-    return _like(made, module)
+    return _like(layer, module)
 
 
 def _plain(module: nn.Module) -> nn.Module:
     assert isinstance(module, _SigmoidBatchNorm)
-    made = PLAIN[type(module)](
+    layer = PLAIN[type(module)](
         module.num_features,
         module.eps,
         module.momentum,
         track_running_stats=module.track_running_stats,
     )
-    made = _like(made, module)
+    layer = _like(layer, module)
     with torch.no_grad():
-        made.weight.copy_(module.importances)  # type: ignore[operator]  # it is a BatchNorm
-    return made
+        layer.weight.copy_(module.importances)  # type: ignore[operator]  # it is a BatchNorm
+    return layer
 
 
-def _like(made: nn.Module, module: nn.modules.batchnorm._BatchNorm) -> nn.Module:
+def _like(layer: nn.Module, module: nn.modules.batchnorm._BatchNorm) -> nn.Module:
     """With the old layer's statistics, mode, device and dtype."""
-    made.to(module.weight.device, module.weight.dtype)
+    layer.to(module.weight.device, module.weight.dtype)
     for name, buffer in module.named_buffers(recurse=False):
         if name != "bias":
-            made.register_buffer(name, buffer)
-    for parameter in made.parameters():
+            layer.register_buffer(name, buffer)
+    for parameter in layer.parameters():
         parameter.requires_grad_(module.weight.requires_grad)
-    return made.train(module.training)
+    return layer.train(module.training)

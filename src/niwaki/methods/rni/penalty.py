@@ -50,7 +50,7 @@ class RNI(Penalty):
         if any(group.scales for group in groups):
             return (
                 "the scales of these groups are not bounded, and RNI needs importances in (0, 1): "
-                "convert the model with "
-                "niwaki.with_sigmoid_batchnorm(model) first, or use the penalty 'l1'"
+                "convert the model with niwaki.with_sigmoid_batchnorm(model) first, or use the "
+                "penalty 'l1'"
             )
         return scale_refusal(groups, "a bounded normalisation scale")
