@@ -51,6 +51,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from coverage_coinciding import coinciding
 from coverage_models import Case, Inputs, cases
 
 OUT = Path(__file__).with_name("coverage.json")
@@ -163,6 +164,7 @@ def with_niwaki(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, Row]:
         ),
         "check_s": seconds["check"],
         "whole_s": whole,
+        "proved_on": list(result.proof.covers),
         "left_whole": dict(list(left.items())[:3]),
         "left_whole_count": len(left),
     }
@@ -560,6 +562,7 @@ def explained(model: nn.Module, examples: Inputs) -> Row:
         found = {
             var.frozen for term in terms for var in leaves(term) if var.frozen and var.size > 1
         }
+        found = {str(reason) for reason in found}
         found = {reason for reason in found if not reason.startswith("model output")}
         for reason in {reason.split(" in ")[0] for reason in found} - {"model input", "spatial"}:
             reasons[reason] += graph.state[name].numel()
@@ -795,7 +798,7 @@ def main() -> None:
         return
     chosen = [
         case
-        for case in cases()
+        for case in (*cases(), *coinciding())
         if any(fnmatch.fnmatch(case.name, p) for p in options.only.split(","))
     ]
     if options.list:

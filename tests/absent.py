@@ -168,7 +168,8 @@ def _amax(x: Tensor, axes: list[int]) -> Tensor:
 
 
 def softmax(x: Tensor, dim: int = -1, *_: Any, **__: Any) -> Tensor:
-    gone = absent(x, dim)
+    # a mask that was filled in hides NaN of an absent head: only what is NaN throughout is absent
+    gone = x.isnan().movedim(dim, -1).reshape(-1, x.shape[dim]).all(0)
     shape = [1] * x.ndim
     shape[dim] = -1
     return torch.softmax(x.masked_fill(gone.view(shape), -torch.inf), dim)

@@ -18,7 +18,7 @@ from typing import Any
 
 import oracle
 import torch
-from absent import NAN, PassingOverNan, erase
+from absent import PassingOverNan, erase
 from random_networks import Drawn, drawn
 from random_networks.draw import Counts, Draw
 from torch import Tensor, nn
@@ -201,8 +201,11 @@ class Judge:
         """Outputs, or None where masking by weights is not what leaving out means."""
         if not self._able:
             return None
-        with PassingOverNan() if self._erased else nullcontext():
-            return run(self._model, x, training)
+        try:
+            with PassingOverNan() if self._erased else nullcontext():
+                return run(self._model, x, training)
+        except UnknownError:
+            return None
 
 
 def present(x: Tensor, axis: int = -1) -> int:
@@ -211,9 +214,13 @@ def present(x: Tensor, axis: int = -1) -> int:
     return int((~x.isnan()).reshape(-1, x.shape[-1]).any(0).sum())
 
 
-def unknown(x: Tensor, axis: int = -1) -> float:
-    """With repairs, not all that is absent is marked: the oracle cannot say."""
-    return NAN
+class UnknownError(Exception):
+    """The oracle cannot say."""
+
+
+def unknown(x: Tensor, axis: int = -1) -> int:
+    """With repairs, not all that is absent is marked."""
+    raise UnknownError
 
 
 def kind_of(words: str) -> str:

@@ -324,3 +324,12 @@ def test_sizes_that_are_needed_are_all_kept_and_no_others() -> None:
     asked.clear()
     assert least_sizes(graph, plan, shown, proves) == shown
     assert not asked
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d])
+def test_an_instance_norm_without_tensors_follows(norm: type[nn.Module]) -> None:
+    axes = int(norm.__name__[-2])
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+    model = nn.Sequential(conv(3, 8, 1), norm(8), nn.ReLU(), conv(8, 2, 1)).eval()
+    result = niwaki.prune(model, torch.randn(2, 3, *[4] * axes), compensation="none")
+    assert result.model[1].num_features == result.model[0].out_channels == 4

@@ -100,7 +100,7 @@ def _noting(
     def __getattribute__(self: Any, attribute: str) -> Any:  # noqa: N807  # it becomes the method of that name
         value = plain(self, attribute)
         kind = type(value)
-        if kind in _SHOWN or attribute in _TORCHS or attribute.startswith("_"):
+        if kind in _SHOWN or attribute in _TORCHS:
             return value
         if id(self) not in names:
             return value

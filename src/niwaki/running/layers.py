@@ -15,7 +15,8 @@ def sizes(module: nn.Module, numbers: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         numbers: sizes that no tensor shows, as they reached the operators: "groups", "num_groups",
-            "num_channels"; and "normalized_shape", what a layer took its statistics over.
+            "num_channels"; "normalized_shape", what a layer took its statistics over; and
+            "num_features", of an instance norm without tensors.
 
     Returns:
         attribute → value; empty for modules that are not torch's own layers.
@@ -65,7 +66,9 @@ def _convolution(module: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 def _batch_norm(module: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
     tensor: Tensor | None = module.running_mean if module.weight is None else module.weight
-    return {} if tensor is None else {"num_features": tensor.shape[0]}
+    if tensor is None:  # nothing of it but its input shows how many there are
+        return {"num_features": numbers.get("num_features", module.num_features)}
+    return {"num_features": tensor.shape[0]}
 
 
 def _layer_norm(module: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:

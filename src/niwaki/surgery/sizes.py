@@ -258,6 +258,8 @@ def follow_sizes(model: nn.Module, graph: Graph, plan: Plan) -> None:
         }
         if name in normalised:
             roles["normalized_shape"] = normalised[name]
+        if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+            roles["num_features"] = _given(graph, plan, name, 1, module.num_features)
         for attribute, value in sizes(module, roles).items():
             if getattr(module, attribute) != value:
                 setattr(module, attribute, value)
@@ -318,6 +320,20 @@ def _normalised(graph: Graph, plan: Plan) -> dict[str, tuple[int, ...]]:
         if read.statistics and first.setdefault(layer, read.position) == read.position:
             left[layer].append(int(keep_mask(read.whole, masks).sum()))
     return {layer: tuple(shape) for layer, shape in left.items()}
+
+
+def _given(graph: Graph, plan: Plan, layer: str, axis: int, size: int) -> int:
+    """What is left of an axis of a batch that a layer is given: of one without tensors, nothing
+    else shows it. The size itself, where the layer did not run, or ran without a batch.
+    """
+    inference = graph.inference
+    for op in inference.tape.ops:
+        if op.layer == layer and op.tensors:
+            terms = inference.axes.get(op.tensors[0], [])
+            if axis < len(terms) and terms[axis].size == size:
+                return int(keep_mask(terms[axis], graph.masks(plan.kept)).sum())
+            break
+    return size
 
 
 def _tensor_changes(graph: Graph, plan: Plan) -> dict[str, list[Change]]:
