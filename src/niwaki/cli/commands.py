@@ -18,7 +18,7 @@ COMMANDS = {
     ),
     "score": (
         "niwaki.cli.score:score_command",
-        "Score a network once, for any number of prunings.",
+        "Score a network once, and prune it by these scores as often as you like.",
     ),
     "prune": (
         "niwaki.cli.prune:prune",
@@ -30,7 +30,8 @@ COMMANDS = {
     ),
     "sensitivity": (
         "niwaki.cli.sensitivity:sensitivity_command",
-        "Draw what each group of channels loses, pruned alone, against how much of it goes.",
+        "Prune each group of channels alone, at several ratios, and draw how much the network "
+        "loses.",
     ),
     "eval": (
         "niwaki.cli.evaluate:eval_command",
@@ -38,8 +39,8 @@ COMMANDS = {
     ),
     "inspect": (
         "niwaki.cli.inspect:inspect",
-        "List the groups of channels that can be pruned, what each costs, and what keeps its size "
-        "and why.",
+        "List the groups of channels that can be pruned, what each costs, and which channels "
+        "cannot be pruned and why.",
     ),
     "export": (
         "niwaki.cli.export:export",
