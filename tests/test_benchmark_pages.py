@@ -56,3 +56,23 @@ def test_the_page_on_training_shows_its_record(monkeypatch: pytest.MonkeyPatch) 
     assert f"{options.START}\n{options.as_markdown(known)}\n{options.END}" in shown
     made_up = {**known, "images_per_second": {options.PLAIN: [10, 20], "other": [30, 20]}}
     assert options.as_markdown(made_up).splitlines()[-1] == "| other | 25 | 2.00 × |"
+
+
+@pytest.mark.parametrize(
+    ("name", "page"), [("allocation", "guides/budgets.md"), ("guard", "compensation.md")]
+)
+def test_tables_are_those_of_their_records(
+    name: str, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = importlib.import_module(name)
+    record = json.loads((ROOT / "benchmarks" / "records" / f"{name}.json").read_text("utf-8"))
+    shown = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    table = f"{benchmark.START}\n{benchmark.as_markdown(record)}\n{benchmark.END}"
+    assert table in shown, f"write the page again: benchmarks/{name}.py --page"
+
+
+def test_no_repair_is_behind_plain_pruning() -> None:
+    record = json.loads((ROOT / "benchmarks" / "records" / "guard.json").read_text("utf-8"))
+    assert len({key.split(" ")[0] for key in record["cells"]}) >= 8
+    assert [key for key, cell in record["cells"].items() if cell["auto"] > cell["none"]] == []

@@ -38,6 +38,7 @@ if _typing.TYPE_CHECKING:
         load,
         load_weights,
         open_weights,
+        push_to_hub,
         quantise_onnx,
         read_weights,
         save,
@@ -108,13 +109,16 @@ if _typing.TYPE_CHECKING:
     from niwaki.methods.wanda import Wanda
     from niwaki.proof import Proof, check
     from niwaki.pruning import (
+        Gradual,
         Preview,
         Result,
+        Schedule,
         Selection,
         Sensitivity,
         drop_branches,
         preview,
         prune,
+        schedule,
         select,
         sensitivity,
         trim,
@@ -149,6 +153,7 @@ __all__ = [
     "FoldClusters",
     "GReg",
     "GeometricMedian",
+    "Gradual",
     "Graph",
     "Group",
     "GroupLasso",
@@ -178,6 +183,7 @@ __all__ = [
     "Recovery",
     "Refit",
     "Result",
+    "Schedule",
     "Scores",
     "Selection",
     "Sensitivity",
@@ -221,6 +227,7 @@ __all__ = [
     "proof",
     "prune",
     "pruning",
+    "push_to_hub",
     "quantise_onnx",
     "read_weights",
     "recover",
@@ -228,6 +235,7 @@ __all__ = [
     "report",
     "running",
     "save",
+    "schedule",
     "score",
     "select",
     "select_inputs",
@@ -253,7 +261,7 @@ _HOMES = {  # as above, for running; a test holds the two equal
     "niwaki.core.records": "Measurement Record",
     "niwaki.graph": "Branch Graph Group branches trace",
     "niwaki.io": (
-        "export_onnx export_program load load_weights open_weights quantise_onnx "
+        "export_onnx export_program load load_weights open_weights push_to_hub quantise_onnx "
         "read_weights save shrink_files"
     ),
     "niwaki.measure": (
@@ -298,7 +306,8 @@ _HOMES = {  # as above, for running; a test holds the two equal
     "niwaki.methods.wanda": "Wanda",
     "niwaki.proof": "Proof check",
     "niwaki.pruning": (
-        "Preview Result Selection Sensitivity drop_branches preview prune select sensitivity trim"
+        "Gradual Preview Result Schedule Selection Sensitivity drop_branches preview prune "
+        "schedule select sensitivity trim"
     ),
     "niwaki.surgery": "shrink",
 }

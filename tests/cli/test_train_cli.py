@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from needed import needs
 
 import niwaki
 from niwaki.cli.app import main
 
-pytest.importorskip("accelerate")
-pytest.importorskip("sklearn")
+needs("accelerate", "sklearn")
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 
 Run = Callable[..., tuple[int, str, str]]
@@ -53,7 +53,7 @@ def test_train_prune_finetune(run: Run, tmp_path: Path) -> None:
         "--data",
         "digits",
         "--epochs",
-        8,
+        3,
         "--augment",
         "pad=1,flip=false",
         "--tracker",

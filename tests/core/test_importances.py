@@ -5,11 +5,12 @@ nothing to draw.
 from pathlib import Path
 
 import pytest
+from needed import needs
 
 from niwaki.core.errors import DataError
 from niwaki.report import importance_histograms
 
-pytest.importorskip("matplotlib")
+needs("matplotlib")
 
 
 def test_a_panel_a_network(tmp_path: Path) -> None:

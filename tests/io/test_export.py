@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 import zoo
+from needed import needs
 from torch import nn
 
 import niwaki
 from niwaki.core.errors import ExportError, MissingExtraError, NiwakiError
 from niwaki.io.session import OnnxClassifier
 
-pytest.importorskip("onnxscript")
-pytest.importorskip("onnxruntime")
+needs("onnxscript", "onnxruntime")
 pytestmark = pytest.mark.usefixtures("quick_latency", "one_thread")
 
 

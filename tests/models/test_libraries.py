@@ -16,13 +16,16 @@ from torch import Tensor, nn
 import niwaki
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-pytest.importorskip(
-    "torchvision_cpu", exc_type=ImportError
-)  # makes torchvision importable beside a CPU build of torch
 SMALL = {
     "vocab_size": 99, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _torchvision() -> None:
+    """It is made importable beside a CPU build of torch."""
+    pytest.importorskip("torchvision_cpu", exc_type=ImportError)
 
 
 def transformers() -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from needed import needs
 
 from niwaki import data, models
 from niwaki.core.errors import UnknownNameError
@@ -22,7 +23,7 @@ from niwaki.papers.recipe import Places
 from niwaki.pruning.allocation import select
 from niwaki.pruning.selection import Selection
 
-pytest.importorskip("accelerate")
+needs("accelerate")
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 
 

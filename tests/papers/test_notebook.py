@@ -3,17 +3,18 @@
 from pathlib import Path
 
 import pytest
+from needed import needs
 
-nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
-for needed in ("ipykernel", "accelerate", "sklearn", "matplotlib"):
-    pytest.importorskip(needed)
+needs("nbformat", "nbclient", "ipykernel", "accelerate", "sklearn", "matplotlib")
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_from_top_to_bottom(path: Path) -> None:
+    import nbclient
+    import nbformat
+
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not committed"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from needed import needs
 
 from niwaki import data, models
 from niwaki.core.errors import BudgetError, SettingError, UnknownNameError
@@ -26,7 +27,7 @@ from niwaki.papers.rni.notebook import prune_finetune, train
 from niwaki.papers.rni.recipe import Rni, tables
 from niwaki.papers.rni.runs import CellRun, committed, markdown, read
 
-pytest.importorskip("accelerate")
+needs("accelerate")
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 PLAIN = Normalization((0.0,) * 3, (1.0,) * 3)
 DOCS = Path(__file__).parents[2] / "docs" / "rni.md"

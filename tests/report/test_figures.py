@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from needed import needs
 
 from niwaki.core.errors import DataError, MissingExtraError, OutputError, UnknownNameError
 from niwaki.report import FigurePoint, accuracy_size_figure
 
-pytest.importorskip("matplotlib")
+needs("matplotlib")
 
 POINTS = [
     FigurePoint("magnitude", 0.6, 0.80, 0.92),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from niwaki.running import duplicate
+from niwaki.running.inputs import modules_of
 
 
 def outline(value: Any, seen: dict[int, int] | None = None) -> Any:
@@ -111,3 +112,9 @@ def test_what_cannot_be_copied_says_so() -> None:
     model.kept = model(torch.ones(1, 2))  # type: ignore[assignment]  # part of a graph of gradients
     with pytest.raises(RuntimeError, match="graph leaves"):
         duplicate(model)
+
+
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_modules_come_in_torchs_order_under_torchs_names(name: str) -> None:
+    model = nn.Sequential(zoo.build(name), Awkward())
+    assert list(modules_of(model).items()) == list(model.named_modules())

@@ -7,13 +7,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from needed import needs
 from torch import nn
 
 import niwaki
 from niwaki.core.errors import SettingError
 from niwaki.training import Distillation, TrainSettings, fit
 
-pytest.importorskip("accelerate")
+needs("accelerate")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

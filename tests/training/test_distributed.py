@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from needed import needs
 
-pytest.importorskip("accelerate")
+needs("accelerate")
 
 CODE = """
 import json, sys, torch

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from needed import needs
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ from niwaki.training import (
     fit,
 )
 
-pytest.importorskip("accelerate")
+needs("accelerate")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SETTINGS: dict[str, Any] = {"epochs": 4, "lr": 0.05, "ema": 0.9, "seed": 3, "label_smoothing": 0.1}

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from needed import needs
 from torch import Tensor, nn
 
 from niwaki.core.errors import MissingExtraError, SettingError
 from niwaki.measure import Evaluation
 from niwaki.training import Epoch, TrainSettings, fit, learning_rate
 
-pytest.importorskip("accelerate")
+needs("accelerate")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_text
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from niwaki.cli.console import messages, results, table
 from niwaki.cli.setup import Words, set_up
 from niwaki.core.errors import SettingError, UnknownNameError
 from niwaki.core.records import staged_folder
+from niwaki.io import bench as bench_script
 from niwaki.io.exported import Exported
 from niwaki.io.onnx import export_onnx
 from niwaki.io.program import export_program
@@ -49,6 +51,10 @@ def export(
             help="how many training inputs int8 takes its ranges from (200 if left out)", min=1
         ),
     ] = None,
+    bench: Annotated[
+        bool,
+        typer.Option(help="write bench.py too: it times the file on any machine, without niwaki"),
+    ] = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
@@ -60,16 +66,7 @@ def export(
     niwaki export pruned --format onnx --format int8 --data cifar10 --data-root data --out deploy
     """
     wanted = tuple(dict.fromkeys(formats or ["onnx"]))
-    for name in wanted:
-        if name not in FORMATS:
-            raise UnknownNameError("format", name, FORMATS)
-    if "int8" in wanted and data is None:
-        raise SettingError(
-            "--format int8 takes the activations' ranges from training inputs; name a data set "
-            "with --data"
-        )
-    if calibration is not None and "int8" not in wanted:
-        raise SettingError("--calibration is for --format int8, which takes its ranges from inputs")
+    _refuse(wanted, data, calibration, bench)
     calibrated = (calibration or 200) if "int8" in wanted else None
     words = Words(
         model, weights, data, data_root, split, batch_size, limit, input_shape, "cpu", 0, calibrated
@@ -93,6 +90,8 @@ def export(
                 if name in files:
                     runtime = OnnxClassifier(files[name].path)
                     accuracy[name] = measure_accuracy(runtime, setup.batches()).accuracy
+        if bench:
+            shutil.copyfile(bench_script.__file__, stage / "bench.py")
         record = _record(files, accuracy, count_params(setup.model))
         (stage / "export.json").write_text(
             json_text.dumps(record, indent=2) + "\n", encoding="utf-8"
@@ -108,6 +107,23 @@ def export(
             )
         )
     messages.print(f"written to {out}", markup=False)
+
+
+def _refuse(
+    wanted: tuple[str, ...], data: str | None, calibration: int | None, bench: bool
+) -> None:
+    for name in wanted:
+        if name not in FORMATS:
+            raise UnknownNameError("format", name, FORMATS)
+    if "int8" in wanted and data is None:
+        raise SettingError(
+            "--format int8 takes the activations' ranges from training inputs; name a data set "
+            "with --data"
+        )
+    if calibration is not None and "int8" not in wanted:
+        raise SettingError("--calibration is for --format int8, which takes its ranges from inputs")
+    if bench and not {"onnx", "int8"} & {*wanted}:
+        raise SettingError("--bench times ONNX files; add --format onnx")
 
 
 def _record(files: dict[str, Exported], accuracy: dict[str, float], params: int) -> dict[str, Any]:

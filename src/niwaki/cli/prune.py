@@ -88,7 +88,8 @@ def prune(
         typer.Option(
             help="local: one share for all; global: one threshold; cost: on score per cost; auto: "
             "by what the answer loses; with settings, as global:min_units=3,multiple=8; "
-            "what=units+branches lets whole residual branches go too"
+            "what=units+branches lets whole residual branches go too; uniform=true: one width "
+            "for the same layers of all blocks, so that a transformers config states it"
         ),
     ] = "local",
     calibration: options.Calibration = None,
@@ -223,6 +224,7 @@ def prune(
         rounding=chosen.rounding,
         multiple=chosen.multiple,
         what=chosen.what,
+        uniform=chosen.uniform,
         seed=seed,
     ).with_settings(**setup.settings)
     if known is not None:
@@ -246,6 +248,7 @@ class ScopeSettings:
     rounding: Rounding = "round"
     multiple: int | None = None
     what: str = "units"
+    uniform: bool = False
 
 
 def _share(budget: list[str] | None) -> Budget:
@@ -271,6 +274,7 @@ def _selection(
         said.rounding,
         said.multiple,
         what=tuple(said.what.split("+")),  # type: ignore[arg-type]  # checked by the selection
+        uniform=said.uniform,
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from niwaki.core.blocks import BlockPlan
@@ -74,7 +75,7 @@ class Plan(Mapping[str, Kept]):
     def __len__(self) -> int:
         return len(self.units)
 
-    @property
+    @cached_property
     def kept(self) -> dict[str, tuple[int, ...]]:
         """Group name → kept units, only of groups that lose some."""
         return {

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils.prune import BasePruningMethod
 
 from niwaki.core.errors import TraceError
 from niwaki.graph.groups import build_groups
@@ -17,10 +16,10 @@ from niwaki.graph.paths import Probes, find_probes, freeze_elsewhere
 from niwaki.graph.reasons import Freeze, Reason
 from niwaki.graph.types import Frozen, Graph
 from niwaki.running import Inputs, as_arguments, named_state, record, tensors_in
+from niwaki.running.computed import computed_weights, with_plain_weights
 from niwaki.running.probes import Variant, variants
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
-_OLD_NORMS = ("WeightNorm", "SpectralNorm")
 
 
 def trace(model: nn.Module, inputs: Inputs, *, probes: bool | Sequence[Inputs] = True) -> Graph:
@@ -41,6 +40,9 @@ def trace(model: nn.Module, inputs: Inputs, *, probes: bool | Sequence[Inputs] =
     """
     _refuse_unreadable(model)
     _refuse_misplaced(model, inputs)
+    given, computed = model, computed_weights(model)
+    if computed:
+        model = with_plain_weights(model, computed)
     inference = infer(record(model, inputs, sources=True), RULES)
     learned = dict(model.named_parameters(remove_duplicate=False))
     inference.scales = {
@@ -58,7 +60,7 @@ def trace(model: nn.Module, inputs: Inputs, *, probes: bool | Sequence[Inputs] =
                 *frozen,
                 Frozen(group.name, group.width, Reason(Freeze.BUFFERS)),
             )
-    return Graph(model, inputs, inference, groups, variables, frozen, seen)
+    return Graph(model, inputs, inference, groups, variables, frozen, seen, given, computed)
 
 
 def _probed(
@@ -106,6 +108,8 @@ def _refuse_unreadable(model: nn.Module) -> None:
             )
         if tensor.device.type == "meta" or not tensor.is_floating_point():
             continue
+        if bool(torch.isfinite(tensor.detach().sum())):
+            continue  # a sum of what holds NaN or infinite values is no finite number
         # an attention mask is a buffer with -inf in it
         if bool(torch.isnan(tensor).any()) or (name in learned and bool(torch.isinf(tensor).any())):
             raise TraceError(
@@ -123,23 +127,6 @@ def _refuse_module(name: str, module: nn.Module) -> None:
         raise TraceError(
             f"{name or 'the model'} is wrapped in {wrapper}; prune the module inside "
             f"({name + '.' * bool(name)}module) with its whole weights, and wrap the pruned one"
-        )
-    if any(type(hook).__name__ in _OLD_NORMS for hook in module._forward_pre_hooks.values()):
-        raise TraceError(
-            f"{name or 'the model'} uses torch.nn.utils.weight_norm or spectral_norm, whose "
-            "weights cannot be copied; undo it before (remove_weight_norm, remove_spectral_norm; "
-            "of torch.nn.utils.parametrizations: remove_parametrizations) and norm the pruned "
-            "layers again"
-        )
-    masked = [
-        hook for hook in module._forward_pre_hooks.values() if isinstance(hook, BasePruningMethod)
-    ]
-    if masked:
-        tensor = masked[0]._tensor_name
-        raise TraceError(
-            f"{name or 'the model'} still has its masks of torch.nn.utils.prune on; make them "
-            f"final with torch.nn.utils.prune.remove({name or 'model'}, {tensor!r}): its zeroed "
-            "units are then the first to go"
         )
 
 

@@ -70,7 +70,7 @@ def follow(
         where it does).
     """
     walk = _Walk(state, var, slices)
-    norms = {norm.position: norm for norm in state.norms}
+    norms = state.norms_at
     for position in operators:
         op = state.tape.ops[position]
         outs = [ref for ref in op.outputs if ref is not None and walk.carries(ref)]
@@ -142,7 +142,7 @@ def _reason(kind: Kind, where: str) -> str:
 
 def _passes_through(walk: _Walk, position: int, op: Op) -> bool:
     """Whether the variable is in an activation operand other than where it is summed over."""
-    reads = [read for read in walk.state.reads if read.position == position]
+    reads = walk.state.reads_at.get(position, [])
     for slot, ref in enumerate(op.args):
         if not isinstance(ref, Ref) or ref in walk.state.origins:
             continue

@@ -224,6 +224,19 @@ class Inference:
     def _used(self) -> set[Ref]:
         return {*self.tape.outputs, *(ref for op in self.tape.ops for ref in op.tensors)}
 
+    @cached_property
+    def reads_at(self) -> dict[int, list[Read]]:
+        """Operator → its reads; of a tape that has been walked to its end."""
+        found: dict[int, list[Read]] = {}
+        for read in self.reads:
+            found.setdefault(read.position, []).append(read)
+        return found
+
+    @cached_property
+    def norms_at(self) -> dict[int, Norm]:
+        """Operator → the normalisation by stored statistics that it is; of a whole tape."""
+        return {norm.position: norm for norm in self.norms}
+
     def number(self, role: str, term: Term) -> None:
         """An integer argument of the operator is the size of this term."""
         self.numbers.append(Number(self.position, self.op.layer, role, term))
@@ -236,12 +249,10 @@ class Inference:
         if name is not None:
             self.scales[name] = False
             return
-        for op in self.tape.ops[: self.position]:
-            if (
-                op.name == "aten.sigmoid"
-                and ref in op.outputs
-                and op.args[0] in self.tape.parameters
-            ):
+        for place in self.tape.makers.get(ref, ()) if isinstance(ref, Ref) else ():
+            op = self.tape.ops[place]
+            known = op.name == "aten.sigmoid" and op.args[0] in self.tape.parameters
+            if known and place < self.position:
                 self.scales[self.tape.parameters[op.args[0]]] = True
 
     def is_activation(self, ref: Any) -> bool:

@@ -7,16 +7,22 @@ else into a new bias of the layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from niwaki.graph.inference import Read
 from niwaki.graph.types import Graph, Role
 from niwaki.running import Op, Ref
 from niwaki.running.layers import can_take_bias
+
+# graph → group → its places, as every step of a pruning asks for them
+_KNOWN: WeakKeyDictionary[Graph, dict[str, tuple[tuple[Offset, ...], str | None]]] = (
+    WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,13 @@ class Offset:
 
 def offsets(graph: Graph, name: str) -> tuple[tuple[Offset, ...], str | None]:
     """The places for the constants of a group's consumers, or why one of them has none."""
+    known = _KNOWN.setdefault(graph, {})
+    if name not in known:
+        known[name] = _offsets(graph, name)
+    return known[name]
+
+
+def _offsets(graph: Graph, name: str) -> tuple[tuple[Offset, ...], str | None]:
     places: dict[tuple[str, int, str], Offset] = {}
     reads = list(reads_of(graph, name))
     try:
@@ -67,8 +80,11 @@ def offsets(graph: Graph, name: str) -> tuple[tuple[Offset, ...], str | None]:
             before = places.get(key)
             padded = _pads(graph, read) or (before is not None and before.padded)
             places[key] = replace(place, padded=padded)
+        positions: dict[str | None, set[int]] = {}
+        for read in reads:
+            positions.setdefault(weight_of(graph, read), set()).add(read.position)
         for place in places.values():
-            _refuse_shared(graph, place, reads)
+            _refuse_shared(graph, place, positions[place.weight])
         _refuse_elsewhere(graph, name)
     except NoPlace as error:
         return (), str(error)
@@ -77,7 +93,7 @@ def offsets(graph: Graph, name: str) -> tuple[tuple[Offset, ...], str | None]:
 
 def _refuse_elsewhere(graph: Graph, name: str) -> None:
     """Raise where a consumer runs only on another path than the example's: no place is known."""
-    known = set(graph.inference.tape.parameters.values())
+    known = graph.inference.tape.named
     for piece in graph[name].of_role(Role.CONSUMER):
         if piece.tensor not in known:
             raise NoPlace(f"{piece.tensor} reads it on another path alone")
@@ -115,12 +131,21 @@ def _place(graph: Graph, read: Read) -> Offset:
     follower = _follower(graph, op, size)
     if follower is not None:
         return Offset(weight, axis, out_axis, *follower, op.layer)
+    if states_layers(graph.model):
+        raise NoPlace(f"{where} has no bias, and what loads the model by its config knows of none")
     module = graph.model.get_submodule(op.layer)
     if can_take_bias(module) and getattr(module, "weight", None) is graph.state[weight]:
         return Offset(
             weight, axis, out_axis, "new", f"{op.layer}.bias" if op.layer else "bias", op.layer
         )
     raise NoPlace(f"{where} has no bias, and none can be given to it")
+
+
+def states_layers(model: nn.Module) -> bool:
+    """Whether a model is written and read by its class and its config (`save_pretrained`,
+    `from_pretrained`), which say which layers have a bias.
+    """
+    return hasattr(model, "save_pretrained") and hasattr(model, "config")
 
 
 def _pads(graph: Graph, read: Read) -> bool:
@@ -173,7 +198,7 @@ def _follower(graph: Graph, op: Op, size: int) -> tuple[Literal["bias", "mean"],
     if len(users) != 1 or op.result in tape.outputs:
         return None
     position, user = users[0], tape.ops[users[0]]
-    norm = next((norm for norm in graph.inference.norms if norm.position == position), None)
+    norm = graph.inference.norms_at.get(position)
     if norm is not None:
         return "mean", norm.mean
     if user.name.rstrip("_") == "aten.add" and not user.kwargs and op.name != "aten.convolution":
@@ -183,13 +208,12 @@ def _follower(graph: Graph, op: Op, size: int) -> tuple[Literal["bias", "mean"],
     return None
 
 
-def _refuse_shared(graph: Graph, place: Offset, reads: Sequence[Read]) -> None:
-    """A bias or mean that others use too cannot take up the constant of one."""
+def _refuse_shared(graph: Graph, place: Offset, own: set[int]) -> None:
+    """A bias or mean that others than its own operators use too cannot take up their constant."""
     tape = graph.inference.tape
-    own = {read.position for read in reads if weight_of(graph, read) == place.weight}
     results = {ref for position in own for ref in tape.ops[position].outputs}
-    names = [ref for ref, name in tape.parameters.items() if name == place.tensor]
-    for position in sorted({at for ref in names for at in tape.readers.get(ref, ())} - own):
+    refs = tape.named.get(place.tensor, ())
+    for position in sorted({at for ref in refs for at in tape.readers.get(ref, ())} - own):
         op = tape.ops[position]
         if not results.intersection(op.tensors):
             raise NoPlace(f"{place.tensor} is used by {op.name} in {op.layer or 'the model'} too")

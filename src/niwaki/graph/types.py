@@ -18,6 +18,7 @@ from niwaki.graph.reasons import Reason
 from niwaki.graph.terms import Var, crossed, keep_mask, kept_size, leaves
 from niwaki.graph.unread import Unread, unread
 from niwaki.running import Inputs, named_state
+from niwaki.running.computed import Computed
 
 
 class Role(enum.Enum):
@@ -169,12 +170,15 @@ class Graph:
     """The channels of a model: what can go together, and what must stay.
 
     Attributes:
-        model: the model as given; never written to.
+        model: the model as given, never written to; a copy of it where weights are `computed`.
         inputs: the example inputs that it was run on.
         groups: by tape order of their first producer.
         unknown: operators that the table does not know, with their number; what they touch is
             frozen.
         probes: other inputs that the model takes, and what it does there.
+        given: the model as given; None where it is `model`.
+        computed: weights that the given model makes of other tensors (weight_norm, masks), and that
+            `model` has as ordinary parameters.
     """
 
     model: nn.Module
@@ -184,6 +188,13 @@ class Graph:
     variables: Mapping[str, Var]
     frozen: tuple[Frozen, ...]
     probes: Probes = field(default_factory=Probes)
+    given: nn.Module | None = None
+    computed: tuple[Computed, ...] = ()
+
+    @property
+    def original(self) -> nn.Module:
+        """The user's own model."""
+        return self.model if self.given is None else self.given
 
     @property
     def unknown(self) -> Mapping[str, int]:

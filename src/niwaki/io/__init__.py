@@ -3,6 +3,7 @@
 from niwaki.io.artefact import load, read_blueprint, read_record, save
 from niwaki.io.blueprint import Blueprint
 from niwaki.io.exported import Exported
+from niwaki.io.hub import push_to_hub
 from niwaki.io.manifest import PLAN, RECORD, WEIGHTS
 from niwaki.io.onnx import export_onnx
 from niwaki.io.program import export_program
@@ -28,6 +29,7 @@ __all__ = [
     "load_scores",
     "load_weights",
     "open_weights",
+    "push_to_hub",
     "quantise_onnx",
     "read_blueprint",
     "read_record",

@@ -17,7 +17,6 @@ value; nothing is traced.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import os
@@ -42,6 +41,7 @@ from niwaki.io.blocks import BLOCKS, kept_weights, opened, put_back, take_out
 from niwaki.io.blueprint import Blueprint
 from niwaki.io.card import model_card
 from niwaki.io.construct import build_original
+from niwaki.io.fetched import fetch, is_repo
 from niwaki.io.manifest import (
     BUFFERS,
     CARD,
@@ -55,6 +55,7 @@ from niwaki.io.manifest import (
 )
 from niwaki.running import (
     call,
+    duplicate,
     made_up,
     named_state,
     preserved_mode,
@@ -149,6 +150,8 @@ def load(
     model: nn.Module | Callable[[], nn.Module] | str | None = None,
     *,
     trust: str | Sequence[str] = (),
+    revision: str | None = None,
+    token: str | None = None,
 ) -> nn.Module:
     """The pruned network of a folder that `save` wrote, on the CPU, in evaluation mode.
 
@@ -158,14 +161,20 @@ def load(
     is not imported, unless it is named by `trust`.
 
     Args:
+        folder: a folder; or, where there is none of that name, "user/repo" on the Hugging Face hub.
         model: the original, a function that builds it, or an import string of one that you trust,
             with any weights; without it the factory that the folder names.
         trust: packages of yours (`"my_package"`) whose code the folder may name.
+        revision, token: of the repository on the hub: a branch, tag or commit; and the one that
+            `hf auth login` left, without it.
 
     Raises:
         CheckpointError: a file is missing, changed or of a newer niwaki, does not fit the original,
-            or names a factory that is not run unasked.
+            or names a factory that is not run unasked; or the hub cannot be reached.
+        MissingExtraError: it is on the hub, and huggingface_hub is not installed.
     """
+    if is_repo(folder) and not Path(folder).exists():
+        folder = fetch(str(folder), revision, token)
     folder = Path(folder)
     files = check_manifest(folder)
     blueprint = read_blueprint(folder)
@@ -237,7 +246,7 @@ def _original(
     trust: Sequence[str],
 ) -> nn.Module:
     if isinstance(factory, nn.Module):
-        return copy.deepcopy(factory)
+        return duplicate(factory)
     if isinstance(factory, str):
         return models.build(factory, **_split(blueprint.arguments))
     if factory is not None:

@@ -27,7 +27,8 @@ from niwaki.core.errors import CheckpointError, SettingError
 from niwaki.core.plan import Kept, Plan, StandIn
 from niwaki.models import provenance
 from niwaki.running import named_state
-from niwaki.surgery.lineage import plain, read_attribute
+from niwaki.running.settings import read_path
+from niwaki.surgery.lineage import plain
 
 SCHEMA = 3  # 2 knew neither types nor branches that go; 1 was replayed through the graph
 READ = (2, SCHEMA)
@@ -197,7 +198,7 @@ def _changed_attributes(
     changed: dict[str, dict[str, tuple[Any, Any]]] = {}
     for path, module in model.named_modules():
         for name, old in before.get(path, {}).items():
-            new = plain(read_attribute(module, name))
+            new = plain(read_path(module, name))
             if new is not None and new != old:  # None: the module is another one by now
                 changed.setdefault(path, {})[name] = (old, new)
     return changed

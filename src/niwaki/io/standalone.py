@@ -64,7 +64,7 @@ def rebuild(model: torch.nn.Module, plan: dict[str, Any], tensors: dict[str, tor
     for path, table in plan["attributes"].items():
         for name, (old, new) in table.items():
             owner, attribute = _owner(modules.get(path), name)
-            value = vars(owner).get(attribute) if hasattr(owner, "__dict__") else None
+            value = _table(owner).get(attribute)
             if (
                 not isinstance(value, (int, list, tuple))
                 or (value if isinstance(value, int) else list(value)) != old
@@ -79,7 +79,7 @@ def rebuild(model: torch.nn.Module, plan: dict[str, Any], tensors: dict[str, tor
         if path not in modules or short not in modules[path]._parameters:
             raise ValueError(f"it is of another model: there is no place for {name}")
     for owner, attribute, value in changes:
-        setattr(owner, attribute, value)
+        _table(owner)[attribute] = value
     for name, tensor in tensors.items():
         weight = _laid_out(tensor, plan["strides"].get(name))
         if name in own:
@@ -124,12 +124,15 @@ def _owner(module: Any, path: str) -> tuple[Any, str]:
     """
     *way, attribute = path.split(".")
     for step in way:
-        module = (
-            vars(module).get(step)
-            if hasattr(module, "__dict__") and not step.startswith("_")
-            else None
-        )
+        module = None if step.startswith("_") else _table(module).get(step)
     return (None if attribute.startswith("_") else module), attribute
+
+
+def _table(holder: Any) -> dict[str, Any]:
+    """What a module, a settings object or a dict holds, by name."""
+    if type(holder) is dict:
+        return holder
+    return vars(holder) if hasattr(holder, "__dict__") else {}
 
 
 def _compare(

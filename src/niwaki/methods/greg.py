@@ -13,7 +13,7 @@ penalty is ½·0.1·2 = 0.1; after two growths it is ½·0.3·2 = 0.3.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -69,18 +69,36 @@ class GReg(Penalty):
             SettingError: a pattern matches no group, or no group is written by weights.
         """
         asked = {term.piece.tensor for term in super().over(graph, only, skip).terms}
-        terms: list[Term] = []
         kept: dict[str, Kept] = {}
         for group in graph.groups:
-            mine = [term for term in self.terms(group) if term.piece.tensor in asked]
+            written = any(term.piece.tensor in asked for term in self.terms(group))
             going = min(round(self.share * group.width), group.width - 1)
-            order = L1().score(group, Evidence(graph)).argsort(stable=True)
-            if mine and going:
+            if written and going:
+                order = L1().score(group, Evidence(graph)).argsort(stable=True)
                 kept[group.name] = Kept(group.width, tuple(sorted(order[going:].tolist())))
-                terms += [replace(term, measure=_Of(order[:going])) for term in mine]
+        return self.upon(graph, Plan(kept), asked)
+
+    def upon(self, graph: Graph, plan: Plan, tensors: Collection[str] | None = None) -> GrowingOver:
+        """The penalty over the units that a plan takes away.
+
+        Args:
+            tensors: names of those that it may press; all that write these units, without it.
+
+        Raises:
+            SettingError: nothing of the plan is written by weights.
+        """
+        terms = []
+        for name, units in plan.kept.items():
+            stays = set(units)
+            going = torch.tensor([u for u in range(plan[name].width) if u not in stays])
+            terms += [
+                replace(term, measure=_Of(going))
+                for term in self.terms(graph[name])
+                if tensors is None or term.piece.tensor in tensors
+            ]
         if not terms:
             raise SettingError(self.refusal(graph.groups))
-        return GrowingOver(self, tuple(terms), Plan(kept))
+        return GrowingOver(self, tuple(terms), plan)
 
     def refusal(self, groups: Sequence[Group]) -> str:
         """Why there is nothing to work on."""

@@ -19,6 +19,7 @@ from niwaki.proof.reference import playback, reference_outputs, rerun_outputs
 from niwaki.proof.shapes import first_misshapen
 from niwaki.running import Inputs, duplicate, preserved_rng, seed_all, tensors_in
 from niwaki.running.compare import tolerance, worst
+from niwaki.running.computed import computed_weights, with_plain_weights
 from niwaki.running.probes import telling_inputs, with_telling_weights
 from niwaki.surgery import fill
 
@@ -64,6 +65,8 @@ def check(cut: Cut, pruned: nn.Module) -> Proof:
             "a model on the meta device has no values to check; move it to a device with its "
             "weights first"
         )
+    if cut.graph.computed and not isinstance(pruned, fx.GraphModule):
+        pruned = with_plain_weights(pruned, computed_weights(pruned))
     inputs = telling_inputs(cut.graph.inputs)
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(inputs))
     numbers = () if _runs_apart(cut) else counted_numbers(cut.graph, cut.plan, pruned)
@@ -176,12 +179,26 @@ def _alone(cut: Cut, inputs: Inputs, made_up: bool) -> list[Tensor]:
     if cut.plan.blocks:
         raise SurgeryError("blocks of a network whose path depends on values cannot be checked")
     try:
-        return rerun_outputs(cut, inputs)
+        return _on_any_path(cut, inputs)
     except TraceError:
         masked = None if made_up else masked_copy(cut)
         if masked is None:
             raise
         return run_outputs(masked, inputs)
+
+
+def _on_any_path(cut: Cut, inputs: Inputs) -> list[Tensor]:
+    """Masked, a network may take another path than whole: one that a probe has shown, perhaps."""
+    graph = cut.graph
+    paths = [inference for probe in graph.probes.taken if (inference := probe.inference)]
+    for inference in (graph.inference, *paths):
+        try:
+            return rerun_outputs(replace(cut, graph=replace(graph, inference=inference)), inputs)
+        except TraceError as error:
+            if not error.other_path:
+                raise
+            last = error
+    raise last
 
 
 def _finished(lockstep: Lockstep, cut: Cut, made_up: bool) -> list[Tensor] | None:

@@ -22,7 +22,7 @@ from niwaki.methods.base.cut import Cut
 from niwaki.proof.counted import Counted
 from niwaki.proof.reference import masked_step
 from niwaki.running import Op, Playback, Ref
-from niwaki.running.compare import ROUNDINGS, difference, size_of, tolerance
+from niwaki.running.compare import ROUNDINGS, agrees, size_of, tolerance
 from niwaki.running.watching import OperatorMode
 
 
@@ -123,9 +123,8 @@ class Lockstep(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
         wanted = self._kept.of(out, wanted)
         self._carry(op, out, size_of(wanted), torch.finfo(wanted.dtype).eps)
         noise = self._noise[out] * self._sizes[out]
-        gap = difference(wanted, actual, noise)
         self.compared += 1
-        if gap > self._tolerance:
+        if not agrees(wanted, actual, noise, self._tolerance, self._sizes[out]):
             # what stands in for a branch calls operators of its own: only outputs tell there
             self.differs = not self._parts
             where = f"{op.layer or 'the model'} ({op.name})"

@@ -3,22 +3,28 @@ search for a plan that holds.
 """
 
 from niwaki.pruning._prune import preview, prune
+from niwaki.pruning._schedule import schedule
 from niwaki.pruning._sensitivity import Sensitivity, sensitivity
 from niwaki.pruning.allocation import select
 from niwaki.pruning.depth import drop_branches
+from niwaki.pruning.gradual import Gradual
 from niwaki.pruning.result import Result
+from niwaki.pruning.schedules import Schedule
 from niwaki.pruning.selection import Selection
 from niwaki.pruning.table import Preview
 from niwaki.pruning.trimming import trim
 
 __all__ = [
+    "Gradual",
     "Preview",
     "Result",
+    "Schedule",
     "Selection",
     "Sensitivity",
     "drop_branches",
     "preview",
     "prune",
+    "schedule",
     "select",
     "sensitivity",
     "trim",

@@ -58,7 +58,7 @@ def finished(
         described: entries for the record's settings.
         judged: how both are judged; not at all without it.
     """
-    cut, model = attempt.cut, attempt.cut.graph.model
+    cut, model = attempt.cut, attempt.cut.graph.original
     inputs = cut.graph.inputs
     judged = judged or Judged()
     first = model if judged.against is None else judged.against
@@ -76,7 +76,9 @@ def finished(
                 macs=_counted(attempt, shown) if first is model else None,
             )
     if form == "module":
-        remember(model, attempt.model, cut.plan, inputs)
+        masked = any(found.kind == "mask" for found in cut.graph.computed)
+        # masks are the user's, and not what a factory makes
+        remember(cut.graph.model if masked else model, attempt.model, cut.plan, inputs)
     ratio = attempt.ratio
     task = judged.task
     settings = {

@@ -43,6 +43,7 @@ from niwaki.pruning.result import Form, Result
 from niwaki.pruning.search import SLACK, Clock, Search
 from niwaki.pruning.selection import Selection
 from niwaki.pruning.shallower import shallower
+from niwaki.pruning.stated import stated
 from niwaki.pruning.table import Preview
 from niwaki.pruning.table import preview as foresee
 from niwaki.pruning.trimming import as_blocks, refuse_idle, trim
@@ -160,6 +161,9 @@ def prune(  # noqa: PLR0913  # a public verb
         attempt, influence = shallower(search, scores, budget, selection, evidence)
     else:
         attempt = search.within_budget(scores, budget, selection)
+        if selection.uniform and form == "module":
+            attempt, whole_kinds = stated(search, scores, budget, selection, attempt)
+            remarks += whole_kinds
     for step in steps:
         with clock.stage("recover"):
             cut = attempt.cut

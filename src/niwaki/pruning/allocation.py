@@ -26,6 +26,7 @@ from niwaki.pruning.costs import (
     together,
 )
 from niwaki.pruning.counts import Counts, counts_of_channels, floor_of, whole_count
+from niwaki.pruning.kinds import alike, without_kinds
 from niwaki.pruning.least_loss import Measured, least_loss, least_loss_measured
 from niwaki.pruning.participants import participants
 from niwaki.pruning.selection import Selection
@@ -83,6 +84,7 @@ def allocate(  # noqa: PLR0913  # a public verb
     """
     selection, budget = selection or Selection(), Budget.parse(budget)
     groups = participants(graph, selection, without)
+    groups = without_kinds(groups, graph, without) if selection.uniform else groups
     for group in groups:
         given = scores.get(group.name)
         if given is None:
@@ -102,6 +104,7 @@ def allocate(  # noqa: PLR0913  # a public verb
     alone = budget.unit == "channels" and not budget.also
     if alone and selection.scope in ("local", "global"):
         counts = counts_of_channels(free, scores, budget.amount, selection)
+        counts = alike(free, counts, selection) if selection.uniform else counts
         return _plan(groups, scores, {**fixed, **counts})
     if selection.rule != "exact":
         raise SettingError(

@@ -25,10 +25,10 @@ def skipped(graph: Graph, skip: Layers) -> tuple[tuple[str, ...], tuple[str, ...
     patterns: list[str] = []
     notes: list[str] = []
     for entry in [skip] if isinstance(skip, (str, nn.Module)) else skip:
-        asked = [entry] if isinstance(entry, str) else _names(graph.model, entry)
+        asked = [entry] if isinstance(entry, str) else _names(graph.original, entry)
         matching = [pattern for pattern in asked if _matches(pattern, _prunable(graph))]
         patterns += matching
-        if not matching and not any(_matches(one, _layers(graph.model)) for one in asked):
+        if not matching and not any(_matches(one, _layers(graph.original)) for one in asked):
             patterns += asked
         elif not matching:
             notes.append(f"skip={asked[0]!r}: nothing of it could be pruned, so it stays anyway")

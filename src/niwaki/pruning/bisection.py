@@ -11,6 +11,7 @@ from niwaki.core.errors import BudgetError
 from niwaki.graph import Group
 from niwaki.pruning.costs import Cost, named
 from niwaki.pruning.counts import Counts, floor_of, global_counts, local_counts, what_must_stay
+from niwaki.pruning.kinds import Choose, uniformly
 from niwaki.pruning.selection import Selection
 
 
@@ -47,7 +48,8 @@ def within_budget(
     Args:
         aside: what else an error is to say of why no plan does.
     """
-    choose = local_counts if selection.scope == "local" else global_counts
+    plain: Choose = local_counts if selection.scope == "local" else global_counts
+    choose = uniformly(plain) if selection.uniform else plain
     whole = cost({})
 
     def removed(counts: Counts) -> float:

@@ -25,6 +25,7 @@ from niwaki.proof.blame import Blame, cause
 from niwaki.pruning.allocation import allocate
 from niwaki.pruning.cost import MeasuredCost
 from niwaki.pruning.selection import Selection
+from niwaki.running.computed import described
 from niwaki.surgery import Sizes, follow_config, least_sizes, rewrite, shrink, size_guesses
 
 Form = Literal["module", "graph"]
@@ -72,6 +73,7 @@ class Attempt:
             shares = ", ".join(f"{share:.1%} of {name}" for name, share in largest)
             yield f"most is lost, of what consumers read: {shares}"
         yield from ways_out(self.cut.graph)
+        yield from described(self.cut.graph.computed)
         if self.cut.graph.unread:
             yield str(self.cut.graph.unread)
         yield from _of_positions(self.cut.graph)

@@ -51,6 +51,9 @@ class Selection:
             budget: `{"layer1.*": 0.6}`. A budget of channels is then about the other groups; every
             other budget is still about the whole network.
         at_most: no group loses more than this share of its units.
+        uniform: groups of one kind (the same layer of every block: names that differ in numbers
+            alone) keep the same number of units, so that a config with one entry for it can state
+            the sizes; what it cannot state is left whole.
     """
 
     scope: Scope = "local"
@@ -63,6 +66,7 @@ class Selection:
     shares: Mapping[str, float] = field(default_factory=dict)
     at_most: float = 1.0
     what: What | tuple[What, ...] = "units"
+    uniform: bool = False
 
     @property
     def parts(self) -> tuple[What, ...]:
@@ -89,6 +93,11 @@ class Selection:
             if not isinstance(number, int) or number < 1:
                 raise SettingError(f"{name} must be a whole number of at least 1; got {number!r}")
         check_shares(self.shares, self.at_most)
+        if self.uniform and (self.parts != ("units",) or self.scope == "auto"):
+            raise SettingError(
+                "uniform=True is about units, and divides a budget by scope='local', 'global' or "
+                "'cost'"
+            )
 
     @staticmethod
     def parts_of(selection: Selection | None, choices: Mapping[str, Any]) -> tuple[What, ...]:

@@ -2,8 +2,8 @@
 
 Alone, the branches that change their stream least go, one after the other, until the budget is met.
 Beside units, it is not known beforehand how many should: each branch that goes leaves more units
-to the others. So a few numbers are tried, 0, 1, 2, 3, 4, 6, 9 …; of the proved networks, the one
-whose answers are nearest to the original's stays.
+to the others. So a few numbers are tried, 0, 1, 2, 3, 4, 6, 9 …; the number whose
+masked network answers nearest to the original is taken, and that network made and proved.
 
 Worked example: ten branches of equal cost make up a network, and half of its cost is to go. With
 two branches gone 0.8 of the cost is left, and units must bring it to 0.5, which is to lose 0.375 of
@@ -12,26 +12,23 @@ what is left; with five gone, no unit need go.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
-import torch
-from torch import nn
-
 from niwaki.core.budget import Budget
-from niwaki.core.errors import BudgetError, SettingError
+from niwaki.core.errors import BudgetError, SettingError, TraceError
 from niwaki.core.patterns import matches, refuse_strangers
 from niwaki.core.plan import Plan
 from niwaki.graph import Branch, Graph, branches
 from niwaki.methods.base import Calibration, Evidence, Scores
 from niwaki.methods.base.cut import Cut
 from niwaki.methods.distortion.probes import Distance
+from niwaki.proof.reference import rerun_outputs
 from niwaki.pruning.allocation import allocate
 from niwaki.pruning.costs import cost_without, named
 from niwaki.pruning.depth import block_influence, without_branches
 from niwaki.pruning.search import Attempt, Search
 from niwaki.pruning.selection import Selection
-from niwaki.running import Inputs, call, copied, preserved_mode, preserved_state, tensors_in
 
 SAMPLES = 256  # inputs that answers are compared on, at most
 
@@ -67,20 +64,20 @@ def shallower(
     refusal: BudgetError | None = None
     for number in _numbers(len(order)):
         try:
-            attempt = _both(search, scores, budget, selection, order[:number])
+            plan = _units_beside(search, scores, budget, selection, order[:number])()
         except BudgetError as error:
             refusal = error
             continue
-        with search.clock.stage("measure"):
-            loss = _lost(graph.model, attempt.model, seen)
+        with search.clock.stage("select"):
+            loss = _lost(search.repair(plan), order[:number], seen)
         if best is None or loss < least:
-            best, least = attempt, loss
+            best, least = number, loss
         if _met_without_units(graph, order[:number], budget):
             break
     if best is None:
         assert refusal is not None
         raise refusal
-    return best, influence
+    return _both(search, scores, budget, selection, order[:best]), influence
 
 
 def _allowed(graph: Graph, selection: Selection) -> list[Branch]:
@@ -166,20 +163,31 @@ def _both(
     gone: Sequence[Branch],
 ) -> Attempt:
     """The network without these branches, and without as many units as the budget still asks."""
+    units = search.attempt(_units_beside(search, scores, budget, selection, gone))
+    shallow = _without(search, units.cut, gone)
+    whole = {**units.left_whole, **shallow.left_whole}
+    return replace(shallow, left_whole=whole, unstated=units.unstated)
+
+
+def _units_beside(
+    search: Search,
+    scores: Scores,
+    budget: Budget,
+    selection: Selection,
+    gone: Sequence[Branch],
+) -> Callable[..., Plan]:
+    """How units are chosen where these branches go too."""
     graph = search.graph
     left = [_what_is_left(graph, one, gone) for one in budget.every]
     wanted = [one for one in left if one.amount > 0] or [replace(left[0], amount=0.0)]
     rest = replace(wanted[0], also=tuple(wanted[1:]))
     inside = _inside(graph, gone)
 
-    def choose(without: Collection[str]) -> Plan:
+    def choose(without: Collection[str] = ()) -> Plan:
         aside = {*without, *inside}
         return allocate(graph, scores, rest, selection, without=aside, gone=gone)
 
-    units = search.attempt(choose)
-    shallow = _without(search, units.cut, gone)
-    whole = {**units.left_whole, **shallow.left_whole}
-    return replace(shallow, left_whole=whole, unstated=units.unstated)
+    return choose
 
 
 def _what_is_left(graph: Graph, budget: Budget, gone: Sequence[Branch]) -> Budget:
@@ -204,18 +212,20 @@ def _without(search: Search, cut: Cut, gone: Sequence[Branch]) -> Attempt:
     return without_branches(cut, chosen, search.form, search.clock)
 
 
-def _lost(original: nn.Module, pruned: nn.Module, seen: Calibration) -> float:
-    """How far the answers are from the original's."""
-    distance, samples = Distance(), 0
+def _lost(cut: Cut, gone: Sequence[Branch], seen: Calibration) -> float:
+    """How far the answers of a network without these units and branches are from the original's.
+
+    It is not built for that: the original is run with what goes masked.
+    """
+    skipped = replace(cut.plan, branches={branch.name: {} for branch in gone})
+    masked, distance, samples = cut.with_plan(skipped), Distance(), 0
     for inputs in seen.inputs():
-        wanted, actual = (_answers(model, inputs) for model in (original, pruned))
-        distance.add(wanted, actual)
+        try:
+            wanted, answers = (rerun_outputs(one, inputs) for one in (Cut(cut.graph), masked))
+        except (TraceError, RuntimeError, IndexError, ValueError):
+            continue  # on these inputs it takes another path
+        distance.add(wanted, answers)
         samples += len(wanted[0]) if wanted and wanted[0].ndim else 1
         if samples >= SAMPLES:
             break
     return float(distance)
-
-
-def _answers(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
-    with torch.no_grad(), preserved_state(model), preserved_mode(model, training=False):
-        return list(tensors_in(call(model, copied(inputs))))

@@ -5,24 +5,48 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
+from niwaki.running.inputs import modules_of
 from niwaki.running.layers import knows_sizes
 from niwaki.running.lock import PROCESS
+from niwaki.running.settings import holders
 
 
 class Sources(Protocol):
     """Gives integers their source (niwaki.running.passing)."""
 
+    def settings(self, value: Any, module: str, attribute: str) -> None:
+        """Give the integers in a settings object of a module their source, where they stand."""
+
     def traced(self, value: Any, module: str, attribute: str) -> Any:
         """The value of a module's attribute, its integers with their source."""
 
+    def undo(self) -> None:
+        """Give settings objects the integers back that they had."""
+
 
 def keeps_integers(module: nn.Module) -> bool:
-    """Whether a module, not one of torch's own layers, has integers among its attributes."""
-    return not knows_sizes(module) and any(holds_integers(value) for value in vars(module).values())
+    """Whether a module, not one of torch's own layers, has integers among its attributes, or in a
+    settings object there.
+    """
+    return not knows_sizes(module) and any(
+        holds_integers(value) or _holds_settings(value)
+        for name, value in vars(module).items()
+        if name not in _TORCHS
+    )
+
+
+def _holds_settings(value: Any) -> bool:
+    return any(holds_integers(item) for _, table in holders(value) for item in table.values())
+
+
+# tables of torch's own, which hold no settings
+_TORCHS = frozenset(vars(nn.Module()))
 
 
 def holds_integers(value: Any) -> bool:
@@ -30,6 +54,10 @@ def holds_integers(value: Any) -> bool:
     if type(value) in (tuple, list):
         return bool(value) and all(type(item) is int for item in value)
     return type(value) is int
+
+
+# of these there is nothing to note, and they are read most
+_SHOWN = (bool, float, str, type(None), torch.Tensor, nn.Parameter, MethodType)
 
 
 @contextmanager
@@ -45,16 +73,19 @@ def noted_reads(model: nn.Module, sources: Sources | None = None) -> Iterator[di
         sources: what the code is handed is given its source by this. Lists are changed in place;
             whoever asks for it restores the model's state (`preserved_state`).
     """
-    names = {id(module): name for name, module in model.named_modules()}
+    modules = modules_of(model)
+    names = {id(module): name for name, module in modules.items()}
     reads: dict[str, set[str]] = defaultdict(set)
     patched: list[tuple[type, Any]] = []
     PROCESS.acquire()
     try:
-        for cls in {type(module) for module in model.modules() if keeps_integers(module)}:
+        for cls in {type(module) for module in modules.values() if keeps_integers(module)}:
             patched.append((cls, vars(cls).get("__getattribute__")))
             cls.__getattribute__ = _noting(cls.__getattribute__, names, reads, sources)  # type: ignore[method-assign]
         yield reads
     finally:
+        if sources is not None:
+            sources.undo()
         for cls, own in reversed(patched):
             if own is None:
                 del cls.__getattribute__
@@ -68,12 +99,19 @@ def _noting(
 ) -> Any:
     def __getattribute__(self: Any, attribute: str) -> Any:  # noqa: N807  # it becomes the method of that name
         value = plain(self, attribute)
-        if type(value) in (int, tuple, list) and id(self) in names:
-            name = names[id(self)]
+        kind = type(value)
+        if kind in _SHOWN or attribute in _TORCHS or attribute.startswith("_"):
+            return value
+        if id(self) not in names:
+            return value
+        name = names[id(self)]
+        if kind in (int, tuple, list):
             reads[name].add(attribute)
             own = plain(self, "__dict__")
             if sources is not None and own.get(attribute) is value and holds_integers(value):
                 return sources.traced(value, name, attribute)
+        elif sources is not None and plain(self, "__dict__").get(attribute) is value:
+            sources.settings(value, name, attribute)
         return value
 
     return __getattribute__

@@ -76,6 +76,26 @@ def difference(wanted: Tensor, actual: Tensor, noise: float = 0.0) -> float:
     return float((gaps / rows.clamp(min=max(floor, 1e-30))).max())
 
 
+def agrees(
+    wanted: Tensor, actual: Tensor, noise: float, allowed: float, size: float | None = None
+) -> bool:
+    """Whether the difference of two values is no more than is allowed; most are far below it, which
+    is seen without looking at them row by row.
+
+    Args:
+        size: `size_of(wanted)`, where it is known.
+    """
+    alike = wanted.shape == actual.shape and wanted.dtype == actual.dtype
+    plain = wanted.layout == actual.layout == torch.strided and wanted.is_floating_point()
+    if alike and plain and wanted.numel():
+        size = size_of(wanted) if size is None else size
+        floor = max(ROUNDINGS * torch.finfo(wanted.dtype).eps * size, noise)
+        least = floor / TOLERANCE.get(wanted.dtype, 1.0)  # every row's scale is at least this
+        if 2 * float((wanted - actual).abs().max()) <= allowed * least:
+            return True
+    return difference(wanted, actual, noise) <= allowed
+
+
 def size_of(value: Tensor) -> float:
     """The largest finite entry, by its amount; marks do not count. 0 for what holds no numbers."""
     value = _real(value)

@@ -35,13 +35,26 @@ def duplicate(model: M, *, share: bool = False) -> M:
     Raises:
         Exception: what `copy.deepcopy` raises of what cannot be copied.
     """
-    memory: dict[int, Any] = {}
+    memory = _results(model)
     if share:
         for parameter in model.parameters():
             if type(parameter) is nn.Parameter and parameter.layout == torch.strided:
                 twin = nn.Parameter(parameter.data, parameter.requires_grad)
                 memory[id(parameter)] = twin
     return cast("M", _module(model, memory))
+
+
+def _results(model: nn.Module) -> dict[int, Any]:
+    """What hooks computed last and keep in an attribute of their layer (old weight_norm), without
+    its gradient's history: torch does not copy it otherwise.
+    """
+    return {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        if module._forward_pre_hooks
+        for value in vars(module).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
 
 
 def _module(module: nn.Module, memory: dict[int, Any]) -> Any:

@@ -85,12 +85,32 @@ def batched(inputs: Inputs, size: int | None) -> Inputs:
     return changed
 
 
+def modules_of(model: nn.Module) -> dict[str, nn.Module]:
+    """What `model.named_modules()` gives, quicker: every run of a model asks for it several times.
+
+    Each module comes once, under its first name.
+    """
+    named: dict[str, nn.Module] = {}
+    seen = set[int]()
+    pending: list[tuple[str, nn.Module]] = [("", model)]
+    while pending:
+        name, module = pending.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        named[name] = module
+        prefix = f"{name}." if name else ""
+        children = vars(module)["_modules"].items()
+        pending += [(prefix + key, part) for key, part in reversed(children) if part is not None]
+    return named
+
+
 @contextmanager
 def preserved_mode(model: nn.Module, training: bool) -> Iterator[nn.Module]:
     """Put every submodule in training or evaluation mode; each gets its own flag back, also after
     an error.
     """
-    flags = [(module, module.training) for module in model.modules()]
+    flags = [(module, module.training) for module in modules_of(model).values()]
     try:
         model.train(training)
         yield model
@@ -98,7 +118,8 @@ def preserved_mode(model: nn.Module, training: bool) -> Iterator[nn.Module]:
         # One flag at a time: `model.train(before)` would overwrite a frozen BatchNorm inside a
         # training model.
         for module, flag in flags:
-            module.training = flag
+            if module.training is not flag:
+                module.training = flag
 
 
 @contextmanager
@@ -106,7 +127,7 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
     """Give every submodule its attributes, buffers and parameters back: a forward may count its
     calls or keep what it saw.
     """
-    modules = list(model.modules())
+    modules = list(modules_of(model).values())
     found = [(module, dict(vars(module))) for module in modules]
     # what a module keeps in a container of its own: a cache by device or by size
     kept = [
@@ -151,7 +172,7 @@ def renormed(model: nn.Module) -> list[Tensor]:
     """Parameters that a forward writes into: an embedding with `max_norm` shortens the rows that it
     reads.
     """
-    return _renormed(list(model.modules()))
+    return _renormed(list(modules_of(model).values()))
 
 
 def _renormed(modules: list[nn.Module]) -> list[Tensor]:

@@ -6,15 +6,16 @@ they come from (niwaki.running.origins).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from niwaki.running.attributes import keeps_integers
+from niwaki.running.attributes import holds_integers, keeps_integers
 from niwaki.running.origins import Attribute, Axis, TracedInt, integers, plain
+from niwaki.running.settings import holders, named
 from niwaki.running.tape import Arrival, Ref, Tape
 
 
@@ -24,6 +25,8 @@ class PassedIntegers(TorchFunctionMode):
     def __init__(self, tape: Tape, source: Callable[[Tensor], Ref | str | None]) -> None:
         super().__init__()
         self._tape, self._source = tape, source
+        self._given: dict[int, MutableMapping[str, Any]] = {}
+        self._before: list[tuple[MutableMapping[str, Any], str, Any]] = []
 
     def wanted(self, model: nn.Module) -> bool:
         """Whether any module has integers whose way could matter."""
@@ -43,6 +46,33 @@ class PassedIntegers(TorchFunctionMode):
             return tuple(entries)
         value[:] = entries
         return value
+
+    def settings(self, value: Any, module: str, attribute: str) -> None:
+        """Give the integers in a settings object of a module their source, where they stand; what
+        several modules hold is known by the first that reads it.
+        """
+        if id(value) in self._given:
+            return
+        for path, table in holders(value, attribute):
+            if id(table) in self._given:
+                continue
+            self._given[id(table)] = self._given[id(value)] = table  # kept, so that the id stays
+            for key, held in list(table.items()):
+                way = f"{path}.{key}"
+                if holds_integers(held) and named(way):
+                    before = list(held) if type(held) is list else held
+                    self._before.append((table, key, before))
+                    table[key] = self.traced(held, module, way)
+
+    def undo(self) -> None:
+        """Give settings objects the integers back that they had."""
+        for table, key, value in reversed(self._before):
+            held = table.get(key)
+            if type(value) is list and type(held) is list and held == value:
+                held[:] = value  # the same list
+            elif held == value:
+                table[key] = value
+        self._before.clear()
 
     def _number(self, value: int, origin: Attribute | Axis) -> int:
         # an axis of size one never shrinks

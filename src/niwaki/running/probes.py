@@ -43,15 +43,16 @@ def variants(inputs: Inputs, *, by_value: bool = False) -> Iterator[Variant]:
     Args:
         by_value: whether the model's path depends on values; then other values are tried alone too.
 
-    Worked example, for images (2, 3, 32, 32): a batch of 7; 40 in the place of both 32, else 64;
+    Worked example, for images (2, 3, 32, 32): a batch of 3; 40 in the place of both 32, else 64;
     16, else 31; and the example in training.
     """
     if any(tensor.layout != torch.strided for tensor in tensors_in(inputs)):
         yield Variant("training mode", "training", inputs, training=True)
         return  # sparse inputs are of one size with what they are the neighbours of
     size = batch_size(inputs)
-    other = louder(batched(inputs, 2 * size + 3))
-    yield Variant(f"a batch of {2 * size + 3}", "batch", other)
+    more = max(size + 1, len(LOUD))
+    other = louder(batched(inputs, more))
+    yield Variant(f"a batch of {more}", "batch", other)
     if by_value:
         yield Variant("negated values", "negated", negated(inputs))
         for seed in (3, 4):

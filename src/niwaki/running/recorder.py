@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from niwaki.core.errors import TraceError
 from niwaki.running.attributes import noted_reads
-from niwaki.running.inputs import Inputs, as_arguments, copied, undisturbed
+from niwaki.running.inputs import Inputs, as_arguments, copied, modules_of, undisturbed
 from niwaki.running.lines import calling_line
 from niwaki.running.passing import PassedIntegers
 from niwaki.running.tape import (
@@ -73,14 +73,32 @@ def record(
             pass
     if sources:
         try:
-            return _record(model, inputs, fake=False, training=training, sources=True)
+            return _unfused(model, inputs, training=training, sources=True)
         except TraceError:  # code may ask for `type(n) is int`: the plain run decides
             pass
-    return _record(model, inputs, fake=False, training=training, sources=False)
+    return _unfused(model, inputs, training=training, sources=False)
+
+
+def _unfused(model: nn.Module, inputs: Inputs, *, training: bool, sources: bool) -> Tape:
+    """A real run; with the quick kernels of torch's if they fuse nothing, which they do to
+    recurrent layers alone.
+    """
+    recurrent = any(isinstance(module, nn.RNNBase) for module in modules_of(model).values())
+    if not recurrent:
+        tape = _record(model, inputs, training=training, sources=sources, fast=True)
+        if not any(word in op.name for op in tape.ops for word in ("mkldnn", "cudnn")):
+            return tape
+    return _record(model, inputs, training=training, sources=sources)
 
 
 def _record(
-    model: nn.Module, inputs: Inputs, *, fake: bool, training: bool = False, sources: bool = False
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    fake: bool = False,
+    training: bool = False,
+    sources: bool = False,
+    fast: bool = False,
 ) -> Tape:
     layers = LayerStack(model)
     recorder = _Recorder(model, layers)
@@ -90,7 +108,7 @@ def _record(
         with ExitStack() as stack:
             for context in (
                 undisturbed(model, training=training),
-                plain_operators(),
+                plain_operators(fast=fast),
             ):
                 stack.enter_context(context)
             if fake:

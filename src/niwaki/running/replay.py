@@ -115,7 +115,7 @@ def _in_own_memory(values: Mapping[Ref, Tensor]) -> dict[Ref, Tensor]:
             continue
         memory = value.untyped_storage()
         key = memory.data_ptr()
-        own = copies[key] = copies[key] if key in copies else memory.clone()
+        own = copies[key] = copies[key] if key in copies else memory.clone()  # type: ignore[no-untyped-call]
         blank = torch.empty(0, dtype=value.dtype, device=value.device)
         twins[ref] = blank.set_(own, value.storage_offset(), value.shape, value.stride())
     return twins
@@ -128,6 +128,7 @@ def written(tape: Tape) -> set[Ref]:
     found: set[Ref] = set()
     whole: dict[Ref, Ref] = {}  # view → what it is a view of
     for op in tape.ops:
+        found.update(_statistics(op))
         for place, schema in enumerate(op.func._schema.arguments):
             if schema.alias_info is None:
                 continue
@@ -138,6 +139,17 @@ def written(tape: Tape) -> set[Ref]:
                 {ref: seen[0] for ref in op.outputs if ref is not None and seen and ref != seen[0]}
             )
     return found
+
+
+def _statistics(op: Op) -> list[Ref]:
+    """Running statistics that a normalisation in training writes into; torch's own schema of it
+    does not say so.
+    """
+    names = [argument.name for argument in op.func._schema.arguments]
+    given = {name: op.arg(place, name) for place, name in enumerate(names)}
+    if not (given.get("training") or given.get("use_input_stats") or given.get("train")):
+        return []
+    return [ref for name in ("running_mean", "running_var") for ref in refs_in(given.get(name))]
 
 
 def restated(model: nn.Module, tape: Tape, inputs: Inputs) -> Tape:

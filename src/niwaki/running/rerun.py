@@ -8,11 +8,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
 from niwaki.core.errors import TraceError
-from niwaki.running.inputs import Inputs, as_arguments, copied, undisturbed
+from niwaki.running.inputs import Inputs, as_arguments, copied, modules_of, undisturbed
 from niwaki.running.tape import Op, Tape, tensors_in
 from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
 
@@ -37,6 +38,10 @@ class _Stepper(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         expected = self._ops[self.done] if self.done < len(self._ops) else None
+        if expected is not None and expected.func is not func:
+            reshaped = self._reshaped(func, args, kwargs or {})
+            if reshaped is not None:
+                return reshaped
         if expected is None or expected.func is not func or func.namespace == "prim":
             result = func(*args, **(kwargs or {}))
             outputs = result if isinstance(result, (tuple, list)) else (result,)
@@ -54,6 +59,26 @@ class _Stepper(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
         result = self._step(self.done, expected, args, kwargs or {})
         self.done += 1
         return result
+
+    def _reshaped(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """The result of a reshape that is a view here and was a copy there, or the other way
+        round: which it is hangs on how numbers lie in memory (a batch of one lies otherwise).
+        """
+        here, behind = self._ops[self.done], self._ops[self.done + 1 : self.done + 2]
+        if func is _VIEW and here.func is _COPY and behind and behind[0].func is _COPIED_VIEW:
+            copied = self._step(self.done, here, args[:1], dict(here.kwargs))
+            self.done += 2
+            return self._step(self.done - 1, behind[0], (copied, *args[1:]), kwargs)
+        if func is _COPY and here.func is _VIEW:
+            return func(*args, **kwargs)  # a view of it comes next, or the path is another
+        if func is _COPIED_VIEW and here.func is _VIEW:
+            self.done += 1
+            return self._step(self.done - 1, here, args, kwargs)
+        return None
+
+
+_VIEW, _COPY = torch.ops.aten.view.default, torch.ops.aten.clone.default
+_COPIED_VIEW = torch.ops.aten._unsafe_view.default
 
 
 def run(
@@ -79,7 +104,7 @@ def run(
     stepper = _Stepper(tape, step)
     layers = LayerStack(model)
     args, kwargs = as_arguments(copied(inputs))
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    recurrent = any(isinstance(module, nn.RNNBase) for module in modules_of(model).values())
     try:
         with ExitStack() as stack:
             for context in (

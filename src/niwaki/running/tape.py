@@ -158,6 +158,14 @@ class Tape:
     lines: list[str] = field(default_factory=list)
 
     @cached_property
+    def named(self) -> Mapping[str, tuple[Ref, ...]]:
+        """Parameter or buffer → the values that it is."""
+        refs: dict[str, list[Ref]] = defaultdict(list)
+        for ref, name in self.parameters.items():
+            refs[name].append(ref)
+        return {name: tuple(own) for name, own in refs.items()}
+
+    @cached_property
     def readers(self) -> Mapping[Ref, tuple[int, ...]]:
         """Value → the operators that read it, in order; of a whole tape."""
         return _places(self.ops, lambda op: op.tensors)

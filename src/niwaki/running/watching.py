@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from niwaki.running.inputs import modules_of
 from niwaki.running.lock import PROCESS
 from niwaki.running.tape import tensors_in
 
@@ -35,7 +36,7 @@ class LayerStack:
     """Which module's forward is running, with the shapes that it was given."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._names = {id(module): name for name, module in model.named_modules()}
+        self._names = {id(module): name for name, module in modules_of(model).items()}
         self._running: list[tuple[nn.Module, tuple[Any, ...]]] = []
 
     @property

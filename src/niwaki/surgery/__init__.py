@@ -1,5 +1,6 @@
 """Surgery: graph + plan + mixings → the smaller module."""
 
+from niwaki.surgery._adopt import adopt, cut_twin
 from niwaki.surgery._rewrite import rewrite
 from niwaki.surgery._shrink import cut_tensors, fill, masked_state, shrink
 from niwaki.surgery.block_layers import (
@@ -28,11 +29,13 @@ __all__ = [
     "BlockSparse",
     "Nothing",
     "Sizes",
+    "adopt",
     "as_blocks",
     "as_dense",
     "blocks_after",
     "can_be_blocks",
     "cut_tensors",
+    "cut_twin",
     "fill",
     "follow_config",
     "hand_over",

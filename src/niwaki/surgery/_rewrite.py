@@ -37,7 +37,7 @@ from niwaki.running import (
     undisturbed,
 )
 from niwaki.running.compare import difference, tolerance
-from niwaki.surgery._shrink import fill, shrink
+from niwaki.surgery._shrink import fill, shrink_plainly
 
 
 def rewrite(cut: Cut) -> fx.GraphModule:
@@ -64,7 +64,9 @@ def rewrite(cut: Cut) -> fx.GraphModule:
             "for it"
         )
     root = _Holder()
-    smaller = shrink(cut.with_plan(replace(plan, sizes={}, branches={}, blocks=BlockPlan())))
+    smaller = shrink_plainly(
+        cut.with_plan(replace(plan, sizes={}, branches={}, blocks=BlockPlan()))
+    )
     fill(smaller, cut)
     learned = {name: parameter.requires_grad for name, parameter in smaller.named_parameters()}
     for name, tensor in named_state(smaller).items():

@@ -19,6 +19,7 @@ from niwaki.graph.offsets import Offset, offsets
 from niwaki.graph.terms import Term, Var, transform
 from niwaki.methods.base.cut import Cut
 from niwaki.running import duplicate, named_state, preserved_mode
+from niwaki.running.computed import computed_again
 from niwaki.running.layers import give_bias
 from niwaki.surgery.block_layers import BlockSparse, blocks_left, with_blocks
 from niwaki.surgery.branches import put_stand_ins
@@ -39,6 +40,14 @@ def shrink(cut: Cut) -> nn.Module:
         SurgeryError: the model cannot be copied, or a mixing has a shift that no consumer can take
             up.
     """
+    model = shrink_plainly(cut)
+    if not cut.plan.blocks:
+        computed_again(model, cut.graph.computed)
+    return model
+
+
+def shrink_plainly(cut: Cut) -> nn.Module:
+    """The same, with ordinary parameters for weights that the original computes (weight_norm)."""
     graph, plan = cut.graph, cut.plan
     model = _copied(graph.model)
     with preserved_mode(model, training=False):
@@ -73,14 +82,15 @@ def fill(model: nn.Module, cut: Cut, state: Mapping[str, Tensor] | None = None) 
         if name in mixings
         for found in _constants(graph, state, name, mixings[name])
     ]
+    added: dict[str, list[Constant]] = defaultdict(list)
+    for item in constants:
+        added[item[0].tensor].append(item)
     with torch.no_grad():
         for name, tensor in named_state(model).items():
             if name not in graph.state:
                 continue  # a bias that an earlier call has made: below
             layer = model.get_submodule(name.rpartition(".")[0])
-            whole = _shifted(
-                state[name].detach(), [item for item in constants if item[0].tensor == name]
-            )
+            whole = _shifted(state[name].detach(), added.get(name, []))
             if isinstance(layer, BlockSparse) and name.endswith(".weight"):
                 layer.take(cutter.cut(whole, graph.inference.parameters[name], name))
             elif shapes[name] != tuple(whole.shape):
@@ -223,7 +233,17 @@ class _Cutter:
                 return part
 
             out = transform(term, out, axis, change)
-        return out.to(tensor.dtype).contiguous(memory_format=layout)
+        return _laid(out.to(tensor.dtype), layout)
+
+
+def _laid(tensor: Tensor, layout: torch.memory_format) -> Tensor:
+    """The tensor with the strides of a new one: with sizes of one among its axes, others may count
+    as contiguous too, and a convolution by such a weight lays its result out the other way.
+    """
+    plain = torch.empty(tensor.shape, device="meta").stride()
+    if layout is torch.contiguous_format and tensor.stride() != plain:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+    return tensor.contiguous(memory_format=layout)
 
 
 def mixed(tensor: Tensor, axis: int, matrix: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ units cannot be stated; then nothing changes.
 from __future__ import annotations
 
 import copy
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,6 @@ from niwaki.running import (
     call,
     copied,
     duplicate,
-    first_names,
     preserved_rng,
     record,
     seed_all,
@@ -46,7 +46,8 @@ from niwaki.surgery.sizes import follow_sizes
 
 Shapes = Mapping[str, tuple[int, ...]]
 EXACT = 1e-6  # code may go through float32 within, on both sides alike
-SECONDS = 10.0  # building stops after this; the config is then left alone
+SECONDS = 10.0  # of this process: building stops after it; the config is then left alone
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # of a block, in a tensor's name
 
 
 def follow_config(pruned: nn.Module, graph: Graph, plan: Plan) -> tuple[Plan, str | None]:
@@ -56,27 +57,38 @@ def follow_config(pruned: nn.Module, graph: Graph, plan: Plan) -> tuple[Plan, st
     Returns:
         the plan with the sizes set, and a sentence where the config cannot state them.
     """
-    builder = _builder(graph.model)
+    builder = _builder(graph.original)
     if builder is None:
         return plan, None
     attribute, was = builder
-    shapes, first = graph.shapes_after(plan.kept), first_names(graph.model)
-    wanted = {name: shapes.get(first.get(name, name), shape) for name, shape in was.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in pruned.state_dict().items()}
+    wanted = {name: shapes.get(name, shape) for name, shape in was.items()}
     if wanted == was:
         return plan, None
     known = plan.sizes or {}
-    for sizes in _solutions(graph.model, attribute, was, wanted):
+    for sizes in _solutions(graph.original, attribute, was, wanted):
         stated = replace(plan, sizes={**known, "": {**known.get("", {}), **sizes}})
         twin = duplicate(pruned)
         follow_sizes(twin, graph, stated)
         if _rebuilds(twin, graph, attribute):
             follow_sizes(pruned, graph, stated)
             return stated, None
+    uneven = _uneven(wanted)
     return plan, (
-        f"the model's {attribute} cannot state these sizes and is left as it was: load the "
-        "network with niwaki.load, not from "
-        f"its {attribute}"
+        f"the model's {attribute} cannot state the cut{uneven and ': ' + uneven}; use "
+        f"uniform=True, or load the network with niwaki.load, not from its {attribute}, which is "
+        "left as it was"
     )
+
+
+def _uneven(wanted: Shapes) -> str:
+    """Two tensors of one name in different blocks that got different shapes."""
+    seen: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, shape in wanted.items():
+        first, other = seen.setdefault(_NUMBER.sub("*", name), (name, shape))
+        if other != shape:
+            return f"{first} has the shape {other}, {name} {shape}"
+    return ""
 
 
 def _rebuilds(model: nn.Module, graph: Graph, attribute: str) -> bool:
@@ -111,10 +123,14 @@ def _rebuilds(model: nn.Module, graph: Graph, attribute: str) -> bool:
 def _again(
     model: nn.Module, attribute: str, device: torch.device | None = None
 ) -> nn.Module | None:
-    """Another model of the class, built from the config; None where it cannot be."""
+    """Another model of the class, built from the config; None where it cannot be, or where the
+    config itself refuses what it states (transformers' do when they are written and read).
+    """
+    config = copy.deepcopy(getattr(model, attribute))
     with preserved_rng(), device or nullcontext():
         try:
-            return type(model)(copy.deepcopy(getattr(model, attribute)))
+            getattr(config, "validate", lambda: None)()
+            return type(model)(config)
         except Exception:
             return None  # a config that states what cannot be may raise anything
 
@@ -193,7 +209,7 @@ def _solutions(
     options = [
         (path, size) for path, value in _entries(config) for size in _renewals(value, renamed)
     ]
-    end = time.perf_counter() + SECONDS
+    end = time.process_time() + SECONDS
     pending: list[frozenset[str]] = [frozenset()]
     for banned in pending:
         found = _nearest(
@@ -204,7 +220,7 @@ def _solutions(
             for more in _idle(model, config, options, found, wanted, end):
                 yield _under(attribute, {**found, **more})
             pending += [banned | {path} for path in found if banned | {path} not in pending]
-        if time.perf_counter() > end:
+        if time.process_time() > end:
             return
 
 
@@ -222,7 +238,7 @@ def _idle(
     rest = [option for option in options if option[0] not in found]
     for chosen in (*combinations(rest, 1), *combinations(rest, 2)):
         more = dict(chosen)
-        if len(more) < len(chosen) or time.perf_counter() > end:
+        if len(more) < len(chosen) or time.process_time() > end:
             continue
         if _distance(_built(model, _with(config, {**found, **more})), wanted) == 0:
             yield more
@@ -256,7 +272,7 @@ def _nearest(
     while missing:
         best: tuple[int, str, Size] | None = None
         for path, size in options:
-            if path in changed or time.perf_counter() > end:
+            if path in changed or time.process_time() > end:
                 continue
             distance = _distance(_built(model, _with(config, {**changed, path: size})), wanted)
             if distance < (best[0] if best else missing):

@@ -23,6 +23,7 @@ from niwaki.core.plan import Plan
 from niwaki.graph import Graph
 from niwaki.graph.terms import Product, Term, Var, keep_mask, resolve
 from niwaki.running.origins import Arithmetic, Attribute, Axis, Source, attributes_in, evaluate
+from niwaki.running.settings import read_path
 from niwaki.running.tape import Arrival, Op
 
 LARGEST = 4096  # values that are tried for an attribute whose equation no size solves
@@ -196,7 +197,7 @@ class Evidence:
         return evaluate(source, size)
 
     def _held(self, attribute: Attribute) -> int | None:
-        value = vars(self._graph.model.get_submodule(attribute.module)).get(attribute.name)
+        value = read_path(self._graph.model.get_submodule(attribute.module), attribute.name)
         if attribute.index is not None:
             value = value[attribute.index] if isinstance(value, (list, tuple)) else None
         return value if type(value) is int else None

@@ -16,6 +16,7 @@ from torch import nn
 from niwaki.core.plan import Plan
 from niwaki.models import PROVENANCE, provenance
 from niwaki.running import Inputs, described, named_state
+from niwaki.running.settings import read_path
 
 
 def remember(original: nn.Module, smaller: nn.Module, plan: Plan, inputs: Inputs) -> None:
@@ -32,9 +33,9 @@ def remember(original: nn.Module, smaller: nn.Module, plan: Plan, inputs: Inputs
         for name in (
             (*size_attributes(module), *(plan.sizes or {}).get(path, ())) if path in modules else ()
         ):
-            value = read_attribute(modules[path], name)
+            value = read_path(modules[path], name)
             value = int(value) if isinstance(value, bool) else value  # a switch of the plan's
-            if _is_size(value) and read_attribute(module, name) != value:
+            if _is_size(value) and read_path(module, name) != value:
                 attributes.setdefault(path, {}).setdefault(name, plain(value))
     steps = [
         *known.get("steps", []),
@@ -64,16 +65,6 @@ def size_attributes(module: nn.Module) -> dict[str, Any]:
         if not name.startswith("_") and name != "training"
     }
     return {name: value for name, value in public.items() if _is_size(value)}
-
-
-def read_attribute(module: nn.Module, path: str) -> Any:
-    """What a module keeps under a name, or an object that it holds does (`config.num_heads`); None
-    where there is nothing.
-    """
-    value: Any = module
-    for step in path.split("."):
-        value = vars(value).get(step) if hasattr(value, "__dict__") else None
-    return value
 
 
 def _is_size(value: Any) -> bool:

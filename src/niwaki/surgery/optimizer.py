@@ -29,7 +29,7 @@ def hand_over(optimizer: Optimizer, graph: Graph, plan: Plan, pruned: nn.Module)
         afresh.
     """
     smaller = dict(pruned.named_parameters())
-    names = {id(parameter): name for name, parameter in graph.model.named_parameters()}
+    names = {id(parameter): name for name, parameter in graph.original.named_parameters()}
     kept = graph.kept_indices(plan.kept)
     dropped = []
     for group in optimizer.param_groups:
@@ -37,15 +37,17 @@ def hand_over(optimizer: Optimizer, graph: Graph, plan: Plan, pruned: nn.Module)
             name = names.get(id(parameter))
             if name is None:
                 continue
+            if name not in smaller:  # a mask that is final now
+                name = name.removesuffix("_orig")
             group["params"][place] = smaller[name]
             state = optimizer.state.pop(parameter, None)
             if state:
                 shape, axes = tuple(parameter.shape), kept.get(name, {})
-                if all(_fits(value, shape) for value in state.values()):
+                if name in graph.state and all(_fits(value, shape) for value in state.values()):
                     optimizer.state[smaller[name]] = {
                         key: _cut(value, shape, axes) for key, value in state.items()
                     }
-                elif not axes:
+                elif not axes and shape == tuple(smaller[name].shape):
                     optimizer.state[smaller[name]] = state
                 else:
                     dropped.append(

@@ -28,6 +28,7 @@ from niwaki.graph import Graph
 from niwaki.graph.terms import keep_mask
 from niwaki.running.layers import knows_sizes, sizes
 from niwaki.running.origins import Attribute
+from niwaki.running.settings import owner_of, read_path
 from niwaki.surgery.evidence import Evidence, Solution, Values
 from niwaki.surgery.nested import with_plain_tensors
 from niwaki.surgery.unread import layer_changes, named_size
@@ -139,7 +140,7 @@ def _as_sizes(graph: Graph, values: Values) -> Sizes:
         if one.index is None:
             found[one.module][one.name] = new
             continue
-        held = vars(graph.model.get_submodule(one.module))[one.name]
+        held = read_path(graph.model.get_submodule(one.module), one.name)
         entries = list(found[one.module].get(one.name, tuple(held)))
         entries[one.index] = new
         found[one.module][one.name] = tuple(entries)
@@ -186,6 +187,9 @@ def _unread_sizes(graph: Graph, plan: Plan) -> Sizes:
         for name, table in calls.items()
     }
     layers, tensors = layer_changes(graph, plan, roles), _tensor_changes(graph, plan)
+    owned: dict[str, list[list[Change]]] = defaultdict(list)
+    for tensor, pairs in tensors.items():
+        owned[_owner(tensor)].append(pairs)
     found: Sizes = {}
     for name, module in graph.model.named_modules():
         read = graph.inference.tape.attributes.get(name, set())
@@ -196,9 +200,10 @@ def _unread_sizes(graph: Graph, plan: Plan) -> Sizes:
         }
         if knows_sizes(module) or not unread:
             continue
-        own = [pairs for tensor, pairs in tensors.items() if _owner(tensor) == name]
+        if not any(map(_may_be_sizes, (vars(module)[key] for key in unread))):
+            continue
         inside = [table for layer, table in layers.items() if _within(layer, name)]
-        renewed = _renewed_by_value(module, own, unread, unanimous=True)
+        renewed = _renewed_by_value(module, owned.get(name, []), unread, unanimous=True)
         for key in sorted(unread - renewed.keys()):
             value = vars(module)[key]
             new = named_size(key, value, inside) if type(value) is int else None
@@ -266,15 +271,17 @@ def _set(module: nn.Module | None, name: str, path: str, size: Size) -> None:
     """Give an integer (a switch: 0), or a sequence of integers, that is there already its new
     value; nothing else can be set.
     """
-    owner: Any = module
-    *way, attribute = path.split(".")
-    for step in way:
-        owner = vars(owner).get(step) if hasattr(owner, "__dict__") else None
-    old = vars(owner).get(attribute) if hasattr(owner, "__dict__") else None
-    if type(old) in (int, bool) and type(size) is int:
-        setattr(owner, attribute, size)
-    elif isinstance(old, (list, tuple)) and isinstance(size, tuple) and len(old) == len(size):
-        setattr(owner, attribute, size if isinstance(old, tuple) else list(size))
+    table, attribute = owner_of(module, path)
+    old = None if table is None else table.get(attribute)
+    if table is not None and type(old) in (int, bool) and type(size) is int:
+        table[attribute] = size
+    elif (
+        table is not None
+        and isinstance(old, (list, tuple))
+        and isinstance(size, tuple)
+        and len(old) == len(size)
+    ):
+        table[attribute] = size if isinstance(old, tuple) else list(size)
     else:
         raise SurgeryError(
             f"the plan sets {name}.{path} to {size}, which is no size that the model keeps", name
@@ -320,6 +327,10 @@ def _tensor_changes(graph: Graph, plan: Plan) -> dict[str, list[Change]]:
         name: list(zip(tensor.shape, after[name], strict=True))
         for name, tensor in graph.state.items()
     }
+
+
+def _may_be_sizes(value: Any) -> bool:
+    return isinstance(value, (int, tuple, list)) and not isinstance(value, bool)
 
 
 def _within(name: str, module: str) -> bool:

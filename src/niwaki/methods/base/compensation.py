@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from niwaki.core.errors import NiwakiError
 from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
 from niwaki.core.registry import Registry
@@ -45,7 +46,10 @@ class Groupwise(Compensation):
     def apply(self, evidence: Evidence, plan: Plan) -> Cut:
         mixings, notes = {}, {}
         for name, units in plan.kept.items():
-            mixing, notes[name] = self.mix(evidence.graph[name], units, evidence.state)
+            try:
+                mixing, notes[name] = self.mix(evidence.graph[name], units, evidence.state)
+            except Exception as error:
+                mixing, notes[name] = None, _failed(self, error)
             if mixing is not None:
                 mixings[name] = mixing
         return Cut(evidence.graph, plan, mixings, notes, evidence=evidence)
@@ -75,7 +79,23 @@ def compensate(
         SettingError: the compensation needs inputs and there are none.
     """
     method = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
-    return method.apply(_evidence(cut, calibration, seed), cut.plan)
+    evidence = _evidence(cut, calibration, seed)
+    try:
+        return method.apply(evidence, cut.plan)
+    except Exception as error:
+        # the cut itself is as good without: what went is left out, and proved all the same
+        why = _failed(method, error)
+        return Cut(cut.graph, cut.plan, notes=dict.fromkeys(cut.plan.kept, why), evidence=evidence)
+
+
+def _failed(method: Compensation, error: Exception) -> str:
+    """A note in the place of an exception inside a repair of niwaki's own; the user's own methods,
+    and what the user can mend, are raised.
+    """
+    if isinstance(error, NiwakiError) or not type(method).__module__.startswith("niwaki."):
+        raise error
+    words = " ".join(str(error).split())[:300]
+    return f"not repaired: {type(error).__name__.lstrip('_')}: {words}"
 
 
 def _evidence(cut: Cut, calibration: Calibration | None, seed: int) -> Evidence:

@@ -11,7 +11,8 @@ from niwaki.core.registry import Registry
 from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.evidence import Calibration, Evidence
 from niwaki.methods.base.side_by_side import SideBySide
-from niwaki.running import preserved_rng
+from niwaki.running import named_state, preserved_rng
+from niwaki.running.computed import computed_again, computed_weights, with_plain_weights
 
 
 class Recovery(ABC):
@@ -52,5 +53,23 @@ def recover(
     """
     method = RECOVERIES.build(recovery) if isinstance(recovery, str) else recovery
     evidence = Evidence(cut.graph, calibration, torch.Generator().manual_seed(seed))
+    plain = with_plain_weights(model, computed_weights(model)) if cut.graph.computed else model
     with preserved_rng(), torch.no_grad():
-        return method.apply(SideBySide(evidence, cut.plan, model, type(method).__name__.lower()))
+        said = method.apply(SideBySide(evidence, cut.plan, plain, type(method).__name__.lower()))
+    if plain is not model:
+        computed_again(plain, cut.graph.computed)
+        _take(model, plain)
+    return said
+
+
+def _take(model: nn.Module, other: nn.Module) -> None:
+    """Give a network the tensors of another of its form; a bias that is new comes with them."""
+    layers = dict(model.named_modules())
+    with torch.no_grad():
+        own = named_state(model)
+        for name, tensor in named_state(other).items():
+            if name in own:
+                own[name].copy_(tensor)
+            else:
+                layer, _, short = name.rpartition(".")
+                layers[layer].register_parameter(short, nn.Parameter(tensor.detach().clone()))

@@ -33,7 +33,7 @@ from niwaki.running import Inputs, batch_size, batched, preserved_rng
 
 LEVELS = (0.75, 0.5, 0.25, 0.1)  # shares of a group that are kept when its loss is measured
 MANY = 64  # groups; of more, the loss is measured at a half only
-PASSES = 8000  # samples through the network, over all measurements
+PASSES = 5000  # samples through the network, over all measurements
 FEWEST, MOST = 32, 256  # samples a measurement
 TINY = 1e-12
 

@@ -1,8 +1,11 @@
 """What the network's answer loses when one group alone is cut: it runs up to the group's first
 reader once, and from there on once a cut.
 
-Class scores (samples × classes) are compared by the Kullback-Leibler divergence of the chances that
-they mean, other outputs by their squared difference as a share of how they vary.
+Answers are compared by their squared difference as a share of how they vary, class scores too: a
+network that is sure of its classes hardly changes its chances when one group goes, though the
+scores move, and it is their movements that add up when many groups go. (ResNet-56, half of the
+multiply-adds: 97.6 % of 1,000 held-out training images, and 95.0 % by the Kullback-Leibler
+divergence of the chances.)
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Kept, Plan
@@ -83,7 +85,7 @@ class Distance:
         for place, (one, other) in enumerate(zip(wanted, found, strict=True)):
             if not one.is_floating_point() or not one.numel():
                 continue
-            off, signal = _class_scores(one, other) if _classes(one) else _values(one, other)
+            off, signal = _values(one, other)
             self._off[place] += off
             self._signal[place] += signal
 
@@ -91,16 +93,6 @@ class Distance:
         shares = (off / max(self._signal[place], 1e-300) for place, off in self._off.items())
         total = sum(shares)
         return total if total == total else float("inf")
-
-
-def _classes(output: Tensor) -> bool:
-    return output.ndim == 2 and output.shape[1] > 1
-
-
-def _class_scores(wanted: Tensor, found: Tensor) -> tuple[float, float]:
-    sure, guessed = (F.log_softmax(scores.double(), 1) for scores in (wanted, found))
-    apart = (sure.exp() * (sure - guessed)).nan_to_num(0, torch.inf, 0)
-    return float(apart.sum()), float(len(wanted))
 
 
 def _values(wanted: Tensor, found: Tensor) -> tuple[float, float]:

@@ -157,8 +157,7 @@ def _pruned(
         data=lambda: test.batches(BATCH),
         measure=True,
         seed=seed,
-        settings={"data": "digits"},
-    )
+    ).with_settings(data="digits")
     untuned = result.record.after.accuracy
     assert untuned is not None
     _fit(result.model, dataset, dataclasses.replace(TUNING, seed=seed), progress=False)

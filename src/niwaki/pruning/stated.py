@@ -1,0 +1,77 @@
+"""A cut that the model's config can state: what it cannot is left whole."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from functools import partial
+
+from torch import Tensor
+
+from niwaki.core.budget import Budget
+from niwaki.core.errors import SurgeryError
+from niwaki.core.plan import Plan
+from niwaki.methods.base import Cut
+from niwaki.pruning.kinds import kind
+from niwaki.pruning.search import Attempt, Search
+from niwaki.pruning.selection import Selection
+
+ROUNDS = 3
+
+
+def stated(
+    search: Search,
+    scores: Mapping[str, Tensor],
+    budget: Budget,
+    selection: Selection,
+    attempt: Attempt,
+) -> tuple[Attempt, tuple[str, ...]]:
+    """The same within a budget, with those kinds of groups left whole whose cut the config cannot
+    state: a width of which the code takes the root, a layer that shares its entry with others.
+
+    Returns:
+        the attempt, and a note on what was left whole.
+
+    Raises:
+        SurgeryError: what is left cannot be stated either.
+        BudgetError: what is left cannot meet the budget.
+    """
+    whole: list[str] = []
+    for _ in range(ROUNDS):
+        if attempt.unstated is None:
+            break
+        found = unstatable(search, attempt.cut.plan)
+        if not found:
+            raise SurgeryError(attempt.unstated)
+        whole += found
+        fewer = dataclasses.replace(selection, skip=(*selection.skip, *found))
+        selection = fewer
+        attempt = search.within_budget(scores, budget, selection)
+    if attempt.unstated is not None:
+        raise SurgeryError(attempt.unstated)
+    names = ", ".join(whole)
+    note = f"left whole, as the model's config could not state its size (uniform=True): {names}"
+    return attempt, (note,) if whole else ()
+
+
+def unstatable(search: Search, plan: Plan) -> list[str]:
+    """Groups whose kind cannot be cut by itself so that the config states it."""
+    graph = search.graph
+    plain = dataclasses.replace(search, repair=partial(Cut, graph), refine=None)
+    kinds: dict[tuple[str, int], list[str]] = {}
+    for name in plan.kept:
+        kinds.setdefault(kind(graph[name]), []).append(name)
+    found: list[str] = []
+    for names in kinds.values():
+        alone = partial(_part, plan, names)
+        try:
+            unstated = plain.attempt(alone).unstated
+        except SurgeryError as error:
+            unstated = str(error)
+        if unstated is not None:
+            found += names
+    return found
+
+
+def _part(plan: Plan, names: Collection[str], without: Collection[str] = ()) -> Plan:
+    return Plan({name: plan[name] for name in names if name not in without})
