@@ -417,8 +417,8 @@ def test_a_layer_that_loses_everything_keeps_one_channel_to_run() -> None:
         "conv2": 1,
         "fc1": 1,
     }
-    dead = "all of it says nothing, so nothing of the input gets through it any more; "
-    dead += "cut less, or with fed, which keeps a block for every group"
+    dead = "none of its channels depends on the input any more, or none is read, so nothing of the "
+    dead += "input gets through it; cut less, or with fed=true, which keeps a block for every group"
     assert lean.stays == tuple(f"{name}: {dead}" for name in ("conv1", "conv2", "fc1"))
     result = trim(model, images(2), dependencies=found, cut_off=CutOff(share=0.0, upper_limit=1))
     with torch.no_grad():

@@ -3,9 +3,9 @@ watched at work.
 
 A layer is a product with a weight of its own (a matrix product, a convolution). Its parent is
 whoever wrote what it reads: one layer, all that write into a residual stream, or the model's input.
-    A parent is watched where the child reads it, after
-the non-linearity, the pooling and the normalisation in between; a child where its own output is
-read next, or as it is where nothing reads it any more.
+A parent is watched where the child reads it, after the non-linearity, the pooling and the
+normalisation in between; a child where its own output is read next, or as it is where nothing
+reads it any more.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Units that say nothing once blocks of weights are gone: those that nothing reads, and those that
-are always the same.
+"""Idle units, once blocks of weights have been removed: those that nothing reads (dead units), and
+those that have the same value for all inputs (constant units).
 
-Both are found by wiring, not by values: a unit is idle because of weights that are gone for good,
-not because some weight happens to be zero. A unit that nothing reads just leaves. One that reads
-nothing any more has one value for all inputs: what the biases, normalisations and non-linearities
-on its way make of zero. That value is taken from a run of the network, and goes into the bias of
-what reads the unit, as the shift of a mixing.
+Both are found by wiring, not by values: a unit is idle because of weights that are removed for
+good, not because some weight happens to be zero. A unit that nothing reads is removed. One that
+reads nothing any more is constant: its value is what the biases, normalisations and
+non-linearities on its way make of zero. That value is taken from a run of the network, and goes
+into the bias of what reads the unit, as the shift of a mixing.
 
 A convolution that pads its input with zeros does not see that value at the border, so no bias can
-stand for it: there a unit leaves only where its value is zero (a ReLU that stays closed); else it
-    stays, and that is said.
+replace it: there a unit is removed only where its value is zero (a ReLU that stays closed); else it
+stays, and a remark says so.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ def idle_units(graph: Graph, blocks: BlockPlan) -> Idle:
         if bool(going.all()):
             going[0] = False  # no layer is left without a channel
             remarks.append(
-                f"{group.name}: all of it says nothing, so nothing of the input gets through it "
-                "any more; cut less, or with fed, which keeps a block for every group"
+                f"{group.name}: none of its channels depends on the input any more, or none is "
+                "read, so nothing of the input gets through it; cut less, or with fed=true, which "
+                "keeps a block for every group"
             )
         kept[group.name] = Kept(group.width, tuple((~going).nonzero().squeeze(1).tolist()))
         counts[0] += int((going & unread[group.name]).sum())

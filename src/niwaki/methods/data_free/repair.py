@@ -1,11 +1,11 @@
 """Least squares without any data: the moments of the units follow from the weights and the stored
 statistics.
 
-Every value of the network is taken for Gaussian (niwaki.methods.data_free.propagate); inputs have
+Every value of the network is taken to be Gaussian (niwaki.methods.data_free.propagate); inputs have
 zero mean and unit variance, or those of the example inputs, and a neighbourhood that is mostly
 smooth: cov = 0.2·[same place] + 0.8·exp(-distance/3 places), which is what images look like. The
 least squares of all units on the kept ones under these moments trusts them too much where few units
-are left: what it cannot foretell it shrinks towards the mean. Neuron Merging keeps the size of what
+are left: what it cannot predict it shrinks towards the mean. Neuron Merging keeps the size of what
 it moves, but only looks at one unit. The mean of the two mixings is better than either where units
 can be merged; where they cannot, the least squares alone is taken.
 """

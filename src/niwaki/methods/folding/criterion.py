@@ -1,12 +1,19 @@
 """Clusters of units that are computed alike: of every cluster one unit stays.
 
-The clusters are nested, so that no budget need be known: two clusters at a time become one, always
-those whose union adds the least to Σ |unit - mean of its cluster|², units as
-niwaki.methods.folding.likeness describes them. Of the two units that stood for them the one that
-can better stand for the union goes on, and the other goes; its score is what the union added, as a
-share of the spread of all units. So the best k units stand for k clusters. Who stands better, r:
-where multiples of a unit can be read in its place, Σ |unit - its best multiple of r|² is less; else
-Σ |unit - r|². Together with the compensation `fold` this is folding.
+The clusters are nested (agglomerative clustering), so that no budget need be known: two clusters at
+a time are merged, always those whose union adds the least to Σ |unit - mean of its cluster|², with
+units as niwaki.methods.folding.likeness describes them. Each cluster has a representative. Of the
+two representatives, the one that is nearer to all units of the union stays, and the other is
+scored: by what the union added, as a share of the spread of all units. So the best k units
+represent k clusters. A representative r is near where Σ |unit - its best multiple of r|² is small,
+if multiples of a unit can be read in its place; else where Σ |unit - r|² is small. Together with
+the compensation `fold` this is folding.
+
+Example: three units described by the numbers 1, 2 and 6, with a mean of 3 and a spread of
+4 + 1 + 9 = 14. The first union is that of 1 and 2; it adds 0.5² + 0.5² = 0.5. Both represent it
+equally well, so the first stays, and 2 scores 0.5/14. The second union adds 13.5. With r = 1 the
+sum is 0 + 1 + 25 = 26, with r = 6 it is 25 + 16 + 0 = 41: 1 stays, 6 scores 13.5/14. The unit that
+is left scores twice as much as the last union.
 
 Source: Wang et al., Forget the Data and Fine-Tuning! Just Fold the Network to Compress, ICLR 2025,
 who cluster by k-means, with a number of clusters that is known; Ward, Hierarchical Grouping to
@@ -36,8 +43,8 @@ Union = tuple[float, int, int]  # what it adds, and a member of each of the two 
 @CRITERIA.register("fold")
 @dataclass(frozen=True)
 class FoldClusters(Criterion):
-    """The share of the spread of a group's units that is lost when one stands for another, after
-    all that went before.
+    """Each unit's score: the share of the spread of a group's units that is lost when another unit
+    represents it too, after all unions before.
     """
 
     comparable: ClassVar[bool] = True
@@ -49,17 +56,20 @@ class FoldClusters(Criterion):
 
 
 def stood_for(gram: Table, *, multiples: bool) -> Table:
-    """Scores (width,) from the Gram matrix of the units: those of the best k stand for the k
-    clusters.
+    """Scores (width,) from the Gram matrix of the units: the k best units represent k clusters.
+
+    >>> units = np.array([[1.0], [2.0], [6.0]])
+    >>> (14 * stood_for(units @ units.T, multiples=False)).round(6).tolist()
+    [27.0, 0.5, 13.5]
     """
     width = len(gram)
-    # what unit r foretells of a cluster is a sum over its members, so those of a union add up
-    foretold = np.square(np.maximum(gram, 0)) if multiples else 2 * gram
+    # how well unit r predicts a cluster is a sum over its members, so those of a union add up
+    predicted = np.square(np.maximum(gram, 0)) if multiples else 2 * gram
     own = np.maximum(gram.diagonal(), 1e-300)
     spread = max(np.trace(gram) - gram.sum() / width, 1e-300)
     clusters = {
-        unit: (unit, foretold[unit].copy(), 1) for unit in range(width)
-    }  # root → who stands for it, Σ foretold, members
+        unit: (unit, predicted[unit].copy(), 1) for unit in range(width)
+    }  # root → its representative, Σ predicted, members
     root = list(range(width))
     scores, most = np.zeros(width), 0.0
     for step, (added, one, other) in enumerate(sorted(unions(gram), key=lambda union: union[0])):
