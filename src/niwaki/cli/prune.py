@@ -22,7 +22,7 @@ from niwaki.core.registry import Registry, parse
 from niwaki.methods.base.criterion import CRITERIA
 from niwaki.methods.given import Given
 from niwaki.methods.mint.criterion import Mint
-from niwaki.pruning.allocation import Rounding, Selection
+from niwaki.pruning.allocation import Rounding, Rule, Selection
 from niwaki.pruning.result import Result
 
 
@@ -86,7 +86,8 @@ def prune(
         str,
         typer.Option(
             help="local: one share for all; global: one threshold; cost: on score per cost; with "
-            "settings, as global:min_units=3,rounding=floor,multiple=8"
+            "settings, as global:min_units=3,at_most=0.8,rule=quantile, or "
+            "local:shares=layer1.*=0.6+fc=0.3"
         ),
     ] = "local",
     calibration: options.Calibration = None,
@@ -112,6 +113,13 @@ def prune(
       niwaki prune resnet56:shortcut=projection --weights resnet56.pth --data cifar10 --data-root
       data
         --only 'layer*.conv1' --scope local:rounding=floor --ratio 0.3 --out pruned
+
+    Shares of your own by layer, 60 % in the first stage and 10 % in the last; all others stay
+    whole:
+
+      niwaki prune resnet56:shortcut=projection --weights resnet56.pth --data cifar10 --data-root
+      data
+        --ratio 0 --scope 'local:shares=layer1.*.conv1=0.6+layer3.*.conv1=0.1' --out pruned
 
     Your own network, a third of its parameters gone, one threshold for all layers:
 
@@ -146,7 +154,7 @@ def prune(
     cut = block_words.block_settings(blocks, dry_run)
     file = Path(criterion) if criterion.endswith(".safetensors") else None
     method = CRITERIA.build("l2" if file is not None else criterion)
-    chosen = _selection(scope, share, tuple(only or ()), tuple(skip or ()))
+    chosen = selection_of(scope, tuple(only or ()), tuple(skip or ()))
     words = None
     if cut is not None:
         words = block_words.BlockWords(
@@ -158,6 +166,11 @@ def prune(
             chosen.skip,
         )
         words.all()  # what is wrong with it is said before anything is scored
+        if chosen.shares or chosen.at_most < 1:
+            raise SettingError(
+                "shares and at_most are about whole channels; a layer's blocks have "
+                "--blocks upper_limit=0.9"
+            )
         if task is not None:
             raise SettingError("--evaluate judges networks without whole channels, not --blocks")
     if out is not None:
@@ -218,6 +231,9 @@ def prune(
         min_units=chosen.min_units,
         rounding=chosen.rounding,
         multiple=chosen.multiple,
+        rule=chosen.rule,
+        shares=chosen.shares,
+        at_most=chosen.at_most,
         seed=seed,
     ).with_settings(**setup.settings)
     if known is not None:
@@ -234,11 +250,16 @@ _SCOPES: Registry[ScopeSettings] = Registry("scope")
 @_SCOPES.register("cost")
 @dataclass(frozen=True)
 class ScopeSettings:
-    """What `--scope` says beside its name; see `niwaki.Selection`."""
+    """What `--scope` says beside its name; see `niwaki.Selection`. Shares are written
+    layer1.*=0.6+layer2.*=0.3.
+    """
 
     min_units: int = 1
     rounding: Rounding = "round"
     multiple: int | None = None
+    rule: Rule = "exact"
+    shares: str = ""
+    at_most: float = 1.0
 
 
 def _share(budget: list[str] | None) -> Budget:
@@ -251,19 +272,44 @@ def _share(budget: list[str] | None) -> Budget:
     return Budget.parse(budget[0]) if budget else Budget(0.5)
 
 
-def _selection(
-    scope: str, share: Budget, only: tuple[str, ...], skip: tuple[str, ...]
-) -> Selection:
+def selection_of(scope: str, only: tuple[str, ...], skip: tuple[str, ...]) -> Selection:
+    """How units are chosen, from what `--scope`, `--only` and `--skip` say.
+
+    Raises:
+        SettingError, UnknownNameError: a word of it means nothing.
+    """
     said = _SCOPES.build(scope)
-    name = parse(scope)[0]
     return Selection(
-        name,  # type: ignore[arg-type]  # one of the three that are registered
+        parse(scope)[0],  # type: ignore[arg-type]  # one of the three that are registered
         only,
         skip,
         said.min_units,
         said.rounding,
         said.multiple,
+        said.rule,
+        _shares(said.shares),
+        said.at_most,
     )
+
+
+def _shares(text: str) -> dict[str, float]:
+    """Layers and the share that they lose.
+
+    >>> _shares("layer1.*=0.6+fc=0.25")
+    {'layer1.*': 0.6, 'fc': 0.25}
+    """
+    shares = {}
+    for part in filter(None, text.split("+")):
+        pattern, _, share = part.rpartition("=")
+        try:
+            shares[pattern] = float(share)
+        except ValueError:
+            pattern = ""
+        if not pattern:
+            raise SettingError(
+                f"shares of layers are written layer1.*=0.6+layer2.*=0.3; got {part!r}"
+            )
+    return shares
 
 
 def _hand_out(result: Result, out: Path | None, overwrite: bool, json: bool, title: str) -> None:
