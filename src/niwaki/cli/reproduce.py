@@ -57,7 +57,7 @@ def reproduce(
     """Run a paper's experiments and print published and measured numbers side by side.
 
     Cells run one after the other, each said as it ends, with the time that is left. With --work the
-    same command after a kill goes on in the middle of a training.
+    same command after a kill goes on with what is not done.
 
     niwaki reproduce neuron-merging --data-root data --checkpoints checkpoints
 
