@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
+import statistics
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from niwaki import models
 from niwaki.cli.app import app
+from niwaki.measure.macs import count_macs
+from niwaki.papers.hours import MACS, PACE, network, training_hours
 from niwaki.papers.line import NOT_RUN, Line, Measured, markdown
 from niwaki.papers.recipe import RECIPES, overview
 
@@ -64,7 +69,7 @@ def test_a_number_without_a_record_is_not_shown(monkeypatch: pytest.MonkeyPatch)
     lines = overview()
     assert lines
     assert not any(line.measured for line in lines)
-    assert {line.cells()[4] for line in lines} == {NOT_RUN}
+    assert {line.cells()[4].partition(":")[0] for line in lines} == {NOT_RUN}
     assert {line.cells()[5] for line in lines} == {""}
 
 
@@ -72,6 +77,31 @@ def test_a_line_says_its_budget_and_its_runs() -> None:
     line = Line("p", "e", "row", "50%", "filters", 90.0, None, (Measured(89.123, 93, "quick", 3),))
     assert line.cells() == ("row", "50%", "90.00", "", "89.12 (quick, 3 seeds)", "93.00")
     assert markdown([line]).splitlines()[2] == "The share is of: filters."
+
+
+def test_what_was_not_run_says_what_it_would_take() -> None:
+    line = Line("p", "e", "row", "50%", "filters", 90.0, None, (), 2.11)
+    assert line.cells()[4] == "not run: 2.1 h"
+    assert dataclasses.replace(line, hours=0.5).cells()[4] == "not run: 30 min"
+    left = [line for line in overview() if not line.measured and "compares" not in line.paper]
+    assert left
+    assert all(line.hours is not None and line.hours > 0 for line in left)
+
+
+def test_hours_stand_on_a_record_and_on_counted_multiply_adds() -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "records" / "training_options.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    (speeds,) = [v for k, v in record["images_per_second"].items() if k.startswith("channels-last")]
+    assert (record["model"], record["hardware"]["threads"]) == ("resnet20", 1)
+    assert pytest.approx(3 * MACS["resnet20"] * statistics.median(speeds)) == PACE
+    assert training_hours("resnet20", "cifar10", 1) == pytest.approx(45_000 / 405.1 / 3600)
+    assert network("timm:resnet50") == "resnet50"
+
+
+@pytest.mark.parametrize("name", sorted(set(MACS) - {"resnet50"}))
+def test_multiply_adds_are_those_of_the_networks(name: str) -> None:
+    model = models.build(name).eval()
+    assert count_macs(model, models.example_inputs(model, batch=1)) == MACS[name]
 
 
 def test_reproduce_lists_without_running_anything() -> None:

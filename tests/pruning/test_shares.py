@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import niwaki
+from niwaki.cli.prune import selection_of
 from niwaki.core.errors import BudgetError, SettingError
 from niwaki.core.plan import Plan
 
@@ -150,3 +151,19 @@ def test_prune_takes_a_whole_selection_and_records_it() -> None:
     assert result.record.settings["shares"] == {"conv1": 0.5, "conv2": 0.25}
     with pytest.raises(SettingError, match="give them in it"):
         niwaki.prune(model, x, selection=selection, only="conv1")
+
+
+def test_the_command_line_has_shares_limit_and_rule() -> None:
+    said = selection_of("local:shares=layer1.*=0.6+fc=0.25,at_most=0.8,rule=quantile", (), ())
+    assert said.shares == {"layer1.*": 0.6, "fc": 0.25}
+    assert (said.scope, said.at_most, said.rule) == ("local", 0.8, "quantile")
+    assert selection_of("global", ("a",), ("b",)) == niwaki.Selection("global", ("a",), ("b",))
+    for text, message in (
+        ("local:shares=0.6", "layer1"),
+        ("local:shares=fc=much", "layer1"),
+        ("local:shares=fc=0.9,at_most=0.5", "at_most=0.5"),
+        ("local:at_most=2", "at_most"),
+        ("local:rule=median", "exact, quantile"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            selection_of(text, (), ())

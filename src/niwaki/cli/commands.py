@@ -28,6 +28,11 @@ COMMANDS = {
         "niwaki.cli.finetune:finetune",
         "Train a pruned network again, and write it to a folder as niwaki prune does.",
     ),
+    "sweep": (
+        "niwaki.cli.sweep:sweep",
+        "Prune in all combinations of models, criteria, repairs, budgets and seeds, and compare "
+        "them.",
+    ),
     "sensitivity": (
         "niwaki.cli.sensitivity:sensitivity_command",
         "Prune each group of channels alone, at several ratios, and draw how much the network "

@@ -23,7 +23,7 @@ from niwaki.methods.base.criterion import CRITERIA
 from niwaki.methods.given import Given
 from niwaki.methods.mint.criterion import Mint
 from niwaki.pruning.result import Result
-from niwaki.pruning.selection import Rounding, Selection
+from niwaki.pruning.selection import Rounding, Rule, Selection
 
 
 def prune(
@@ -87,9 +87,9 @@ def prune(
         str,
         typer.Option(
             help="local: one share for all; global: one threshold; cost: on score per cost; auto: "
-            "by what the answer loses; with settings, as global:min_units=3,multiple=8; "
-            "what=units+branches lets whole residual branches go too; uniform=true: one width "
-            "for the same layers of all blocks, so that a transformers config states it"
+            "by what the answer loses. With settings: global:min_units=3,multiple=8,at_most=0.8; "
+            "local:shares=layer1.*=0.6+fc=0.3; rule=quantile; what=units+branches (whole residual "
+            "branches too); uniform=true (one width for the same layers of all blocks)"
         ),
     ] = "local",
     calibration: options.Calibration = None,
@@ -115,6 +115,13 @@ def prune(
       niwaki prune resnet56:shortcut=projection --weights resnet56.pth --data cifar10 --data-root
       data
         --only 'layer*.conv1' --scope local:rounding=floor --ratio 0.3 --out pruned
+
+    Shares of your own by layer, 60 % in the first stage and 10 % in the last; all others stay
+    whole:
+
+      niwaki prune resnet56:shortcut=projection --weights resnet56.pth --data cifar10 --data-root
+      data
+        --ratio 0 --scope 'local:shares=layer1.*.conv1=0.6+layer3.*.conv1=0.1' --out pruned
 
     Your own network, a third of its parameters gone, one threshold for all layers:
 
@@ -149,7 +156,7 @@ def prune(
     cut = block_words.block_settings(blocks, dry_run)
     file = Path(criterion) if criterion.endswith(".safetensors") else None
     method = CRITERIA.build("l2" if file is not None else criterion)
-    chosen = _selection(scope, share, tuple(only or ()), tuple(skip or ()))
+    chosen = selection_of(scope, tuple(only or ()), tuple(skip or ()))
     words = None
     if cut is not None:
         words = block_words.BlockWords(
@@ -161,6 +168,11 @@ def prune(
             chosen.skip,
         )
         words.all()  # what is wrong with it is said before anything is scored
+        if chosen.shares or chosen.at_most < 1:
+            raise SettingError(
+                "shares and at_most are about whole channels; a layer's blocks have "
+                "--blocks upper_limit=0.9"
+            )
         if task is not None:
             raise SettingError("--evaluate judges networks without whole channels, not --blocks")
     if out is not None:
@@ -225,6 +237,9 @@ def prune(
         multiple=chosen.multiple,
         what=chosen.what,
         uniform=chosen.uniform,
+        rule=chosen.rule,
+        shares=chosen.shares,
+        at_most=chosen.at_most,
         seed=seed,
     ).with_settings(**setup.settings)
     if known is not None:
@@ -242,13 +257,18 @@ _SCOPES: Registry[ScopeSettings] = Registry("scope")
 @_SCOPES.register("auto")
 @dataclass(frozen=True)
 class ScopeSettings:
-    """What `--scope` says beside its name; see `niwaki.Selection`."""
+    """What `--scope` says beside its name; see `niwaki.Selection`. Shares are written
+    layer1.*=0.6+layer2.*=0.3.
+    """
 
     min_units: int = 1
     rounding: Rounding = "round"
     multiple: int | None = None
     what: str = "units"
     uniform: bool = False
+    rule: Rule = "exact"
+    shares: str = ""
+    at_most: float = 1.0
 
 
 def _share(budget: list[str] | None) -> Budget:
@@ -261,21 +281,46 @@ def _share(budget: list[str] | None) -> Budget:
     return Budget.parse(budget[0]) if budget else Budget(0.5)
 
 
-def _selection(
-    scope: str, share: Budget, only: tuple[str, ...], skip: tuple[str, ...]
-) -> Selection:
+def selection_of(scope: str, only: tuple[str, ...], skip: tuple[str, ...]) -> Selection:
+    """How units are chosen, from what `--scope`, `--only` and `--skip` say.
+
+    Raises:
+        SettingError, UnknownNameError: a word of it means nothing.
+    """
     said = _SCOPES.build(scope)
-    name = parse(scope)[0]
     return Selection(
-        name,  # type: ignore[arg-type]  # one of those that are registered
+        parse(scope)[0],  # type: ignore[arg-type]  # one of those that are registered
         only,
         skip,
         said.min_units,
         said.rounding,
         said.multiple,
+        said.rule,
+        _shares(said.shares),
+        said.at_most,
         what=tuple(said.what.split("+")),  # type: ignore[arg-type]  # checked by the selection
         uniform=said.uniform,
     )
+
+
+def _shares(text: str) -> dict[str, float]:
+    """Layers and the share that they lose.
+
+    >>> _shares("layer1.*=0.6+fc=0.25")
+    {'layer1.*': 0.6, 'fc': 0.25}
+    """
+    shares = {}
+    for part in filter(None, text.split("+")):
+        pattern, _, share = part.rpartition("=")
+        try:
+            shares[pattern] = float(share)
+        except ValueError:
+            pattern = ""
+        if not pattern:
+            raise SettingError(
+                f"shares of layers are written layer1.*=0.6+layer2.*=0.3; got {part!r}"
+            )
+    return shares
 
 
 def _hand_out(result: Result, out: Path | None, overwrite: bool, json: bool, title: str) -> None:

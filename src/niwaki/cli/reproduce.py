@@ -11,6 +11,7 @@ import typer
 
 from niwaki.cli import options
 from niwaki.cli.console import messages, results, table
+from niwaki.cli.pace import Pace
 from niwaki.core.errors import DataError, SettingError
 from niwaki.core.records import write_text_atomic
 from niwaki.papers.cell import COLUMNS, Outcome, as_record, cells_as_rows
@@ -56,6 +57,9 @@ def reproduce(
 ) -> None:
     """Run a paper's experiments and print published and measured numbers side by side.
 
+    Cells run one after the other, each said as it ends, with the time that is left. With --work the
+    same command after a kill goes on with what is not done.
+
     niwaki reproduce neuron-merging --data-root data --checkpoints checkpoints
 
     niwaki reproduce neuron-merging --data-root data --only lenet-300-100
@@ -73,12 +77,13 @@ def reproduce(
         paper += f"{',' if ':' in paper else ':'}budget={budget}"
     recipe = RECIPES.build(paper)
     outcomes: dict[str, Outcome] = {}
-    for experiment in recipe.experiments(only):
-        outcome = recipe.run(
-            experiment, Places(data_root, checkpoints, device, limit, work), messages.print
-        )
+    asked = recipe.experiments(only)
+    pace = Pace(sum(map(recipe.cells, asked)), messages.print)
+    for experiment in asked:
+        outcome = recipe.run(experiment, Places(data_root, checkpoints, device, limit, work), pace)
         outcomes[experiment] = outcome
         if outcome.missing:
+            pace.skip(recipe.cells(experiment))
             messages.print(
                 f"{experiment} was not run: {outcome.missing}", style="yellow", markup=False
             )

@@ -42,6 +42,7 @@ class Line:
         counts: what that share is of.
         published, base: accuracy in percent, pruned and unpruned, as printed; None: not stated.
         measured: from records; none where it was not run.
+        hours: that one core would take, computed (`niwaki.papers.hours`); None: not known.
     """
 
     paper: str
@@ -52,10 +53,11 @@ class Line:
     published: float | None
     base: float | None
     measured: tuple[Measured, ...] = ()
+    hours: float | None = None
 
     def cells(self) -> tuple[str, ...]:
         """The line under the `COLUMNS`."""
-        here = "; ".join(map(str, self.measured)) or NOT_RUN
+        here = "; ".join(map(str, self.measured)) or self._not_run()
         bases = dict.fromkeys(_number(found.base) for found in self.measured)
         return (
             self.row,
@@ -65,6 +67,13 @@ class Line:
             here,
             "; ".join(bases),
         )
+
+    def _not_run(self) -> str:
+        return NOT_RUN if self.hours is None else f"{NOT_RUN}: {_hours(self.hours)}"
+
+
+def _hours(value: float) -> str:
+    return f"{value:.1f} h" if value >= 0.95 else f"{60 * value:.0f} min"
 
 
 def _number(value: float | None) -> str:

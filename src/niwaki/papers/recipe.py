@@ -66,6 +66,10 @@ class Recipe(ABC):
         """Run one experiment, telling of every cell as it is done."""
 
     @abstractmethod
+    def cells(self, experiment: str) -> int:
+        """Of how many cells `run` tells."""
+
+    @abstractmethod
     def lines(self) -> tuple[Line, ...]:
         """All rows, with what the committed records have of them."""
 

@@ -102,7 +102,7 @@ def _with_processes(
 def _with_ray(
     work: Callable[..., R], pieces: Mapping[str, Sequence[Any]], count: int
 ) -> Iterator[tuple[str, R]]:
-    with _ray(count) as ray:
+    with ray_cluster(count) as ray:
         remote = ray.remote(max_retries=ATTEMPTS - 1)(work)
         waiting = {remote.remote(*arguments): name for name, arguments in pieces.items()}
         while waiting:
@@ -118,7 +118,8 @@ def _with_ray(
 
 
 @contextmanager
-def _ray(count: int) -> Iterator[Any]:
+def ray_cluster(count: int) -> Iterator[Any]:
+    """Ray, connected, and shut down again if it was started here."""
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from niwaki.papers.baselines.run import BaselineRun, committed
+from niwaki.papers.hours import STEP, training_hours
 from niwaki.papers.line import Line, Measured
 
 
@@ -23,7 +24,15 @@ def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
                 row["published"],
                 row.get("published_base"),
                 tuple(measured(experiment, row["name"])),
+                _hours(table, row),
             )
+
+
+def _hours(table: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+    """With the full budget: two trainings where there is no checkpoint, else one with a teacher."""
+    model, epochs = row.get("model", table.get("model", "")), table["budgets"]["full"]["epochs"]
+    passes = 2 * STEP if "penalty" in row else STEP + 1
+    return training_hours(model, table["data"], epochs, passes)
 
 
 def measured(experiment: str, row: str) -> Iterator[Measured]:

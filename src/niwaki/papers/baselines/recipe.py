@@ -47,6 +47,9 @@ class Baselines(Recipe):
     def names(self) -> tuple[str, ...]:
         return tuple(tables())
 
+    def cells(self, experiment: str) -> int:
+        return len(tables()[experiment]["rows"])
+
     def run(self, experiment: str, places: Places, say: Say) -> Outcome:
         table = tables()[experiment]
         cost = self.cost(table)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from niwaki.papers.baselines import lines as baselines
+from niwaki.papers.hours import training_hours
 from niwaki.papers.line import Line, Measured
 from niwaki.papers.mint.rendering import committed
 
@@ -27,6 +28,7 @@ def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
                 row["published"],
                 table.get("baseline"),
                 tuple(_measured(experiment, row["name"])),
+                training_hours(table["model"], table["data"], _epochs(table, row)),
             )
         for other in table.get("compared", ()):
             yield Line(
@@ -39,6 +41,11 @@ def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
                 other.get("base"),
                 tuple(_elsewhere(other.get("measured_as"))),
             )
+
+
+def _epochs(table: Mapping[str, Any], row: Mapping[str, Any]) -> int:
+    """Of what is left, once, with the full budget; the unpruned network comes before that."""
+    return int(row.get("tuning", table.get("tuning", {}))["epochs"])
 
 
 def _elsewhere(place: str | None) -> Iterator[Measured]:

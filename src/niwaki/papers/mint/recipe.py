@@ -61,6 +61,10 @@ class MintRecipe(Recipe):
     def names(self) -> tuple[str, ...]:
         return tuple(tables())
 
+    def cells(self, experiment: str) -> int:
+        table = tables()[experiment]
+        return len(table["rows"]) * len(self._seeds(table))
+
     def run(self, experiment: str, places: Places, say: Say) -> Outcome:
         table = tables()[experiment]
         how = self._said(table, places)

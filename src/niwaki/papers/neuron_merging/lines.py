@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
 
+from niwaki.papers.hours import IMAGES, training_hours
 from niwaki.papers.line import Line, Measured
 
+EPOCHS = 200  # that the paper trains a network for; all rows of a table share it
 Key = tuple[str, str, float, str]
 
 
@@ -31,7 +33,14 @@ def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
                         row[column] if row else None,
                         table.get("baseline"),
                         () if found is None else (Measured(found, base),),
+                        _hours(table),
                     )
+
+
+def _hours(table: Mapping[str, Any]) -> float | None:
+    """Of the training, where there is no checkpoint; merging itself takes no time."""
+    unknown = table["data"].partition(":")[0] not in IMAGES
+    return None if unknown else training_hours(table["model"], table["data"], EPOCHS)
 
 
 def _recorded() -> dict[Key, float]:

@@ -46,6 +46,11 @@ class NeuronMerging(Recipe):
     def names(self) -> tuple[str, ...]:
         return tuple(_tables())
 
+    def cells(self, experiment: str) -> int:
+        table = _tables()[experiment]
+        ways = len(table["criteria"]) * len(table["compensations"])
+        return 1 + ways * len(table["ratios"])
+
     def run(self, experiment: str, places: Places, say: Say) -> Outcome:
         table = _tables()[experiment]
         try:

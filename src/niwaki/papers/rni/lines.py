@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from niwaki.papers.hours import training_hours
 from niwaki.papers.line import Line, Measured
 from niwaki.papers.rni.runs import CellRun, committed
 
@@ -28,7 +29,13 @@ def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
                     number,
                     published[0],
                     tuple(_measured(experiment, method, share)),
+                    training_hours(table["arch"], table["data"], _epochs(table, share)),
                 )
+
+
+def _epochs(table: Mapping[str, Any], share: float) -> int:
+    """Of one cell with the full budget."""
+    return int(table["budgets"]["full"]["tuning" if share else "epochs"])
 
 
 def _measured(experiment: str, method: str, share: float) -> Iterator[Measured]:

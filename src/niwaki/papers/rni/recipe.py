@@ -68,6 +68,10 @@ class Rni(Recipe):
     def names(self) -> tuple[str, ...]:
         return tuple(tables())
 
+    def cells(self, experiment: str) -> int:
+        table = tables()[experiment]
+        return len(table["removed"]) * sum(self.method in (None, name) for name in table["methods"])
+
     def run(self, experiment: str, places: Places, say: Say) -> Outcome:
         table = tables()[experiment]
         cost = table["budgets"][self.budget]

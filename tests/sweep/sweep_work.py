@@ -1,0 +1,32 @@
+"""What workers do in the tests of sweeps; a module of its own, as they import it by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def doubled(number: int) -> int:
+    return 2 * number
+
+
+def deadly(number: int, folder: str, deadliest: int) -> int:
+    """Dies over the number 2, once or always."""
+    deaths = Path(folder)
+    if number == 2 and len(list(deaths.iterdir())) < deadliest:
+        (deaths / str(os.getpid())).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * number
+
+
+def norm(model: nn.Module, deaths: str | None = None) -> dict[str, Any]:
+    """A score that needs no data; with a folder, the first process that asks for it dies."""
+    if deaths is not None and not any(Path(deaths).iterdir()):
+        (Path(deaths) / str(os.getpid())).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"norm": sum(float(p.detach().double().square().sum()) for p in model.parameters())}
