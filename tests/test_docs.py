@@ -89,7 +89,8 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 def test_the_commands_for_those_who_come_from_the_papers_exist() -> None:
     text = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
-    written = re.findall(r"`niwaki (\w+)([^`]*)`", text)
+    written = re.findall(r"^niwaki (\w+)(.*)$|`niwaki (\w+)([^`\n]*)`", text, re.MULTILINE)
+    written = [(verb or other, words or more) for verb, words, other, more in written]
     assert len(written) > 7
     options = {
         verb: CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "300"}).output
