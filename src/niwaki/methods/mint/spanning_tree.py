@@ -7,6 +7,8 @@ a handful of vector operations over (trees, points):
 * an estimate's distances are a sum of a few matrices that other estimates share; the rows that are
   needed next are gathered and added by one embedding bag, so that the sums are never stored;
 * points that are in the tree are kept out by a very large number in one more row of that sum;
+* where there is but one tree, Borůvka's algorithm finds it sooner
+  (niwaki.methods.mint.single_tree);
 * which sample the nearest tree point belongs to rides along in the lowest bit of the distance.
   Non-negative floats are ordered as their bits are, so the bit breaks ties only. It is xor-ed with
   a fair coin a point, else ties would prefer (or avoid) edges that join the samples.
@@ -19,6 +21,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from niwaki.methods.mint.single_tree import crossing_edges
 
 WALL = 2.0**127  # above every squared distance; an infinity with its lowest bit set would be NaN
 
@@ -67,6 +71,12 @@ class DistanceTable:
         Returns:
             int64 (trees,). With ties the tree is one of several of the same, smallest length.
         """
+        if len(picks) == 1 and picks.device.type == "cpu":
+            first, *others = picks[0].tolist()
+            distances = sum((self[matrix] for matrix in others), self[first])
+            single = crossing_edges(distances, labels)
+            if single is not None:
+                return torch.tensor([single], device=picks.device)
         walk = _Walk(self, picks, labels, coins)
         for step in range(self.points - 1):
             walk.join(step)
