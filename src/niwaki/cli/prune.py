@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -298,9 +298,18 @@ def selection_of(scope: str, only: tuple[str, ...], skip: tuple[str, ...]) -> Se
         said.rule,
         _shares(said.shares),
         said.at_most,
-        what=tuple(said.what.split("+")),  # type: ignore[arg-type]  # checked by the selection
+        what=_parts(said.what),
         uniform=said.uniform,
     )
+
+
+def _parts(text: str) -> Any:
+    """What goes, one kind or several; the selection checks the words.
+
+    >>> _parts("units+branches")
+    ('units', 'branches')
+    """
+    return tuple(text.split("+")) if "+" in text else text
 
 
 def _shares(text: str) -> dict[str, float]:
