@@ -9,7 +9,7 @@ from niwaki.sweep.folder import SweepFolder
 from niwaki.sweep.front import front_of, measures_of
 from niwaki.sweep.grid import Cell, Common, Grid
 from niwaki.sweep.run import Board, run_cells
-from niwaki.sweep.spread import spread
+from niwaki.sweep._spread import spread
 from niwaki.sweep.words import read_sweep
 
 __all__ = [

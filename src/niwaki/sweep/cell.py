@@ -11,7 +11,7 @@ from niwaki.core.errors import NiwakiError
 from niwaki.core.plan import Plan
 from niwaki.core.records import Record
 from niwaki.pruning.result import Result
-from niwaki.sweep.spread import Lost
+from niwaki.sweep._spread import Lost
 
 DONE, FAILED = "done", "failed"
 Outcome = dict[str, Any]

@@ -12,7 +12,7 @@ from niwaki.methods.mint.spread import Workers
 from niwaki.sweep.cell import DONE, FAILED, Outcome, outcome_of
 from niwaki.sweep.folder import SweepFolder
 from niwaki.sweep.grid import Cell
-from niwaki.sweep.spread import spread
+from niwaki.sweep._spread import spread
 
 Pairs = list[tuple[Cell, Outcome]]
 RunCell = Callable[[dict[str, Any], dict[str, Any]], Outcome]
