@@ -144,7 +144,7 @@ def test_budgets_in_percent_and_as_tables(budget: Any, said: str) -> None:
     assert str(niwaki.Budget.parse(budget)) == said
 
 
-@pytest.mark.parametrize("budget", ["150%", "%", {}, {"macs": 0.5, "latency": 0.5}, {"mac": 0.5}])
+@pytest.mark.parametrize("budget", ["150%", "%", {}, {"memory": 0.5, "latency": 0.5}, {"mac": 0.5}])
 def test_budgets_that_say_nothing_are_refused(budget: Any) -> None:
     with pytest.raises(niwaki.NiwakiError):
         niwaki.Budget.parse(budget)
