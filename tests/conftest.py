@@ -15,6 +15,10 @@ import niwaki.measure._snapshot  # looked up by name below
 import niwaki.pruning.bench
 import niwaki.pruning.cost  # noqa: F401  # tests look it up so
 
+os.environ.setdefault("RAY_worker_niceness", "0")  # else its workers wait for the tests beside them
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the others have the other cores
+
 
 @pytest.fixture(scope="session")
 def shared_root() -> Path:
