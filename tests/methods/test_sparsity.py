@@ -322,7 +322,15 @@ def test_group_lasso_works_on_every_network(name: str) -> None:
     value.backward()
     touched = {term.piece.tensor for term in penalty.terms}
     parameters = dict(model.named_parameters())
-    gradients = [parameters[tensor].grad for tensor in touched if parameters[tensor].requires_grad]
+    touched |= {  # a weight under weight_norm is computed from these
+        name
+        for tensor in touched - parameters.keys()
+        for name in parameters
+        if name.startswith(f"{tensor.rpartition('.')[0]}.parametrizations.")
+    }
+    read = [parameters[tensor] for tensor in touched & parameters.keys()]
+    gradients = [parameter.grad for parameter in read if parameter.requires_grad]
+    assert gradients
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
