@@ -189,9 +189,7 @@ def test_a_config_that_cannot_state_the_sizes_is_left_and_said(quick_latency: No
     result = niwaki.prune(
         model, words(), budget=0.5, compensation="none", only="model.layers.0.mlp*"
     )
-    assert any(
-        "the model's config cannot state the cut" in note for note in result.record.notes
-    )
+    assert any("the model's config cannot state the cut" in note for note in result.record.notes)
     assert result.model.config.intermediate_size == 80  # type: ignore[union-attr]
 
 

@@ -21,9 +21,9 @@ from niwaki.cli.sweep_cell import run_cell
 from niwaki.core.errors import DataError, OutputError, UnknownNameError
 from niwaki.methods.mint.spread import Workers
 from niwaki.sweep import Common, Grid, SweepFolder, run_cells, spread
+from niwaki.sweep._spread import Lost
 from niwaki.sweep.cell import Outcome
 from niwaki.sweep.run import Board, is_done
-from niwaki.sweep._spread import Lost
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 GRID = Grid(("digits-cnn",), ("l1", "l2"), ("none",), ("0.3", "0.6"))

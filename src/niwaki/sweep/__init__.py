@@ -4,12 +4,12 @@ A cell that has a record is not run again, a cell that fails leaves its reason a
 who runs them (this process, several, or Ray) cannot matter to what comes out.
 """
 
+from niwaki.sweep._spread import spread
 from niwaki.sweep.cell import failed, measured
 from niwaki.sweep.folder import SweepFolder
 from niwaki.sweep.front import front_of, measures_of
 from niwaki.sweep.grid import Cell, Common, Grid
 from niwaki.sweep.run import Board, run_cells
-from niwaki.sweep._spread import spread
 from niwaki.sweep.words import read_sweep
 
 __all__ = [

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from niwaki.methods.mint.spread import Workers
+from niwaki.sweep._spread import spread
 from niwaki.sweep.cell import DONE, FAILED, Outcome, outcome_of
 from niwaki.sweep.folder import SweepFolder
 from niwaki.sweep.grid import Cell
-from niwaki.sweep._spread import spread
 
 Pairs = list[tuple[Cell, Outcome]]
 RunCell = Callable[[dict[str, Any], dict[str, Any]], Outcome]
