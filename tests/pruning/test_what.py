@@ -192,3 +192,10 @@ def test_branches_go_on_the_command_line_too() -> None:
     record = json.loads(said.stdout)
     assert record["settings"]["what"] == "branches"
     assert record["after"]["macs"] <= 0.5 * record["before"]["macs"]
+
+
+def test_a_graph_of_operators_is_judged_on_batches_of_its_size() -> None:
+    model, x = network()
+    batches = [torch.randn(size, 3, 8, 8, dtype=torch.float64) for size in (2, 5)]
+    result = niwaki.prune(model, x, 0.3, form="graph", calibration=batches, compensation="none")
+    assert result.record.after.scores["cosine"] > 0

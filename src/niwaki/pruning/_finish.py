@@ -15,7 +15,7 @@ from niwaki.measure import Task, compare, cpu_threads
 from niwaki.pruning.bench import Bench
 from niwaki.pruning.result import Form, Result
 from niwaki.pruning.search import Attempt, Clock
-from niwaki.running import Inputs, batch_size, batched, copied, preserved_state
+from niwaki.running import Inputs, batch_size, batched, copied, preserved_state, tensors_in
 from niwaki.surgery import remember
 
 Batch = tuple[Tensor, Tensor]
@@ -71,7 +71,9 @@ def finished(
                 shown,
                 judged.data,
                 task=judged.task,
-                unlabelled=judged.unlabelled,
+                unlabelled=_taken(judged.unlabelled, inputs)
+                if form == "graph"
+                else judged.unlabelled,
                 timed=judged.timed,
                 macs=_counted(attempt, shown) if first is model else None,
             )
@@ -106,6 +108,18 @@ def finished(
         attempt.left_whole,
         form,
         bench=bench,
+    )
+
+
+def _taken(
+    given: Callable[[], Iterable[Inputs]] | None, like: Inputs
+) -> Callable[[], Iterable[Inputs]] | None:
+    """Of batches those of the example's sizes, which are all that a graph of operators takes."""
+    if given is None:
+        return None
+    shapes = [tensor.shape for tensor in tensors_in(like)]
+    return lambda: (
+        batch for batch in given() if [tensor.shape for tensor in tensors_in(batch)] == shapes
     )
 
 
