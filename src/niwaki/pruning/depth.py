@@ -63,12 +63,7 @@ def drop_branches(
     clock = Clock()
     with clock.stage("trace"):
         graph = trace(model, example_inputs)
-    known = branches(graph)
-    if not known:
-        raise BudgetError(
-            "the network has no residual branch: no sum of a stream and what was computed from it "
-            "alone"
-        )
+    known = branches_there(graph)
     with clock.stage("score"):
         batches = Calibration.of([example_inputs] if calibration is None else calibration)
         influence = block_influence(graph, known, batches)
@@ -77,6 +72,21 @@ def drop_branches(
     described = {"what": "branches", **({"share": share} if share is not None else {})}
     result = finished(attempt, Budget(0.0), described, clock, form=form)
     return replace(result, influence=influence)
+
+
+def branches_there(graph: Graph) -> tuple[Branch, ...]:
+    """The residual branches of a network.
+
+    Raises:
+        BudgetError: it has none.
+    """
+    known = branches(graph)
+    if not known:
+        raise BudgetError(
+            "the network has no residual branch: no sum of a stream and what was computed from it "
+            "alone"
+        )
+    return known
 
 
 def without_branches(cut: Cut, chosen: Sequence[Branch], form: Form, clock: Clock) -> Attempt:

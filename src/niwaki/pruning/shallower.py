@@ -19,14 +19,14 @@ from niwaki.core.budget import Budget
 from niwaki.core.errors import BudgetError, SettingError, TraceError
 from niwaki.core.patterns import matches, refuse_strangers
 from niwaki.core.plan import Plan
-from niwaki.graph import Branch, Graph, branches
+from niwaki.graph import Branch, Graph
 from niwaki.methods.base import Calibration, Evidence, Scores
 from niwaki.methods.base.cut import Cut
 from niwaki.methods.distortion.probes import Distance
 from niwaki.proof.reference import rerun_outputs
 from niwaki.pruning.allocation import allocate
 from niwaki.pruning.costs import cost_without, named
-from niwaki.pruning.depth import block_influence, without_branches
+from niwaki.pruning.depth import block_influence, branches_there, without_branches
 from niwaki.pruning.search import Attempt, Search
 from niwaki.pruning.selection import Selection
 
@@ -51,11 +51,12 @@ def shallower(
         SettingError: a budget that cannot be counted for branches, or a pattern without a match.
     """
     graph = search.graph
-    known = _allowed(graph, selection)
+    known = branches_there(graph)
+    allowed = _allowed(known, selection)
     with search.clock.stage("score"):
         seen = evidence.calibration or Calibration.of([graph.inputs])
-        influence = block_influence(graph, branches(graph), seen)
-    order = _that_can_go(search, sorted(known, key=lambda branch: influence[branch.name]))
+        influence = block_influence(graph, known, seen)
+    order = _that_can_go(search, sorted(allowed, key=lambda branch: influence[branch.name]))
     if selection.parts == ("branches",):
         gone = _until_met(graph, order, budget)
         return _without(search, Cut(graph), gone), influence
@@ -80,14 +81,8 @@ def shallower(
     return _both(search, scores, budget, selection, order[:best]), influence
 
 
-def _allowed(graph: Graph, selection: Selection) -> list[Branch]:
+def _allowed(known: Sequence[Branch], selection: Selection) -> list[Branch]:
     """The branches that the patterns let in, by their own name or that of a layer in them."""
-    known = branches(graph)
-    if not known:
-        raise BudgetError(
-            "the network has no residual branch: no sum of a stream and what was computed from it "
-            "alone"
-        )
     layers = {branch.name: [branch.name, *_layers(branch)] for branch in known}
     if selection.parts == ("branches",):
         names = [name for listed in layers.values() for name in listed]
