@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from guard_networks import NETWORKS, Network
+from pages import write_between
 
 import niwaki
 
@@ -71,14 +72,6 @@ def as_markdown(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_page(record: dict[str, Any], page: Path) -> None:
-    """Put the table between the two marks of a page."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(START)
-    after = rest.partition(END)[2]
-    text = f"{before}{START}\n{as_markdown(record)}\n{END}{after}"
-    page.write_text(text, encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -90,7 +83,7 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write the table anew; measure nothing")
     words = parser.parse_args()
     if words.page:
-        write_page(json.loads(words.out.read_text()), PAGE)
+        write_between(PAGE, START, END, as_markdown(json.loads(words.out.read_text())))
         return
     record = json.loads(words.out.read_text()) if words.out.exists() else {"cells": {}}
     record |= {"torch": torch.__version__, "machine": platform.machine(), "seed": 0}

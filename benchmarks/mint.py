@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from pages import write_between
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 import niwaki
@@ -303,9 +304,7 @@ def as_markdown(found: dict[str, Any]) -> str:
 
 def write_page(found: dict[str, Any], page: Path) -> None:
     """Put the numbers between the two marks of a page."""
-    text = page.read_text(encoding="utf-8")
-    before, after = text.index(START) + len(START), text.index(END)
-    page.write_text(f"{text[:before]}\n{as_markdown(found)}\n{text[after:]}", encoding="utf-8")
+    write_between(page, START, END, as_markdown(found))
 
 
 def main() -> None:
