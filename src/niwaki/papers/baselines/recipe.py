@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from niwaki import data
-from niwaki.core.errors import CheckpointError, DataError, UnknownNameError
+from niwaki.core.errors import CheckpointError, DataError, SettingError, UnknownNameError
 from niwaki.papers.baselines.lines import lines
 from niwaki.papers.baselines.run import BaselineRun, Cost, Row
 from niwaki.papers.baselines.sparse import SparseRow
@@ -18,7 +18,7 @@ from niwaki.papers.cell import Cell, Outcome
 from niwaki.papers.line import Line
 from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
 
-Budget = Literal["full", "quick"]
+Budget = Literal["full", "short", "quick"]
 WORK = Path("niwaki-baselines")  # where there is no other word
 
 
@@ -28,8 +28,8 @@ class Baselines(Recipe):
     """Pruning Filters and other criteria from a checkpoint; Network Slimming and SSL on MNIST.
 
     Attributes:
-        budget: "full" fine-tunes on all training images, "quick" on some of them for a few epochs,
-            which the setting says.
+        budget: "full" fine-tunes on all training images, "short" on all of them for a few epochs,
+            "quick" on some of them; the setting says how many of each.
         epochs: of fine-tuning; None: as many as the budget has.
     """
 
@@ -62,7 +62,14 @@ class Baselines(Recipe):
             return Outcome(how, missing=str(error))
 
     def cost(self, table: dict[str, Any]) -> Cost:
-        """What a cell may take."""
+        """What a cell may take.
+
+        Raises:
+            SettingError: the table has no such budget.
+        """
+        if self.budget not in table["budgets"]:
+            known = ", ".join(table["budgets"])
+            raise SettingError(f"this table has no budget {self.budget!r}; it has {known}")
         given = dict(table["budgets"][self.budget])
         return Cost(**given if self.epochs is None else {**given, "epochs": self.epochs})
 

@@ -58,7 +58,7 @@ def _elsewhere(place: str | None) -> Iterator[Measured]:
 def _measured(experiment: str, row: str) -> Iterator[Measured]:
     by_budget: dict[str, list[dict[str, Any]]] = {}
     for record in committed():
-        budget = "quick" if "budget=quick" in record["paper"] else "full"
+        budget = record["paper"].partition("budget=")[2].partition(",")[0] or "full"
         those = [r for r in record["runs"] if (r["experiment"], r["row"]) == (experiment, row)]
         by_budget.setdefault(budget, []).extend(those)
     for budget, runs in by_budget.items():

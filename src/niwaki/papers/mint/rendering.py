@@ -12,7 +12,7 @@ from typing import Any
 
 HEAD = (
     "| {title} | published: gone, accuracy | measured: gone, accuracy "
-    "| on a subset: gone, accuracy |\n|---|---|---|---|"
+    "| short or on a subset: gone, accuracy |\n|---|---|---|---|"
 )
 
 
@@ -37,7 +37,7 @@ def markdown(
     """
     runs: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     for record in records:
-        subset = "budget=quick" in record["paper"]
+        subset = "budget=" in record["paper"]
         for run in record["runs"]:
             if run["experiment"] == experiment:
                 runs.setdefault((run["row"], subset), []).append(run)

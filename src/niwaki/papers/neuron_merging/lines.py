@@ -18,7 +18,7 @@ def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
     """Every published cell, and every measured one."""
     known = _recorded()
     for experiment, table in tables.items():
-        base = known.get((experiment, "–", 0.0, "original"))
+        base, _ = known.get((experiment, "–", 0.0, "original"), (None, ""))
         for criterion in table["criteria"]:
             for column, ratio in enumerate(table["ratios"]):
                 for name in table["compensations"]:
@@ -32,7 +32,7 @@ def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
                         table["counts"],
                         row[column] if row else None,
                         table.get("baseline"),
-                        () if found is None else (Measured(found, base),),
+                        () if found is None else (Measured(found[0], base, found[1]),),
                         _hours(table),
                     )
 
@@ -43,12 +43,14 @@ def _hours(table: Mapping[str, Any]) -> float | None:
     return None if unknown else training_hours(table["model"], table["data"], EPOCHS)
 
 
-def _recorded() -> dict[Key, float]:
+def _recorded() -> dict[Key, tuple[float, str]]:
+    """Accuracy and budget of every measured cell."""
     folder = resources.files("niwaki.papers.neuron_merging").joinpath("records")
-    return {
-        (cell["experiment"], cell["criterion"], cell["ratio"], cell["compensation"]): cell[
-            "measured"
-        ]
-        for path in sorted(folder.iterdir(), key=lambda path: path.name)
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-    }
+    known = {}
+    for path in sorted(folder.iterdir(), key=lambda path: path.name):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        budget = record["paper"].partition("budget=")[2] or "full"
+        for cell in record["cells"]:
+            key = (cell["experiment"], cell["criterion"], cell["ratio"], cell["compensation"])
+            known[key] = (cell["measured"], budget)
+    return known

@@ -4,33 +4,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from niwaki import data, models
-from niwaki.core.errors import CheckpointError, DataError
-from niwaki.data import Split
+from niwaki.core.errors import CheckpointError, DataError, UnknownNameError
+from niwaki.data import Dataset, Split
 from niwaki.graph import trace
 from niwaki.io.weights import load_weights
 from niwaki.measure import evaluate
 from niwaki.methods.base.compensation import compensate
 from niwaki.methods.base.criterion import score
 from niwaki.methods.base.cut import Cut, Scores
+from niwaki.methods.base.evidence import Calibration
 from niwaki.papers.cell import Cell, Outcome
 from niwaki.papers.line import Line
 from niwaki.papers.neuron_merging.lines import lines
+from niwaki.papers.neuron_merging.training import own_checkpoint
 from niwaki.papers.recipe import RECIPES, Places, Recipe, Say, read_toml
 from niwaki.proof._check import check
 from niwaki.pruning.allocation import select
 from niwaki.pruning.selection import Selection
 from niwaki.surgery import shrink
 
+Budget = Literal["full", "short"]
 BATCH = 200
+SEEN = 1024  # training images that a calibrated repair looks at
 
 
 @RECIPES.register("neuron-merging")
@@ -38,7 +43,18 @@ BATCH = 200
 class NeuronMerging(Recipe):
     """LeNet-300-100 on FashionMNIST, and ResNet-56, VGG-16 and WideResNet-40-4 on CIFAR, from the
     authors' checkpoints.
+
+    Attributes:
+        budget: "full" takes the authors' checkpoints alone; "short" trains a network whose
+            checkpoint is missing for a few epochs, where the table says how, and keeps it in the
+            work folder.
     """
+
+    budget: Budget = "full"
+
+    def __post_init__(self) -> None:
+        if self.budget not in get_args(Budget):
+            raise UnknownNameError("budget", self.budget, get_args(Budget))
 
     def lines(self) -> tuple[Line, ...]:
         return tuple(lines(_tables()))
@@ -54,7 +70,9 @@ class NeuronMerging(Recipe):
     def run(self, experiment: str, places: Places, say: Say) -> Outcome:
         table = _tables()[experiment]
         try:
-            model, split = _load(table, places)
+            dataset = data.load(table["data"], places.data_root)
+            model = self._network(table, dataset, places)
+            split = dataset.split("test").to(places.device)
         except (CheckpointError, DataError) as error:
             return Outcome(table["setting"], missing=str(error))
         baseline = Cell(
@@ -63,13 +81,35 @@ class NeuronMerging(Recipe):
         cells = [baseline]
         known = "" if baseline.published is None else f" (published {baseline.published:.2f})"
         say(f"{experiment}: original {baseline.measured:.2f}{known}")
-        for cell in _cells(experiment, table, model, split, places):
+        seen = partial(_seen, dataset, places)
+        for cell in _cells(experiment, table, model, seen, split, places):
             cells.append(cell)
             say(
                 f"{experiment}: {cell.criterion} {cell.ratio:.0%} {cell.compensation} "
                 f"{cell.measured:.2f}"
             )
         return Outcome(table["setting"], tuple(cells))
+
+    def _network(self, table: dict[str, Any], dataset: Dataset, places: Places) -> nn.Module:
+        """The trained network: from a checkpoint, or trained here where the budget allows it."""
+        model = models.build(table["model"], classes=dataset.classes)
+        path = places.checkpoint(table["checkpoint"])
+        if self.budget != "full" and self.budget in table and not path.is_file():
+            path = own_checkpoint(model, table, self.budget, dataset, places)
+        load_weights(model, path)
+        # channels-last is the faster layout for convolutions on a CPU; the numbers are the same
+        model = model.to(places.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
+        return model.eval()
+
+
+def _seen(dataset: Dataset, places: Places) -> Iterator[Tensor]:
+    """The first `SEEN` training images of a fixed shuffle, without labels, for repairs that look at
+    activations.
+    """
+    train = dataset.split("train")
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    for images, _ in train.take(order[:SEEN]).to(places.device).batches(BATCH):
+        yield images
 
 
 def _tables() -> dict[str, Any]:
@@ -81,17 +121,13 @@ def _tables() -> dict[str, Any]:
     return read_toml(text)
 
 
-def _load(table: dict[str, Any], places: Places) -> tuple[nn.Module, Split]:
-    dataset = data.load(table["data"], places.data_root)
-    model = models.build(table["model"], classes=dataset.classes)
-    load_weights(model, places.checkpoint(table["checkpoint"]))
-    # channels-last is the faster layout for convolutions on a CPU; the numbers are the same
-    model = model.to(places.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
-    return model.eval(), dataset.split("test").to(places.device)
-
-
 def _cells(
-    experiment: str, table: dict[str, Any], model: nn.Module, split: Split, places: Places
+    experiment: str,
+    table: dict[str, Any],
+    model: nn.Module,
+    seen: Callable[[], Iterator[Tensor]],
+    split: Split,
+    places: Places,
 ) -> Iterator[Cell]:
     graph = trace(model, models.example_inputs(model))
     selection = Selection(
@@ -104,7 +140,9 @@ def _cells(
         for column, ratio in enumerate(table["ratios"]):
             plan = select(Scores(graph, scores), ratio, selection).plan
             for name, compensation in table["compensations"].items():
-                mixings = compensate(Cut(graph, plan), compensation).mixings
+                given = Calibration.of(seen) if name in table.get("calibrated", ()) else None
+                cut = compensate(Cut(graph, plan), compensation, calibration=given)
+                mixings = cut.mixings
                 pruned = shrink(Cut(graph, plan, mixings))
                 check(Cut(graph, plan, mixings), pruned)
                 row = table.get("published", {}).get(criterion, {}).get(name)

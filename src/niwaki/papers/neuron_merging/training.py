@@ -1,0 +1,58 @@
+"""A network whose checkpoint is not at hand, trained here for a few epochs: one cycle of the
+learning rate, the epoch chosen on a validation split of the training images.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from niwaki.data import Dataset
+from niwaki.measure import evaluate
+from niwaki.papers.recipe import Places
+from niwaki.training import Augment, Feed, FeedSettings, RunFolder, TrainSettings, fit
+
+WORK = Path("niwaki-neuron-merging")  # where there is no other word
+BATCH, EVALUATION_BATCH = 128, 500
+
+
+def own_checkpoint(
+    model: nn.Module, table: dict[str, Any], budget: str, dataset: Dataset, places: Places
+) -> Path:
+    """Where the network lies that was trained here; trained now, or on from where it was cut off.
+
+    Args:
+        model: of the table's architecture; it is trained in place.
+        table: an experiment of tables.toml, with the training's settings under the budget's name.
+    """
+    how = table[budget]
+    work = (places.work or WORK) / budget
+    path = work / f"{Path(table['checkpoint']).name.partition('.pth')[0]}.safetensors"
+    if path.is_file():
+        return path
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            module.reset_parameters()
+    model.to(places.device)
+    train, held_out = (dataset.split(name).to(places.device) for name in ("train", "validation"))
+    batches = partial(held_out.batches, EVALUATION_BATCH, limit=places.limit)
+    if places.limit is not None:
+        train = train.take(torch.arange(min(places.limit, len(train))))
+    fit(
+        model,
+        Feed(train, FeedSettings(BATCH, Augment(border="zero"))),
+        settings=TrainSettings(
+            how["epochs"], how["lr"], weight_decay=5e-4, schedule="one-cycle", evaluate_every=2
+        ),
+        validate=lambda network: evaluate(network, batches()),
+        folder=RunFolder(work / "training", resume=True, trackers=(), describes={"row": path.stem}),
+        progress=False,
+    )
+    save_file({name: tensor.cpu() for name, tensor in model.state_dict().items()}, str(path))
+    return path
