@@ -98,7 +98,7 @@ class NeuronMerging(Recipe):
             path = own_checkpoint(model, table, self.budget, dataset, places)
         load_weights(model, path)
         # channels-last is the faster layout for convolutions on a CPU; the numbers are the same
-        model = model.to(places.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
+        model.to(places.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
         return model.eval()
 
 
