@@ -8,7 +8,7 @@ own functions do the rest. What is not taught here lets NaN through to the outpu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -175,7 +175,62 @@ def softmax(x: Tensor, dim: int = -1, *_: Any, **__: Any) -> Tensor:
     return torch.softmax(x.masked_fill(gone.view(shape), -torch.inf), dim)
 
 
+def recurrent(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A recurrent layer step by step, so that each product passes over what is absent."""
+    cell = {"lstm": _lstm, "gru": _gru, "rnn_tanh": _rnn(torch.tanh), "rnn_relu": _rnn(torch.relu)}[
+        plain.__name__
+    ]
+
+    def run(
+        x: Tensor, state: Any, weights: Any, biases: bool, layers: int, _dropout: float,
+        _training: bool, both_ways: bool, batch_first: bool,
+    ) -> Any:  # fmt: skip
+        assert len(weights) == layers * (2 if both_ways else 1) * (4 if biases else 2)
+        x = x.transpose(0, 1) if batch_first else x
+        each = 4 if biases else 2
+        last = []
+        for layer in range(layers):
+            directions = []
+            for way in range(2 if both_ways else 1):
+                number = layer * (2 if both_ways else 1) + way
+                w_x, w_h, *b = weights[each * number : each * (number + 1)]
+                own = [s[number] for s in (state if isinstance(state, tuple) else (state,))]
+                outs = []
+                for step in x.flip(0) if way else x:
+                    given = linear(step, w_x, b[0] if b else None)
+                    own = cell(given, lambda h: linear(h, w_h, b[1] if b else None), own)  # noqa: B023
+                    outs.append(own[0])
+                out = torch.stack(outs)
+                directions.append(out.flip(0) if way else out)
+                last.append(own)
+            x = torch.cat(directions, -1)
+        out = x.transpose(0, 1) if batch_first else x
+        return (out, *(torch.stack(parts) for parts in zip(*last, strict=True)))
+
+    return run
+
+
+Recur = Callable[[Tensor], Tensor]
+
+
+def _lstm(given: Tensor, recur: Recur, state: list[Tensor]) -> list[Tensor]:
+    i, f, g, o = (given + recur(state[0])).chunk(4, -1)
+    cell = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+    return [o.sigmoid() * cell.tanh(), cell]
+
+
+def _gru(given: Tensor, recur: Recur, state: list[Tensor]) -> list[Tensor]:
+    (r, z, n), (hr, hz, hn) = given.chunk(3, -1), recur(state[0]).chunk(3, -1)
+    new, z = (n + (r + hr).sigmoid() * hn).tanh(), (z + hz).sigmoid()
+    return [(1 - z) * new + z * state[0]]
+
+
+def _rnn(act: Callable[[Tensor], Tensor]) -> Callable[..., list[Tensor]]:
+    return lambda given, recur, state: [act(given + recur(state[0]))]
+
+
 TAUGHT: dict[Any, Callable[..., Any]] = {
+    **{f: recurrent(f) for f in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)},
     F.linear: linear,
     **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, torch.mm), matmul),
     Tensor.__rmatmul__: lambda a, b: matmul(b, a),
@@ -202,9 +257,18 @@ class PassingOverNan(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         taught = TAUGHT.get(func, func)
-        if taught is not func and not any(_holds_nan(value) for value in args):
+        if taught is not func and not any(_holds_nan(value) for value in _flat(args)):
             taught = func
         return taught(*args, **(kwargs or {}))
+
+
+def _flat(args: Any) -> Iterator[Any]:
+    """Arguments, and what lists among them hold."""
+    for value in args:
+        if isinstance(value, (list, tuple)):
+            yield from _flat(value)
+        else:
+            yield value
 
 
 def _holds_nan(value: Any) -> bool:

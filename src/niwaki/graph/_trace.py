@@ -73,9 +73,7 @@ def _probed(
         return Probes(remarks=("proved on the example's path alone: no other inputs were tried",))
     own = [] if probes is True else list(probes)
     named = [Variant(f"inputs given as probe {n}", f"given {n}", x) for n, x in enumerate(own, 1)]
-    seen = find_probes(
-        model, inference, RULES, [*named, *variants(inputs, by_value=inference.tape.by_value)]
-    )
+    seen = find_probes(model, inference, RULES, [*named, *variants(inputs, inference.tape)])
     freeze_elsewhere(inference, seen.paths)
     return seen
 

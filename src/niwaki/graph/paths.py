@@ -19,7 +19,8 @@ from niwaki.core.errors import TraceError
 from niwaki.graph.inference import Inference, Rule, infer
 from niwaki.graph.reasons import Freeze, Reason
 from niwaki.graph.terms import Var, freeze, leaves
-from niwaki.running import Op, Tape, named_state, record, run
+from niwaki.graph.unreached import freeze_around_unreached
+from niwaki.running import Op, Ref, Tape, named_state, record, run
 from niwaki.running.probes import Variant
 
 
@@ -72,7 +73,9 @@ def find_probes(
         probe = _tried(model, state, rules, variant)
         if probe is not None:
             taken[variant.of] = probe
-    _freeze_twins(model, [state, *(p.inference for p in taken.values() if p.inference)])
+    paths = [state, *(p.inference for p in taken.values() if p.inference)]
+    _freeze_twins(model, paths)
+    freeze_around_unreached(model, paths)
     return Probes(tuple(taken.values()), tuple(_remarks(tried, taken)))
 
 
@@ -89,14 +92,16 @@ def _tried(
 ) -> Probe | None:
     if not variant.training:
         try:
-            run(model, state.tape, variant.inputs, _plainly)
+            with variant.steered:
+                run(model, state.tape, variant.inputs, _Held(model, state.tape))
         except TraceError as error:
             if not error.other_path:
                 return None
         else:
             return Probe(variant)
     try:
-        tape = record(model, variant.inputs, training=variant.training)
+        with variant.steered:
+            tape = record(model, variant.inputs, training=variant.training)
     except TraceError:
         return None
     if variant.training and _calls(tape) == _calls(state.tape):
@@ -104,8 +109,24 @@ def _tried(
     return Probe(variant, infer(tape, rules, state.parameters))
 
 
-def _plainly(position: int, op: Op, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-    return op.func(*args, **kwargs)
+class _Held:
+    """Runs each operator as it is, and holds it to the parameters that it read on the example: two
+    layers of one kind run the same operators.
+    """
+
+    def __init__(self, model: nn.Module, tape: Tape) -> None:
+        self._parameters = tape.parameters
+        self._names = {id(tensor): name for name, tensor in named_state(model).items()}
+
+    def __call__(
+        self, position: int, op: Op, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> object:
+        for known, given in zip(op.args, args, strict=False):
+            name = self._names.get(id(given))
+            was = name if not isinstance(known, Ref) else self._parameters.get(known, name)
+            if was != name and name is not None:
+                raise TraceError(f"{name} is read where {was} was", other_path=True)
+        return op.func(*args, **kwargs)
 
 
 def _calls(tape: Tape) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ class Freeze(enum.Enum):
     POSITIONS = "joined with positions (numbers counted out) by"
     UNREAD = "no operator reads it on the example inputs"
     TWIN = "run by no input that was tried is its twin"
+    UNREACHED = "may be read by what no input that was tried has reached:"
     ELSEWHERE = "runs only on other inputs than the example, or in training"
     BUFFERS = "kept in buffers alone, nothing of it is learned"
 

@@ -45,12 +45,14 @@ def check_probes(
         if made_up and probe.inference is None:
             continue
         try:
-            yield _covered(cut, probe, pruned, numbers)
+            with probe.variant.steered:
+                covered = _covered(cut, probe, pruned, numbers)
         except SurgeryError as error:
             if made_up and not error.groups:
                 continue
             where = f"on {probe.variant.words} {error}"
             raise SurgeryError(where, error.layer, None, error.groups) from error
+        yield covered
 
 
 def _covered(cut: Cut, probe: Probe, pruned: nn.Module, numbers: tuple[Counted, ...]) -> str:

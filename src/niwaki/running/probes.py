@@ -4,8 +4,10 @@ the example.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,11 +16,14 @@ from torch.utils._pytree import tree_map
 
 from niwaki.running.duplicates import duplicate
 from niwaki.running.inputs import Inputs, batch_size, batched, copied, described, made_up
-from niwaki.running.tape import tensors_in
+from niwaki.running.steering import Steered, Turn, turns_of
+from niwaki.running.tape import Tape, tensors_in
 
 MANY = 64  # samples, so that every branch on values is likely to be taken by some
 FEW = 2  # sizes that are made longer and shorter, the largest first
 SMALL = 1 << 17  # entries of an input: so many are run at next to no cost
+LITTLE = 1 << 12  # entries of inputs of which more sizes are tried
+TURNS = 12  # answers that are changed at most, one by one
 LOUD = (1.0, 10.0, 1000.0)  # times the usual values, sample by sample
 
 
@@ -30,22 +35,30 @@ class Variant:
         words: what they are, for a reader.
         of: what is varied; of variants with the same word the first that the model takes counts.
         training: whether the model is run in training mode.
+        turns: lines of the model's code that are given another value than the tensor holds.
     """
 
     words: str
     of: str
     inputs: Inputs
     training: bool = False
+    turns: Mapping[str, Turn] = field(default_factory=dict)
+
+    @property
+    def steered(self) -> AbstractContextManager[Any]:
+        """What a run of this variant happens in."""
+        return Steered(self.turns) if self.turns else nullcontext()
 
 
-def variants(inputs: Inputs, *, by_value: bool = False) -> Iterator[Variant]:
+def variants(inputs: Inputs, tape: Tape) -> Iterator[Variant]:
     """Another batch with other and louder values, sizes longer and shorter, and training mode.
 
     Args:
-        by_value: whether the model's path depends on values; then other values are tried alone too.
+        tape: of the example's run; where its path depends on values, other values are tried alone
+            too, and every line that asked for one is given another answer.
 
     Worked example, for images (2, 3, 32, 32): a batch of 7; 40 in the place of both 32, else 64;
-    16, else 31; and the example in training.
+    16, else 31; and the example in training. Of small inputs 40 and 64, 16 and 31 are all tried.
     """
     if any(tensor.layout != torch.strided for tensor in tensors_in(inputs)):
         yield Variant("training mode", "training", inputs, training=True)
@@ -54,19 +67,26 @@ def variants(inputs: Inputs, *, by_value: bool = False) -> Iterator[Variant]:
     more = _more(inputs, size)
     other = louder(batched(inputs, more))
     yield Variant(f"a batch of {more}", "batch", other)
-    if by_value:
+    if tape.by_value:
         yield Variant("negated values", "negated", negated(inputs))
         for seed in (3, 4):
             many = batched(inputs, MANY)
             yield Variant(f"{MANY} samples of other values", f"values {seed}", louder(many, seed))
+        for turns in islice(turns_of(tape.looks), TURNS):
+            (line, turn), *_ = turns.items()
+            words = f"another answer at {line.rpartition('/')[2]}"
+            yield Variant(words, f"{turn} at {line}", inputs, turns=turns)
+    small = sum(tensor.numel() for tensor in tensors_in(inputs)) <= LITTLE
     for old in _sizes(inputs)[:FEW]:
         for new in (old + max(1, old // 4), 2 * old):
             longer = resized(inputs, old, new)
-            yield Variant(f"{new} in the place of {old}", f"longer {old}", longer)
+            kind = f"longer {old} by {new - old}" if small else f"longer {old}"
+            yield Variant(f"{new} in the place of {old}", kind, longer)
         for new in dict.fromkeys((old // 2, old - 1)):
             if new >= 1:
                 shorter = resized(inputs, old, new)
-                yield Variant(f"{new} in the place of {old}", f"shorter {old}", shorter)
+                kind = f"shorter {old} by {old - new}" if small else f"shorter {old}"
+                yield Variant(f"{new} in the place of {old}", kind, shorter)
     yield Variant("training mode", "training", other, training=True)
     yield Variant("training mode", "training", inputs, training=True)
 

@@ -1,0 +1,71 @@
+"""A run whose code is told another value than a tensor holds, so that it takes the path that hangs
+on it.
+
+Where a model's code asks for a value (`if x.mean() > limit`, `if mask.any()`), the recorder notes
+the line (`Tape.looks`). No input may be at hand that gives the other answer, but the answer can be
+changed on its way from torch to the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from torch._ops import OpOverload
+
+from niwaki.running.lines import calling_line
+from niwaki.running.watching import OperatorMode
+
+Turn = Literal["not", "high", "low"]
+FAR = 1e4  # a number that is larger than what activations come to
+
+
+class Steered(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+    """Changes the values that some lines of code are given.
+
+    Example: `with Steered({"net.py:12": "not"}): model(x)` answers the `if mask.any()` of line 12
+    the other way round.
+    """
+
+    def __init__(self, turns: Mapping[str, Turn]) -> None:
+        super().__init__()
+        self._turns = turns
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.namespace == "prim" or not isinstance(result, (bool, float)):
+            return result
+        turn = self._turns.get(calling_line())
+        return result if turn is None else turned(result, turn)
+
+
+def turned(value: bool | float, turn: Turn) -> bool | float:
+    """The value that the code is given.
+
+    >>> turned(True, "not"), turned(0.3, "low")
+    (False, -10000.0)
+    """
+    if isinstance(value, bool):
+        return not value
+    return -FAR if turn == "low" else FAR
+
+
+def turns_of(looks: Mapping[str, str]) -> Iterator[dict[str, Turn]]:
+    """Each line that looked at a value, turned every way; lines that ask for whole numbers are
+    left: those are sizes and places, and any other would not fit.
+
+    Args:
+        looks: line → the kind of value that it was given, as `Tape.looks` has it.
+    """
+    for line, kind in looks.items():
+        if kind == "bool":
+            yield {line: "not"}
+        elif kind == "float":
+            yield {line: "high"}
+            yield {line: "low"}
