@@ -72,6 +72,10 @@ def _add_behind(model: nn.Module, weight: Tensor, constant: Tensor) -> None:
     """Let every layer with this weight add a constant to its output."""
     for module in model.modules():
         if getattr(module, "weight", None) is weight:
+            bias = getattr(module, "bias", None)
+            if isinstance(bias, Tensor):  # torch's attention reads it without calling the module
+                bias.data = bias.detach() + constant.to(bias.dtype)
+                continue
             last = isinstance(module, nn.Linear)
 
             def add(_: nn.Module, __: Any, output: Tensor, last: bool = last) -> Tensor:

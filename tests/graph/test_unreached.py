@@ -172,7 +172,7 @@ def test_a_path_by_value_is_reached_by_another_answer(how: str) -> None:
 def test_an_answer_is_changed_at_its_line_alone() -> None:
     model = ByMean("any").eval()
     x = torch.randn(2, 5)
-    line = next(iter(niwaki.trace(model, x, probes=False).inference.tape.looks))
+    line = next(iter(niwaki.trace(model, x, probes=False).inference.tape.answers))
     plainly = model(x)
     with Steered({line: "not"}):
         turned_round = model(x)

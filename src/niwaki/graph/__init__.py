@@ -8,6 +8,7 @@ from niwaki.graph._trace import trace
 from niwaki.graph._ways_out import ways_out
 from niwaki.graph.masked import Folded, Masked
 from niwaki.graph.reasons import Freeze, Reason
+from niwaki.graph.ties import Tie
 from niwaki.graph.types import Graph, Group, Normaliser, Role, Slice, Writer
 from niwaki.graph.unread import Unread
 
@@ -24,6 +25,7 @@ __all__ = [
     "Reason",
     "Role",
     "Slice",
+    "Tie",
     "Unread",
     "Writer",
     "branches",

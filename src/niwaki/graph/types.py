@@ -16,6 +16,7 @@ from niwaki.graph.inference import Inference, Read
 from niwaki.graph.paths import Probes
 from niwaki.graph.reasons import Reason
 from niwaki.graph.terms import Var, crossed, keep_mask, kept_size, leaves
+from niwaki.graph.ties import Tie, find_ties
 from niwaki.graph.unread import Unread, unread
 from niwaki.running import Inputs, named_state
 from niwaki.running.computed import Computed
@@ -209,6 +210,11 @@ class Graph:
     def state(self) -> dict[str, Tensor]:
         """The model's parameters and buffers by name."""
         return named_state(self.model)
+
+    @cached_property
+    def ties(self) -> tuple[Tie, ...]:
+        """Groups whose count the code computes from another's."""
+        return find_ties(self.inference, self.variables)
 
     @cached_property
     def _by_name(self) -> dict[str, Group]:

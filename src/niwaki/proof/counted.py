@@ -55,13 +55,19 @@ class Counted:
         )
 
 
-def counted_numbers(graph: Graph, plan: Plan, pruned: nn.Module) -> tuple[Counted, ...]:
-    """The numbers that the pruned model computes from the counts that it has now."""
+def counted_numbers(
+    graph: Graph, plan: Plan, pruned: nn.Module, *, training: bool = False
+) -> tuple[Counted, ...]:
+    """The numbers that the pruned model computes from the counts that it has now.
+
+    Args:
+        training: whether the graph's path is that of training.
+    """
     candidates = list(_candidates(graph, plan))
     if not candidates:
         return ()
     try:
-        ops = record(pruned, graph.inputs, fake=False).ops
+        ops = record(pruned, graph.inputs, fake=False, training=training).ops
     except TraceError:
         return ()  # what does not run is said by the check itself
     if [op.func for op in ops] != [op.func for op in graph.inference.tape.ops]:

@@ -5,6 +5,7 @@ inputs, training mode, and whatever the user adds.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -14,12 +15,14 @@ from niwaki.core.errors import SurgeryError, TraceError
 from niwaki.graph.paths import Probe
 from niwaki.methods.base.cut import Cut
 from niwaki.proof.blame import touched
-from niwaki.proof.counted import Counted
+from niwaki.proof.counted import Counted, counted_numbers
 from niwaki.proof.lockstep import Lockstep
 from niwaki.proof.outputs import run_outputs
 from niwaki.proof.reference import playback, rerun_outputs
 from niwaki.running import Tape, preserved_rng, seed_all
 from niwaki.running.compare import tolerance, worst
+from niwaki.running.probes import Variant
+from niwaki.running.steering import Answered
 
 
 def check_probes(
@@ -77,10 +80,12 @@ def _holds_more_than_units(cut: Cut) -> bool:
 
 def _on_path(cut: Cut, probe: Probe, pruned: nn.Module) -> str:
     """The same on another path than the example's, operator by operator."""
-    variant = probe.variant
-    lockstep = Lockstep(cut, playback(cut, variant.inputs))
-    random = _draws(cut.graph.inference.tape)
-    with preserved_rng():
+    variant, tape = probe.variant, cut.graph.inference.tape
+    numbers = counted_numbers(cut.graph, cut.plan, pruned, training=variant.training)
+    lockstep = Lockstep(cut, playback(cut, variant.inputs), numbers)
+    random = _draws(tape)
+    alike = nullcontext() if _leads_here(cut, variant) else Answered(tape.answers)
+    with preserved_rng(), alike:
         seed_all(0)
         try:
             actual = run_outputs(
@@ -105,6 +110,19 @@ def _on_path(cut: Cut, probe: Probe, pruned: nn.Module) -> str:
             groups=_groups(cut, lockstep),
         )
     return f"{variant.words}, another path"
+
+
+def _leads_here(cut: Cut, variant: Variant) -> bool:
+    """Whether the masked original, whose values are others than the whole one's, takes this path by
+    itself; else the smaller network must be given the answers of the whole one to take it.
+    """
+    if variant.training or not cut.graph.inference.tape.answers:
+        return True
+    try:
+        rerun_outputs(cut, variant.inputs)
+    except (TraceError, RuntimeError, IndexError, ValueError):
+        return False
+    return True
 
 
 def _groups(cut: Cut, lockstep: Lockstep) -> tuple[str, ...]:

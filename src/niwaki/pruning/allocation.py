@@ -26,6 +26,7 @@ from niwaki.pruning.costs import (
     together,
 )
 from niwaki.pruning.counts import Counts, counts_of_channels, floor_of, whole_count
+from niwaki.pruning.followers import Followers
 from niwaki.pruning.kinds import alike, without_kinds
 from niwaki.pruning.least_loss import Measured, least_loss, least_loss_measured
 from niwaki.pruning.participants import participants
@@ -97,7 +98,9 @@ def allocate(  # noqa: PLR0913  # a public verb
             raise SettingError(f"group {group.name!r} needs {group.width} finite scores")
     aside = [group for group in graph.groups if group.name in without]
     fixed = _own_shares(groups, scores, selection, aside)
-    free = [group for group in groups if group.name not in fixed]
+    following = Followers(graph, groups, fixed, selection)
+    led = {*fixed, *following.names}
+    free = [group for group in groups if group.name not in led]
     if not free:
         _refuse_idle_budget(budget, together(budget, _costs(graph, cost)), fixed)
         return _plan(groups, scores, fixed)
@@ -105,7 +108,7 @@ def allocate(  # noqa: PLR0913  # a public verb
     if alone and selection.scope in ("local", "global"):
         counts = counts_of_channels(free, scores, budget.amount, selection)
         counts = alike(free, counts, selection) if selection.uniform else counts
-        return _plan(groups, scores, {**fixed, **counts})
+        return _plan(groups, scores, {**fixed, **following.completed(counts)})
     if selection.rule != "exact":
         raise SettingError(
             f"rule={selection.rule!r} reads a share of channels off the scores; a budget of "
@@ -114,23 +117,23 @@ def allocate(  # noqa: PLR0913  # a public verb
         )
     among = None if alone and selection.scope == "cost" else free
     costs = _costs(graph, cost, among, gone)
-    asked = _beside(fixed, together(budget, costs))
+    asked = following.priced(_beside(fixed, together(budget, costs)))
     unread = f"; {graph.unread}" if graph.unread and budget.unit in ("params", "bytes") else ""
     if selection.scope == "auto":
         curves = curves_of(scores, free)
         if cost is None:
-            rates = [_beside(fixed, rate) for rate in blends(budget, costs)]
+            rates = [following.priced(_beside(fixed, rate)) for rate in blends(budget, costs)]
             chosen = least_loss(free, curves, asked, budget, selection, rates, unread)
         else:
-            quick = _beside(fixed, predicted_cost(graph, Budget(0.0, "macs")))
+            quick = following.priced(_beside(fixed, predicted_cost(graph, Budget(0.0, "macs"))))
             slow = Measured(asked, quick, tolerance)
             chosen = least_loss_measured(free, curves, slow, budget, selection)
-        return _plan(groups, scores, {**fixed, **chosen})
+        return _plan(groups, scores, {**fixed, **following.completed(chosen)})
     rated = scores
     if selection.scope == "cost":
         rated = per_cost(free, scores, lambda counts: asked({**fixed, **counts}))
     chosen = within_budget(free, rated, asked, budget, selection, tolerance, unread)
-    return _plan(groups, scores, {**fixed, **chosen})
+    return _plan(groups, scores, {**fixed, **following.completed(chosen)})
 
 
 def with_losses(scores: Scores, repair: Compensation, selection: Selection) -> Scores:

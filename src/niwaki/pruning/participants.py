@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from niwaki.core.errors import BudgetError, SettingError
 from niwaki.graph import Graph, Group
 from niwaki.pruning.counts import floor_of, what_must_stay
+from niwaki.pruning.followers import ties_among
 from niwaki.pruning.selection import Selection
 
 
@@ -41,9 +42,15 @@ def participants(graph: Graph, selection: Selection, without: Collection[str]) -
     ]
     names = {group.name for group in asked}
     # of groups that cross each other one takes part, else a half would be three quarters: the
-    # outer, whole heads rather than a part of every head
+    # outer, whole heads rather than a part of every head; but a part of every head where the code
+    # makes that of the stream's width
     taking: set[str] = set()
-    for group in sorted(asked, key=lambda group: len(graph.around[group.name] & names)):
+    follow = {tie.part for tie in ties_among(graph, names)}
+
+    def order(group: Group) -> tuple[bool, int]:
+        return group.name not in follow, len(graph.around[group.name] & names)
+
+    for group in sorted(asked, key=order):
         if not graph.crossing[group.name] & taking:
             taking.add(group.name)
     groups = [group for group in asked if group.name in taking]

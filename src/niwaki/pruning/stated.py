@@ -12,6 +12,7 @@ from niwaki.core.budget import Budget
 from niwaki.core.errors import SurgeryError
 from niwaki.core.plan import Plan
 from niwaki.methods.base import Cut
+from niwaki.pruning.followers import ties_among
 from niwaki.pruning.kinds import kind
 from niwaki.pruning.search import Attempt, Search
 from niwaki.pruning.selection import Selection
@@ -59,8 +60,9 @@ def unstatable(search: Search, plan: Plan) -> list[str]:
     graph = search.graph
     plain = dataclasses.replace(search, repair=partial(Cut, graph), refine=None)
     kinds: dict[tuple[str, int], list[str]] = {}
+    leaders = {tie.part: tie.stream for tie in ties_among(graph, plan.kept)}
     for name in plan.kept:
-        kinds.setdefault(kind(graph[name]), []).append(name)
+        kinds.setdefault(kind(graph[leaders.get(name, name)]), []).append(name)
     found: list[str] = []
     for names in kinds.values():
         alone = partial(_part, plan, names)

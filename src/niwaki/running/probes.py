@@ -72,7 +72,7 @@ def variants(inputs: Inputs, tape: Tape) -> Iterator[Variant]:
         for seed in (3, 4):
             many = batched(inputs, MANY)
             yield Variant(f"{MANY} samples of other values", f"values {seed}", louder(many, seed))
-        for turns in islice(turns_of(tape.looks), TURNS):
+        for turns in islice(turns_of(tape.answers), TURNS):
             (line, turn), *_ = turns.items()
             words = f"another answer at {line.rpartition('/')[2]}"
             yield Variant(words, f"{turn} at {line}", inputs, turns=turns)

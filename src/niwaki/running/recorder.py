@@ -236,7 +236,7 @@ class _Recorder(OperatorMode):
             self.tape.by_value |= _size_by_value(func, args)
         elif func.namespace != "prim" and isinstance(result, (bool, int, float)):
             self.tape.by_value = True
-            self.tape.looks.setdefault(calling_line(), type(result).__name__)
+            self.tape.answers.setdefault(calling_line(), []).append(result)
         return result
 
 

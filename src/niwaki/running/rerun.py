@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 
 from niwaki.core.errors import TraceError
 from niwaki.running.inputs import Inputs, as_arguments, copied, modules_of, undisturbed
-from niwaki.running.tape import Op, Tape, tensors_in
+from niwaki.running.tape import Op, Ref, Tape, named_state, tensors_in
 from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
 
 Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
@@ -25,9 +25,11 @@ class _Stepper(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
     tape.
     """
 
-    def __init__(self, tape: Tape, step: Step) -> None:
+    def __init__(self, model: nn.Module, tape: Tape, step: Step) -> None:
         super().__init__()
         self._ops, self._step = tape.ops, step
+        self._parameters = tape.parameters
+        self._names = {id(tensor): name for name, tensor in named_state(model).items()}
         self.done = 0
 
     def __torch_dispatch__(
@@ -56,9 +58,22 @@ class _Stepper(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no t
                     other_path=True,
                 )
             return result
+        self._refuse_others(expected, args)
         result = self._step(self.done, expected, args, kwargs or {})
         self.done += 1
         return result
+
+    def _refuse_others(self, op: Op, args: tuple[Any, ...]) -> None:
+        """Two layers of one kind call the same operators: it must be the one that was recorded."""
+        for known, given in zip(op.args, args, strict=False):
+            name = self._names.get(id(given))
+            was = self._parameters.get(known, name) if isinstance(known, Ref) else name
+            if was != name and name is not None:
+                raise TraceError(
+                    "on these inputs the model takes another path than on the example inputs: it "
+                    f"reads {name} where {was} was read; use example inputs of the same kind",
+                    other_path=True,
+                )
 
     def _reshaped(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """The result of a reshape that is a view here and was a copy there, or the other way
@@ -101,7 +116,7 @@ def run(
     Raises:
         TraceError: the model takes another path on these inputs, or raises.
     """
-    stepper = _Stepper(tape, step)
+    stepper = _Stepper(model, tape, step)
     layers = LayerStack(model)
     args, kwargs = as_arguments(copied(inputs))
     recurrent = any(isinstance(module, nn.RNNBase) for module in modules_of(model).values())

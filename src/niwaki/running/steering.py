@@ -2,13 +2,13 @@
 on it.
 
 Where a model's code asks for a value (`if x.mean() > limit`, `if mask.any()`), the recorder notes
-the line (`Tape.looks`). No input may be at hand that gives the other answer, but the answer can be
-changed on its way from torch to the code.
+the line and the answer (`Tape.answers`). No input may be at hand that gives the other answer, but
+the answer can be changed on its way from torch to the code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from torch._ops import OpOverload
@@ -45,6 +45,28 @@ class Steered(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no ty
         return result if turn is None else turned(result, turn)
 
 
+class Answered(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+    """Gives lines of code the answers that they were given before, so that a network of other
+    values takes the same path.
+    """
+
+    def __init__(self, answers: Mapping[str, Sequence[bool | int | float]]) -> None:
+        super().__init__()
+        self._left = {line: iter(values) for line, values in answers.items()}
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.namespace == "prim" or not isinstance(result, (bool, int, float)):
+            return result
+        return next(self._left.get(calling_line(), iter(())), result)
+
+
 def turned(value: bool | float, turn: Turn) -> bool | float:
     """The value that the code is given.
 
@@ -56,16 +78,18 @@ def turned(value: bool | float, turn: Turn) -> bool | float:
     return -FAR if turn == "low" else FAR
 
 
-def turns_of(looks: Mapping[str, str]) -> Iterator[dict[str, Turn]]:
+def turns_of(
+    answers: Mapping[str, Sequence[bool | int | float]],
+) -> Iterator[dict[str, Turn]]:
     """Each line that looked at a value, turned every way; lines that ask for whole numbers are
     left: those are sizes and places, and any other would not fit.
 
     Args:
-        looks: line → the kind of value that it was given, as `Tape.looks` has it.
+        answers: line → what it was given, as `Tape.answers` has it.
     """
-    for line, kind in looks.items():
-        if kind == "bool":
+    for line, values in answers.items():
+        if isinstance(values[0], bool):
             yield {line: "not"}
-        elif kind == "float":
+        elif isinstance(values[0], float):
             yield {line: "high"}
             yield {line: "low"}

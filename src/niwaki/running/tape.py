@@ -137,8 +137,8 @@ class Tape:
         attributes: module → attributes with integers that its code read; not of torch's own layers.
         arrivals: calls that were given integers of known source.
         equalities: sources of two integers that the code compared, and that were equal.
-        looks: lines of the user's code that asked for a value of a tensor, and the kind of it:
-            "bool", "int" or "float".
+        answers: lines of the user's code that asked for a value of a tensor, and what each was
+            given, in order.
         lines: the line of the user's code that called each operator, as "file:line"; "" where
             there is none.
     """
@@ -157,7 +157,7 @@ class Tape:
     attributes: dict[str, set[str]] = field(default_factory=dict)
     arrivals: list[Arrival] = field(default_factory=list)
     equalities: list[tuple[Any, Any]] = field(default_factory=list)
-    looks: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, list[bool | int | float]] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
 
     @cached_property
