@@ -1,0 +1,105 @@
+"""Head dimensions that code makes of a stream's width follow it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import niwaki
+from niwaki.graph import Tie
+
+
+class Attention(nn.Module):
+    """As most code in the wild has it: the width comes from the input, the heads from self."""
+
+    def __init__(self, width: int, heads: int, how: str) -> None:
+        super().__init__()
+        self.num_heads, self.how = heads, how
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        if self.how == "one layer":
+            q, k, v = (
+                self.qkv(x)
+                .reshape(b, n, 3, self.num_heads, c // self.num_heads)
+                .permute(2, 0, 3, 1, 4)
+                .unbind(0)
+            )
+        else:
+            parts = self.qkv(x).chunk(3, -1)
+            q, k, v = (
+                part.view(b, n, self.num_heads, c // self.num_heads).transpose(1, 2)
+                for part in parts
+            )
+        seen = (q @ k.transpose(-2, -1) * 0.25).softmax(-1) @ v
+        return self.proj(seen.transpose(1, 2).reshape(b, n, c))  # type: ignore[no-any-return]
+
+
+class Blocks(nn.Module):
+    def __init__(self, width: int, heads: tuple[int, ...], how: str = "one layer") -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(7, width), nn.Linear(width, 5)
+        self.blocks = nn.ModuleList(Attention(width, count, how) for count in heads)
+        self.mlps = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, 30), nn.GELU(), nn.Linear(30, width)) for _ in heads
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block, mlp in zip(self.blocks, self.mlps, strict=True):
+            x = x + block(x)
+            x = x + mlp(x)
+        return self.head(x.mean(1))  # type: ignore[no-any-return]
+
+
+X = torch.randn(2, 9, 7, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("how", ["one layer", "three parts"])
+@pytest.mark.parametrize("heads", [(3,), (3, 6), (1, 2)])
+def test_no_group_is_left_whole(heads: tuple[int, ...], how: str) -> None:
+    torch.manual_seed(0)
+    result = niwaki.prune(Blocks(24, heads, how).eval(), X, 0.5, measure=False)
+    assert not result.left_whole
+    width = len(result.plan["stem"].units)
+    assert width == 12
+    ties = result.cut.graph.ties
+    assert {tie.part for tie in ties} <= set(result.plan.kept)
+    assert {tie.times for tie in ties} == set(heads)
+    for tie in ties:
+        assert len(result.plan[tie.part].units) * tie.times == width
+    longer = torch.randn(3, 14, 7)
+    assert result.model(longer).shape == (3, 5)
+
+
+@pytest.mark.parametrize("scope", ["local", "global", "cost"])
+@pytest.mark.parametrize("budget", ["params=0.4", "macs=0.55", "params=0.3,macs=0.4"])
+def test_budgets_are_met_in_steps_that_all_heads_can_take(scope: str, budget: str) -> None:
+    torch.manual_seed(1)
+    model = Blocks(36, (3, 4)).eval()
+    result = niwaki.prune(model, X, budget, scope=scope, compensation="none", measure=False)
+    before, after = result.record.before, result.record.after
+    width = len(result.plan["stem"].units) if "stem" in result.plan.kept else 36
+    assert width % 12 == 0
+    gone = {"params": 1 - after.params / before.params, "macs": 1 - after.macs / before.macs}
+    for part in budget.split(","):
+        unit, _, share = part.partition("=")
+        assert gone[unit] >= float(share) - 1e-9
+
+
+def test_a_stream_that_is_skipped_leads_nothing() -> None:
+    torch.manual_seed(0)
+    result = niwaki.prune(Blocks(24, (3,)).eval(), X, 0.5, skip="stem", measure=False)
+    assert "stem" not in result.plan.kept
+    assert {len(result.plan[name].units) for name in result.plan.kept} == {15}  # the mlp's alone
+
+
+def test_ties_are_read_off_the_code() -> None:
+    graph = niwaki.trace(Blocks(24, (3, 4)).eval(), X)
+    assert graph.ties == (
+        Tie("stem", "blocks.0.qkv#2", 3),
+        Tie("stem", "blocks.1.qkv#2", 4),
+    )
+    assert niwaki.trace(nn.Sequential(nn.Linear(7, 5), nn.Linear(5, 2)).eval(), X).ties == ()
