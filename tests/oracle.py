@@ -71,6 +71,10 @@ def _constant(tensor: Tensor, axis: int, owner: list[int], shift: Tensor) -> Ten
 def _add_behind(model: nn.Module, weight: Tensor, constant: Tensor) -> None:
     """Let every layer with this weight add a constant to its output."""
     for module in model.modules():
+        for name, own in module.named_parameters(recurse=False):
+            if own is weight and isinstance(module, nn.RNNBase):
+                bias = module.get_parameter(name.replace("weight", "bias"))
+                bias.data = bias.detach() + constant.to(bias.dtype)
         if getattr(module, "weight", None) is weight:
             bias = getattr(module, "bias", None)
             if isinstance(bias, Tensor):  # torch's attention reads it without calling the module

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
+from niwaki.core.errors import TraceError
 from niwaki.graph import Graph, Group
 from niwaki.graph.inference import Read
 from niwaki.graph.offsets import reads_of
@@ -83,9 +84,11 @@ class Replay:
 def replays(evidence: Evidence, who: str, batches: int | None = None) -> Iterator[Replay]:
     """The calibration's batches, at most so many of them.
 
+    Batches on which the model takes another path than on the example are left out, and said.
+
     Raises:
         SettingError: there are no calibration inputs.
-        TraceError: the model takes another path on them.
+        TraceError: the model takes another path on all of them.
     """
     graph = evidence.graph
     learned = dict(graph.model.named_parameters())
@@ -95,14 +98,30 @@ def replays(evidence: Evidence, who: str, batches: int | None = None) -> Iterato
         )
         for name, tensor in evidence.state.items()
     }
-    for number, (inputs, labels) in enumerate(evidence.batches(who)):
-        if batches is not None and number >= batches:
-            return
-        with preserved_rng():
-            tape = restated(graph.model, graph.inference.tape, inputs)
+    elsewhere: list[TraceError] = []
+    played = 0
+    for inputs, labels in evidence.batches(who):
+        if batches is not None and played >= batches:
+            break
+        try:
+            with preserved_rng():
+                tape = restated(graph.model, graph.inference.tape, inputs)
+        except TraceError as error:
+            if not error.other_path:
+                raise
+            elsewhere.append(error)
+            continue
+        played += 1
         constants = {ref: _widened(value) for ref, value in tape.constants.items()}
         wide: Inputs = tree_map(_widened, inputs)
         yield Replay(replace(tape, constants=constants), state, wide, labels, batch_size(inputs))
+    if elsewhere and not played:
+        raise elsewhere[0]
+    if elsewhere:
+        evidence.say(
+            f"{who}: the model takes another path on {len(elsewhere)} of the calibration batches "
+            "than on the example; they are left out"
+        )
 
 
 def losses(replay: Replay, outputs: list[Tensor], generator: torch.Generator) -> Tensor:

@@ -82,32 +82,34 @@ def rewrite(cut: Cut) -> fx.GraphModule:
 
 
 def _takes_any_batch(module: nn.Module, graph: Graph) -> bool:
-    """Whether a batch with its first sample once more gives the same, and that sample's result once
-    more.
+    """Whether a batch with its first sample once more, and one without its last, give the same for
+    every sample.
     """
     size = batch_size(graph.inputs)
-
-    def longer(leaf: Any) -> Any:
-        return (
-            torch.cat([leaf, leaf[:1]])
-            if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == size
-            else leaf
-        )
-
     if size < 2 or any(tensor.is_meta for tensor in graph.state.values()):
         return False
+
+    def longer(leaf: Any) -> Any:
+        return torch.cat([leaf, leaf[:1]]) if _is_batch(leaf, size) else leaf
+
+    def shorter(leaf: Any) -> Any:
+        return leaf[:-1] if _is_batch(leaf, size) else leaf
+
+    allowed = tolerance(graph.inference.tape)
     try:
-        before, after = (
-            list(tensors_in(_quiet(module, inputs)))
-            for inputs in (graph.inputs, tree_map(longer, copied(graph.inputs)))
-        )
+        before = list(tensors_in(_quiet(module, graph.inputs)))
+        for other in (longer, shorter):
+            after = tensors_in(_quiet(module, tree_map(other, copied(graph.inputs))))
+            wanted = [other(tensor) for tensor in before]
+            if any(difference(a, b) > allowed for a, b in zip(wanted, after, strict=True)):
+                return False
     except (RuntimeError, IndexError, ValueError):
         return False
-    wanted = [longer(tensor) for tensor in before]
-    return all(
-        difference(a, b) <= tolerance(graph.inference.tape)
-        for a, b in zip(wanted, after, strict=True)
-    )
+    return True
+
+
+def _is_batch(leaf: Any, size: int) -> bool:
+    return isinstance(leaf, Tensor) and bool(leaf.ndim) and len(leaf) == size
 
 
 def _quiet(model: nn.Module, inputs: Any) -> Any:
@@ -315,12 +317,13 @@ class _Writer:
         """What is left of every axis of a value.
 
         Args:
-            new: it is made of nothing; a first axis of the batch's size then is taken to be the
-                batch.
+            new: it is made of nothing; where no axis is known to be the batch, a first one of its
+                size is taken to be it.
         """
         sizes = [self.size(term) for term in self._axes[ref]]
         batch = next(iter(self._batches), None)
-        if new and batch is not None and sizes and sizes[0] == _Size(batch.size):
+        known = any(size.batch is not None for size in sizes)
+        if new and batch is not None and not known and sizes and sizes[0] == _Size(batch.size):
             sizes[0] = _Size(1, batch)
         return sizes
 
