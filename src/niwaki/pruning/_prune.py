@@ -25,27 +25,20 @@ from niwaki.methods.base import (
     Calibration,
     Compensation,
     Criterion,
-    Cut,
     Evidence,
     Recovery,
     ScoreFunction,
-    Scores,
     as_criterion,
-    compensate,
     recover,
-    scored,
 )
 from niwaki.pruning._finish import Batch, Judged, finished
-from niwaki.pruning.allocation import allocate, with_losses
 from niwaki.pruning.asked import skipped
-from niwaki.pruning.cost import MeasuredCost
 from niwaki.pruning.result import Form, Result
-from niwaki.pruning.search import SLACK, Clock, Search
+from niwaki.pruning.scoring import repaired, scores_of
+from niwaki.pruning.search import Clock, Search
 from niwaki.pruning.selection import Selection
 from niwaki.pruning.shallower import shallower
 from niwaki.pruning.stated import stated
-from niwaki.pruning.table import Preview
-from niwaki.pruning.table import preview as foresee
 from niwaki.pruning.trimming import as_blocks, refuse_idle, trim
 from niwaki.running import Inputs
 
@@ -152,13 +145,14 @@ def prune(  # noqa: PLR0913  # a public verb
     with clock.stage("score"):
         generator = torch.Generator().manual_seed(seed)
         evidence = Evidence(graph, seen, generator, say=remarks.append)
-        scores = _scores(chosen, evidence, repair, selection)
-    repairing = partial(_repaired, repair, Evidence(graph, seen, known=evidence.known), seed)
+        scores = scores_of(chosen, evidence, repair, selection)
+    repairing = partial(repaired, repair, Evidence(graph, seen, known=evidence.known), seed)
     refining = partial(chosen.refine, evidence=evidence)
     search = Search(graph, repairing, form, clock, refining)
     influence: Mapping[str, float] = {}
     if "branches" in selection.parts:
-        attempt, influence = shallower(search, scores, budget, selection, evidence)
+        without = shallower(search, scores, budget, selection, evidence)
+        attempt, influence = without.made(search), without.influence
     else:
         attempt = search.within_budget(scores, budget, selection)
         if selection.uniform and form == "module":
@@ -194,65 +188,6 @@ def prune(  # noqa: PLR0913  # a public verb
         curves=scores.curves,
         influence=influence,
     )
-
-
-def _scores(
-    criterion: Criterion, evidence: Evidence, repair: Compensation, selection: Selection
-) -> Scores:
-    """Scores of units; none where no unit goes."""
-    if "units" not in selection.parts:
-        return Scores(evidence.graph, {}, evidence)
-    return with_losses(scored(criterion, evidence), repair, selection)
-
-
-def preview(  # noqa: PLR0913  # a public verb
-    model: nn.Module,
-    example_inputs: Inputs,
-    budget: Budget | Mapping[str, Any] | float | str = 0.5,
-    *,
-    criterion: Criterion | str | ScoreFunction = "l2",
-    compensation: Compensation | str = "auto",
-    selection: Selection | None = None,
-    calibration: Inputted | None = None,
-    seed: int = 0,
-    **choices: Any,
-) -> Preview:
-    """What `prune` would cut for a budget, and what that costs in score and in signal, group by
-    group; nothing is cut.
-
-    The arguments and errors are those of `prune`. Whether every group can be cut shows only when it
-    is.
-    """
-    budget = Budget.parse(budget)
-    chosen = as_criterion(criterion)
-    selection = Selection.of(selection, choices, budget)
-    seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
-    graph = trace(model, example_inputs)
-    evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed))
-    repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
-    scores = with_losses(scored(chosen, evidence), repair, selection)
-    plan, measured = _foreseen(scores, budget, selection)
-    plan = chosen.refine(plan, evidence)
-    repaired = _repaired(repair, evidence, seed, plan)
-    return foresee(graph, scores, plan, repaired.residuals, measured)
-
-
-def _foreseen(
-    scores: Scores, budget: Budget, selection: Selection
-) -> tuple[Plan, dict[str, float]]:
-    """The plan, and what a throwaway network of its sizes costs, of a budget that is measured."""
-    graph = scores.graph
-    if budget.unit not in MEASURED:
-        return allocate(graph, scores, budget, selection), {}
-    cost, slack = MeasuredCost(graph, budget), SLACK * (1 - budget.amount)
-    plan = allocate(graph, scores, budget, selection, cost=cost, tolerance=slack)
-    return plan, {budget.unit: cost({name: len(kept.units) for name, kept in plan.items()})}
-
-
-def _repaired(repair: Compensation, evidence: Evidence, seed: int, plan: Plan) -> Cut:
-    """A plan's cut; every attempt draws the same numbers."""
-    evidence.generator.manual_seed(seed)
-    return compensate(Cut(evidence.graph, plan, evidence=evidence), repair)
 
 
 def _importances(scores: Mapping[str, Tensor], plan: Plan) -> dict[str, list[float]]:

@@ -1,0 +1,100 @@
+"""What a pruning would do, before anything is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from niwaki.core.budget import MEASURED, Budget
+from niwaki.core.errors import SettingError
+from niwaki.core.plan import Plan
+from niwaki.graph import trace
+from niwaki.methods.base import (
+    COMPENSATIONS,
+    Calibration,
+    Compensation,
+    Criterion,
+    Evidence,
+    ScoreFunction,
+    Scores,
+    as_criterion,
+)
+from niwaki.pruning.allocation import allocate
+from niwaki.pruning.asked import skipped
+from niwaki.pruning.cost import MeasuredCost
+from niwaki.pruning.scoring import repaired, scores_of
+from niwaki.pruning.search import SLACK, Clock, Search
+from niwaki.pruning.selection import Selection
+from niwaki.pruning.shallower import shallower
+from niwaki.pruning.table import Preview, Without
+from niwaki.pruning.table import preview as foresee
+from niwaki.running import Inputs
+
+
+def preview(  # noqa: PLR0913  # a public verb
+    model: nn.Module,
+    example_inputs: Inputs,
+    budget: Budget | Mapping[str, Any] | float | str = 0.5,
+    *,
+    criterion: Criterion | str | ScoreFunction = "l2",
+    compensation: Compensation | str = "auto",
+    selection: Selection | None = None,
+    calibration: Calibration | Iterable[Any] | Callable[[], Iterable[Any]] | None = None,
+    seed: int = 0,
+    **choices: Any,
+) -> Preview:
+    """What `prune` would cut for a budget, and what that costs in score and in signal, group by
+    group; nothing is cut.
+
+    The arguments and errors are those of `prune`. Whether every group can be cut shows only when it
+    is. Whole branches (`what="branches"`) are foreseen too: a copy of the network shows which of
+    them its code can do without.
+
+    Raises:
+        SettingError: blocks of weights are to go, which are not foreseen here.
+    """
+    budget = Budget.parse(budget)
+    chosen = as_criterion(criterion)
+    seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
+    _refuse_blocks(selection, choices)
+    graph = trace(model, example_inputs)
+    whole, _ = skipped(graph, choices.pop("skip", ()))
+    selection = Selection.of(selection, {**choices, **({"skip": whole} if whole else {})}, budget)
+    evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed))
+    repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
+    scores = scores_of(chosen, evidence, repair, selection)
+    repairing = partial(repaired, repair, evidence, seed)
+    without, measured = Without(), dict[str, float]()
+    if "branches" in selection.parts:
+        search = Search(graph, repairing, "module", Clock())
+        fewer = shallower(search, scores, budget, selection, evidence)
+        plan = Plan() if fewer.choose is None else fewer.choose()
+        without = Without(fewer.gone, fewer.influence)
+    else:
+        plan, measured = _foreseen(scores, budget, selection)
+    plan = chosen.refine(plan, evidence)
+    return foresee(graph, scores, plan, repairing(plan).residuals, measured, without)
+
+
+def _refuse_blocks(selection: Selection | None, choices: Mapping[str, Any]) -> None:
+    if "blocks" in Selection.parts_of(selection, choices):
+        raise SettingError(
+            "blocks of weights are not foreseen: call niwaki.prune, which leaves the network as it "
+            "is, or list what each cut-off would do with niwaki prune --blocks cut_off=0:1:0.1"
+        )
+
+
+def _foreseen(
+    scores: Scores, budget: Budget, selection: Selection
+) -> tuple[Plan, dict[str, float]]:
+    """The plan, and what a throwaway network of its sizes costs, of a budget that is measured."""
+    graph = scores.graph
+    if budget.unit not in MEASURED:
+        return allocate(graph, scores, budget, selection), {}
+    cost, slack = MeasuredCost(graph, budget), SLACK * (1 - budget.amount)
+    plan = allocate(graph, scores, budget, selection, cost=cost, tolerance=slack)
+    return plan, {budget.unit: cost({name: len(kept.units) for name, kept in plan.items()})}
