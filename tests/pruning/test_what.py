@@ -162,6 +162,7 @@ def test_settings_that_say_nothing_about_blocks_are_refused(
         ({"what": "branches", "budget": "macs=0.95"}, BudgetError, "at most"),
         ({"what": "branches", "only": "conv*"}, SettingError, "no branch is named like"),
         ({"what": "blocks", "compensation": "auto"}, SettingError, "criterion='mint'"),
+        ({"what": ("units", "branches"), "recovery": "refit"}, SettingError, "where whole branch"),
     ],
 )
 def test_what_cannot_be_asked_is_told(
@@ -241,3 +242,11 @@ def test_a_module_that_is_skipped_is_foreseen_to_stay() -> None:
     foreseen = niwaki.preview(model, x, 0.5, skip=[model[1]])
     result = niwaki.prune(model, x, 0.5, skip=[model[1]], measure=False)
     assert dict(foreseen.plan.units) == dict(result.plan.units)
+
+
+def test_a_recovery_of_a_network_without_branches_is_refused() -> None:
+    model, x = network()
+    result = niwaki.prune(model, x, 0.5, what="branches", **QUIET)
+    seen = niwaki.Calibration.of([x])
+    with pytest.raises(SettingError, match="they have other layers; train what is left"):
+        niwaki.recover(result.cut, result.model, "refit", calibration=seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,18 +15,17 @@ from niwaki.core.errors import SettingError
 from niwaki.core.plan import Plan
 from niwaki.graph import trace
 from niwaki.methods.base import (
-    COMPENSATIONS,
     Calibration,
     Compensation,
     Criterion,
     Evidence,
     ScoreFunction,
     Scores,
-    as_criterion,
 )
 from niwaki.pruning.allocation import allocate
 from niwaki.pruning.asked import skipped
 from niwaki.pruning.cost import MeasuredCost
+from niwaki.pruning.quality import Methods, Quality
 from niwaki.pruning.scoring import repaired, scores_of
 from niwaki.pruning.search import SLACK, Clock, Search
 from niwaki.pruning.selection import Selection
@@ -40,8 +40,9 @@ def preview(  # noqa: PLR0913  # a public verb
     example_inputs: Inputs,
     budget: Budget | Mapping[str, Any] | float | str = 0.5,
     *,
-    criterion: Criterion | str | ScoreFunction = "l2",
-    compensation: Compensation | str = "auto",
+    quality: Quality = "default",
+    criterion: Criterion | str | ScoreFunction | None = None,
+    compensation: Compensation | str | None = None,
     selection: Selection | None = None,
     calibration: Calibration | Iterable[Any] | Callable[[], Iterable[Any]] | None = None,
     seed: int = 0,
@@ -58,14 +59,16 @@ def preview(  # noqa: PLR0913  # a public verb
         SettingError: blocks of weights are to go, which are not foreseen here.
     """
     budget = Budget.parse(budget)
-    chosen = as_criterion(criterion)
+    methods = Methods.of(quality).but(criterion, compensation)
+    chosen, repair = methods.criterion, methods.compensation
     seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
     _refuse_blocks(selection, choices)
-    graph = trace(model, example_inputs)
-    whole, _ = skipped(graph, choices.pop("skip", ()))
-    selection = Selection.of(selection, {**choices, **({"skip": whole} if whole else {})}, budget)
-    evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed))
-    repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
+    graph = trace(model, example_inputs, probes=methods.probes)
+    whole, passed_over = skipped(graph, choices.pop("skip", ()))
+    choices = {**choices, **({"skip": whole} if whole else {})}
+    selection = Selection.of(selection, methods.choices(selection, choices), budget)
+    remarks = list(passed_over)
+    evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed), say=remarks.append)
     scores = scores_of(chosen, evidence, repair, selection)
     repairing = partial(repaired, repair, evidence, seed)
     without, measured = Without(), dict[str, float]()
@@ -77,14 +80,16 @@ def preview(  # noqa: PLR0913  # a public verb
     else:
         plan, measured = _foreseen(scores, budget, selection)
     plan = chosen.refine(plan, evidence)
-    return foresee(graph, scores, plan, repairing(plan).residuals, measured, without)
+    foreseen = foresee(graph, scores, plan, repairing(plan).residuals, measured, without)
+    return replace(foreseen, notes=tuple(dict.fromkeys(remarks)))
 
 
 def _refuse_blocks(selection: Selection | None, choices: Mapping[str, Any]) -> None:
     if "blocks" in Selection.parts_of(selection, choices):
         raise SettingError(
             "blocks of weights are not foreseen: call niwaki.prune, which leaves the network as it "
-            "is, or list what each cut-off would do with niwaki prune --blocks cut_off=0:1:0.1"
+            "is, or list what each cut-off would do with niwaki prune --scope "
+            "blocks:cut_off=0:1:0.1"
         )
 
 

@@ -26,13 +26,12 @@ from niwaki.methods.base import (
     Compensation,
     Criterion,
     Evidence,
-    Recovery,
     ScoreFunction,
-    as_criterion,
     recover,
 )
 from niwaki.pruning._finish import Batch, Judged, finished
 from niwaki.pruning.asked import skipped
+from niwaki.pruning.quality import Methods, Quality, Recoveries
 from niwaki.pruning.result import Form, Result
 from niwaki.pruning.scoring import repaired, scores_of
 from niwaki.pruning.search import Clock, Search
@@ -53,15 +52,16 @@ def prune(  # noqa: PLR0913  # a public verb
     example_inputs: Inputs,
     budget: Budget | Mapping[str, Any] | float | str = 0.5,
     *,
-    criterion: Criterion | str | ScoreFunction = "l2",
-    compensation: Compensation | str = "auto",
-    recovery: Recovery | str | Sequence[Recovery | str] = (),
+    quality: Quality = "default",
+    criterion: Criterion | str | ScoreFunction | None = None,
+    compensation: Compensation | str | None = None,
+    recovery: Recoveries | None = None,
     selection: Selection | None = None,
     calibration: Inputted | None = None,
     data: Data | None = None,
     evaluate: Task | Evaluate | None = None,
     measure: bool | None = None,
-    probes: bool | Sequence[Inputs] = True,
+    probes: bool | Sequence[Inputs] | None = None,
     seed: int = 0,
     form: Form = "module",
     **choices: Any,
@@ -78,12 +78,17 @@ def prune(  # noqa: PLR0913  # a public verb
             `"latency=0.5,batch=8,threads=2"`; or several, all of which are met:
             `"macs=0.5,params=0.4"`. Memory and latency are measured on networks made for
             the purpose, and in the end on the pruned one, which must meet the budget.
+        quality: for those who do not want to choose: `"fast"`, equal shares by the norm of the
+            weights, without a repair or probes; `"default"`, the same repaired and probed;
+            `"best"`, shares by what the answer loses, and with calibration inputs every layer
+            fitted afterwards (see `niwaki.pruning.quality`). What is stated beside it wins.
         criterion: which units stay: `"l1"`, `"taylor"`, … (an unknown name lists all), a
-            `Criterion`, or a function (group, evidence) → scores.
+            `Criterion`, or a function (group, evidence) → scores; `"l2"` where nothing is said.
         compensation: what the kept units do for those that go: `"none"`, `"merge"`, with settings
             as in `"merge:threshold=0.45"`, `"match"`, `"fold"`, `"moments"`, `"reconstruct"`, or a
             `Compensation`; `"auto"` is `reconstruct` with calibration inputs, `moments` without.
-            Where it cannot be applied the result's notes say why.
+            That is what is done where nothing is said. Where it cannot be applied the result's
+            notes say why.
         recovery: what is mended in the smaller network after the proof, from the calibration
             inputs: `"batchnorm"`, `"refit"`, `"lbfgs"`, or several, one after the other.
         selection: which groups take part, how a budget is divided between them, and whether units,
@@ -120,16 +125,23 @@ def prune(  # noqa: PLR0913  # a public verb
         SurgeryError: no pruned model could be made that computes what the masked original computes.
     """
     budget = Budget.parse(budget)
-    chosen = as_criterion(criterion)
-    repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
-    steps = _recoveries(recovery)
+    parts = Selection.parts_of(selection, choices)
+    methods = Methods.of(quality, fitted=calibration is not None and parts == ("units",))
+    methods = methods.but(criterion, compensation, recovery)
+    chosen, repair = methods.criterion, methods.compensation
     task, batches = Task.of(evaluate), _again(data)
     seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
-    if "blocks" in Selection.parts_of(selection, choices):
+    if "branches" in parts and methods.recovery:
+        raise SettingError(
+            "a recovery goes through both networks layer by layer; where whole branches go, train "
+            "what is left instead of recovery="
+        )
+    if "blocks" in parts:
         chosen_selection = Selection.of(selection, choices, budget)
         refuse_idle(
-            compensation=compensation != "auto",
-            recovery=bool(steps),
+            quality=quality != "default",
+            compensation=compensation not in (None, "auto"),
+            recovery=bool(recovery),
             evaluate=task is not None,
             form=form != "module",
         )
@@ -137,10 +149,10 @@ def prune(  # noqa: PLR0913  # a public verb
         return trim(model, example_inputs, calibration=seen, data=batches, seed=seed, **asked)
     clock = Clock()
     with clock.stage("trace"):
-        graph = trace(model, example_inputs, probes=probes)
+        graph = trace(model, example_inputs, probes=methods.probes if probes is None else probes)
     whole, passed_over = skipped(graph, choices.pop("skip", ()))
-    chosen_fields = {**choices, **({"skip": whole} if whole else {})}
-    selection = Selection.of(selection, chosen_fields, budget)
+    choices = {**choices, **({"skip": whole} if whole else {})}
+    selection = Selection.of(selection, methods.choices(selection, choices), budget)
     remarks = list(passed_over)
     with clock.stage("score"):
         generator = torch.Generator().manual_seed(seed)
@@ -158,7 +170,7 @@ def prune(  # noqa: PLR0913  # a public verb
         if selection.uniform and form == "module":
             attempt, whole_kinds = stated(search, scores, budget, selection, attempt)
             remarks += whole_kinds
-    for step in steps:
+    for step in methods.recovery:
         with clock.stage("recover"):
             cut = attempt.cut
             remarks.append(recover(cut, attempt.model, step, calibration=seen, seed=seed))
@@ -166,7 +178,8 @@ def prune(  # noqa: PLR0913  # a public verb
         "criterion": CRITERIA.spell(chosen),
         "budget": str(budget),
         "compensation": COMPENSATIONS.spell(repair),
-        **({"recovery": [RECOVERIES.spell(step) for step in steps]} if steps else {}),
+        **({"quality": quality} if quality != "default" else {}),
+        **({"recovery": [*map(RECOVERIES.spell, methods.recovery)]} if methods.recovery else {}),
         **selection.described(),
     }
     timed = budget.unit in MEASURED if measure is None else measure
@@ -210,11 +223,6 @@ def _importances(scores: Mapping[str, Tensor], plan: Plan) -> dict[str, list[flo
     )
     counts = [torch.histogram(torch.cat(part), edges).hist.tolist() for part in (kept, dropped)]
     return {"edges": edges.tolist(), "kept": counts[0], "dropped": counts[1]}
-
-
-def _recoveries(given: Recovery | str | Sequence[Recovery | str]) -> list[Recovery]:
-    steps = [given] if isinstance(given, (Recovery, str)) else given
-    return [RECOVERIES.build(step) if isinstance(step, str) else step for step in steps]
 
 
 def _again(data: Data | None) -> Callable[[], Iterable[Batch]] | None:

@@ -46,6 +46,7 @@ class Preview:
         measured: of a budget that is measured, the cost of a throwaway network of these sizes, as a
             share of the original's.
         branches: whole residual branches that would go → block influence, in [0, 2].
+        notes: what must be said of how it was chosen.
     """
 
     plan: Plan
@@ -53,6 +54,7 @@ class Preview:
     sizes: Mapping[str, tuple[int, int]]
     measured: Mapping[str, float]
     branches: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         table = [
@@ -89,8 +91,9 @@ class Preview:
             f"{name}  the branch would go (block influence {influence:.2g})"
             for name, influence in self.branches.items()
         ]
+        notes = [f"* {note}" for note in self.notes]
         table_lines = [*lines, ""] if self.rows else []
-        return "\n".join([*table_lines, *gone, *([""] if gone else []), *totals])
+        return "\n".join([*table_lines, *gone, *([""] if gone else []), *totals, *notes])
 
 
 def _share(old: int, new: int) -> str:
