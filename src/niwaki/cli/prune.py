@@ -274,7 +274,7 @@ class ScopeSettings:
     rounding: Rounding = "round"
     multiple: int | None = None
     what: str = "units"
-    uniform: bool = False
+    uniform: bool | None = None
     rule: Rule = "exact"
     shares: str = ""
     at_most: float = 1.0

@@ -167,9 +167,8 @@ def prune(  # noqa: PLR0913  # a public verb
         attempt, influence = without.made(search), without.influence
     else:
         attempt = search.within_budget(scores, budget, selection)
-        if selection.uniform and form == "module":
-            attempt, whole_kinds = stated(search, scores, budget, selection, attempt)
-            remarks += whole_kinds
+        attempt, selection, whole_kinds = stated(search, scores, budget, selection, attempt)
+        remarks += whole_kinds
     for step in methods.recovery:
         with clock.stage("recover"):
             cut = attempt.cut
