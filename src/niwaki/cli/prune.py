@@ -61,7 +61,8 @@ def prune(
             "--ratio",
             help=(
                 "share to remove: 0.5 or 50% of the channels, or of params, macs, bytes, memory, "
-                "latency=0.5,batch=8,threads=2; or several: macs=0.5,params=0.4; without it half "
+                "latency=0.5,batch=8,threads=2 or latency=0.5,measured=device.json (see niwaki "
+                "export --ladder); or several: macs=0.5,params=0.4; without it half "
                 "of the channels"
             ),
         ),

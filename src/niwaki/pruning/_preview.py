@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from niwaki.core.budget import MEASURED, Budget
+from niwaki.core.budget import Budget
 from niwaki.core.errors import SettingError
 from niwaki.core.plan import Plan
 from niwaki.graph import trace
@@ -98,7 +98,7 @@ def _foreseen(
 ) -> tuple[Plan, dict[str, float]]:
     """The plan, and what a throwaway network of its sizes costs, of a budget that is measured."""
     graph = scores.graph
-    if budget.unit not in MEASURED:
+    if not budget.runs:
         return allocate(graph, scores, budget, selection), {}
     cost, slack = MeasuredCost(graph, budget), SLACK * (1 - budget.amount)
     plan = allocate(graph, scores, budget, selection, cost=cost, tolerance=slack)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from niwaki.core.budget import MEASURED, Budget
+from niwaki.core.budget import Budget
 from niwaki.core.errors import SettingError
 from niwaki.core.plan import Plan
 from niwaki.graph import trace
@@ -31,6 +31,7 @@ from niwaki.methods.base import (
 )
 from niwaki.pruning._finish import Batch, Judged, finished
 from niwaki.pruning.asked import skipped
+from niwaki.pruning.costs import expected
 from niwaki.pruning.quality import Methods, Quality, Recoveries
 from niwaki.pruning.result import Form, Result
 from niwaki.pruning.scoring import repaired, scores_of
@@ -75,7 +76,8 @@ def prune(  # noqa: PLR0913  # a public verb
         budget: the share to remove: of the channels (`0.5`, `"50%"`), or of what the model costs:
             `"params=0.5"` or `{"params": 0.5}`, `"macs=0.5"`, `"bytes=0.5"`, `"memory=0.5"`
             (activations),
-            `"latency=0.5,batch=8,threads=2"`; or several, all of which are met:
+            `"latency=0.5,batch=8,threads=2"`, or `"latency=0.5,measured=device.json"` of what
+            bench.py printed on another device; or several, all of which are met:
             `"macs=0.5,params=0.4"`. Memory and latency are measured on networks made for
             the purpose, and in the end on the pruned one, which must meet the budget.
         quality: for those who do not want to choose: `"fast"`, equal shares by the norm of the
@@ -169,6 +171,7 @@ def prune(  # noqa: PLR0913  # a public verb
         attempt = search.within_budget(scores, budget, selection)
         attempt, selection, whole_kinds = stated(search, scores, budget, selection, attempt)
         remarks += whole_kinds
+    remarks += expected(graph, budget, attempt.cut.plan)
     for step in methods.recovery:
         with clock.stage("recover"):
             cut = attempt.cut
@@ -181,7 +184,7 @@ def prune(  # noqa: PLR0913  # a public verb
         **({"recovery": [*map(RECOVERIES.spell, methods.recovery)]} if methods.recovery else {}),
         **selection.described(),
     }
-    timed = budget.unit in MEASURED if measure is None else measure
+    timed = budget.runs if measure is None else measure
     judged = Judged(
         batches, task, None if seen is None else seen.inputs, timed, later=measure is None
     )
