@@ -75,6 +75,7 @@ def test_a_budget_is_met_by_what_was_measured(tmp_path: Path, scope: str) -> Non
         compensation="none",
     )  # fmt: skip
     assert dict(foreseen.plan.units) == dict(result.plan.units)
+    assert foreseen.measured["latency"] == pytest.approx(curve(after / WHOLE))
 
 
 def test_no_budget_is_met_below_the_least_that_was_measured(tmp_path: Path) -> None:

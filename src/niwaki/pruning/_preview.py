@@ -13,7 +13,7 @@ from torch import nn
 from niwaki.core.budget import Budget
 from niwaki.core.errors import SettingError
 from niwaki.core.plan import Plan
-from niwaki.graph import trace
+from niwaki.graph import Graph, trace
 from niwaki.methods.base import (
     Calibration,
     Compensation,
@@ -25,6 +25,7 @@ from niwaki.methods.base import (
 from niwaki.pruning.allocation import allocate
 from niwaki.pruning.asked import skipped
 from niwaki.pruning.cost import MeasuredCost
+from niwaki.pruning.costs import predicted_cost
 from niwaki.pruning.quality import Methods, Quality
 from niwaki.pruning.scoring import repaired, scores_of
 from niwaki.pruning.search import SLACK, Clock, Search
@@ -96,10 +97,18 @@ def _refuse_blocks(selection: Selection | None, choices: Mapping[str, Any]) -> N
 def _foreseen(
     scores: Scores, budget: Budget, selection: Selection
 ) -> tuple[Plan, dict[str, float]]:
-    """The plan, and what a throwaway network of its sizes costs, of a budget that is measured."""
+    """The plan; and of a budget that is measured what a network of its sizes costs: one made for
+    that, or as it was on another device.
+    """
     graph = scores.graph
     if not budget.runs:
-        return allocate(graph, scores, budget, selection), {}
+        plan = allocate(graph, scores, budget, selection)
+        return plan, {} if budget.measured is None else _read_off(graph, budget, plan)
     cost, slack = MeasuredCost(graph, budget), SLACK * (1 - budget.amount)
     plan = allocate(graph, scores, budget, selection, cost=cost, tolerance=slack)
     return plan, {budget.unit: cost({name: len(kept.units) for name, kept in plan.items()})}
+
+
+def _read_off(graph: Graph, budget: Budget, plan: Plan) -> dict[str, float]:
+    cost = predicted_cost(graph, budget.every[0])
+    return {budget.unit: cost({name: len(kept.units) for name, kept in plan.items()})}
