@@ -5,6 +5,7 @@ its docstring promises.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -126,7 +127,8 @@ def test_the_split_is_in_three_and_every_row_is_used_once() -> None:
 
 def gaussians(seed: int, samples: int = 2500) -> tuple[Tensor, Tensor, Tensor]:
     generator = seeded(seed)
-    return tuple(torch.randn(samples, width, generator=generator) for width in (8, 8, 56))  # type: ignore[return-value]
+    child, parent, rest = (torch.randn(samples, width, generator=generator) for width in (8, 8, 56))
+    return child, parent, rest
 
 
 @pytest.mark.parametrize(("resampling", "bound"), [("nearest", 0.08), ("once", 0.03)])
@@ -193,7 +195,7 @@ def test_neither_batch_nor_chunks_change_a_bit(memory: int, resampling: module.R
     child = torch.randn(3, 1, 90, 2, generator=generator)
     parent = torch.randn(1, 2, 90, 3, generator=generator) + child[:1, :, :, :1]
     rest = torch.randn(1, 1, 90, 4, generator=generator)
-    settings_ = {"resampling": resampling, "memory": memory}
+    settings_: dict[str, Any] = {"resampling": resampling, "memory": memory}
     together = conditional_mutual_information(child, parent, rest, **settings_)
     assert together.shape == (3, 2)
     for c, g in itertools.product(range(3), range(2)):
@@ -339,6 +341,6 @@ def test_activations_that_are_not_finite_are_refused_by_name(bad: float) -> None
 def test_unknown_resampling_and_no_groups_are_refused() -> None:
     x, y, z = gaussians(0, 30)
     with pytest.raises(UnknownNameError, match="nearest"):
-        conditional_mutual_information(x, y, z, resampling="neares")  # type: ignore[arg-type]
+        conditional_mutual_information(x, y, z, resampling="neares")  # type: ignore[arg-type]  # refused
     with pytest.raises(SettingError, match="at least one group"):
         dependencies([x], [])

@@ -136,7 +136,7 @@ def _steps(layer: nn.Module, found: Computed) -> Any:
 
 def _undo(layer: nn.Module, found: Computed) -> None:
     if found.kind == "mask":
-        prune.remove(layer, found.tensor)  # type: ignore[no-untyped-call]
+        prune.remove(layer, found.tensor)
     elif found.kind == "old weight_norm":
         remove_old_weight_norm(layer, found.tensor)
     elif found.kind == "old spectral_norm":

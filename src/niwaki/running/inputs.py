@@ -208,11 +208,11 @@ def seed_all(seed: int) -> None:
     use yet: a millisecond each time, and the notes are never thrown away.
     """
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch has no types for it
+    if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
     if torch.backends.mps.is_available():
         torch.mps.manual_seed(seed)
-    if hasattr(torch, "xpu") and torch.xpu.is_initialized():  # type: ignore[no-untyped-call]
+    if hasattr(torch, "xpu") and torch.xpu.is_initialized():
         torch.xpu.manual_seed_all(seed)
 
 
@@ -221,7 +221,7 @@ def _preserved_torch_rng() -> Iterator[None]:
     cpu = torch.get_rng_state()
     # An uninitialised CUDA stays so: asking for its state would cost a context of several hundred
     # MB.
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
         yield
     finally:

@@ -115,7 +115,7 @@ def _in_own_memory(values: Mapping[Ref, Tensor]) -> dict[Ref, Tensor]:
             continue
         memory = value.untyped_storage()
         key = memory.data_ptr()
-        own = copies[key] = copies[key] if key in copies else memory.clone()  # type: ignore[no-untyped-call]
+        own = copies[key] = copies[key] if key in copies else memory.clone()
         blank = torch.empty(0, dtype=value.dtype, device=value.device)
         twins[ref] = blank.set_(own, value.storage_offset(), value.shape, value.stride())
     return twins

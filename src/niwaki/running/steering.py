@@ -20,7 +20,7 @@ Turn = Literal["not", "high", "low"]
 FAR = 1e4  # a number that is larger than what activations come to
 
 
-class Steered(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+class Steered(OperatorMode):
     """Changes the values that some lines of code are given.
 
     Example: `with Steered({"net.py:12": "not"}): model(x)` answers the `if mask.any()` of line 12

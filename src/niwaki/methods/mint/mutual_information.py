@@ -173,7 +173,7 @@ def _refuse_misfits(child: Tensor, parent: Tensor, rest: Tensor) -> None:
 
 
 def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]  # torch has no types for it
+    return tuple(torch.broadcast_shapes(*shapes))
 
 
 def _items(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
