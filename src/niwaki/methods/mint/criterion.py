@@ -26,7 +26,7 @@ from niwaki.methods.mint._layer_dependencies import Dependency, Estimation, laye
 from niwaki.methods.mint.activations import Sampling
 from niwaki.methods.mint.by_layer import PairSettings
 from niwaki.methods.mint.dependency_maps import dependency_maps
-from niwaki.methods.mint.mutual_information import Resampling
+from niwaki.methods.mint.resampling import Resampling
 from niwaki.methods.mint.spread import Engine, Workers
 
 TIES = 1e-6  # what weights count beside dependencies: enough to put units of one group in an order
