@@ -128,17 +128,17 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
     calls or keep what it saw.
     """
     modules = list(modules_of(model).values())
-    found = [(module, dict(vars(module))) for module in modules]
+    attributes = [(module, dict(vars(module))) for module in modules]
     # what a module keeps in a container of its own: a cache by device or by size
     kept = [
         (value, copy.copy(value))
-        for _, known in found
+        for _, known in attributes
         for value in known.values()
         if type(value) in (dict, list)
     ]
     members = [
         (table, dict(table))
-        for _, known in found
+        for _, known in attributes
         for table in (known["_parameters"], known["_buffers"])
     ]
     buffers = _members(modules, "_buffers")
@@ -149,7 +149,7 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
     try:
         yield model
     finally:
-        for module, known in found:
+        for module, known in attributes:
             vars(module).clear()
             vars(module).update(known)
         for container, content in kept:
@@ -282,7 +282,8 @@ def _first_batch(description: Any) -> int | None:
     values = (
         nested.values() if isinstance(nested, dict) else nested if isinstance(nested, list) else ()
     )
-    return next((found for value in values if (found := _first_batch(value)) is not None), None)
+    sizes = (_first_batch(value) for value in values)
+    return next((size for size in sizes if size is not None), None)
 
 
 def _made_up(description: Any, batch: tuple[int, int] | None, generator: torch.Generator) -> Any:

@@ -142,9 +142,9 @@ def _record(
             "changes it; write into parameters outside of forward, or make it a buffer "
             "(register_buffer). The values of before are back"
         )
-    found = list(named_tensors_in(output))
-    recorder.tape.outputs = [recorder.operand(tensor) for _, tensor in found]
-    recorder.tape.output_names = [name for name, _ in found]
+    outputs = list(named_tensors_in(output))
+    recorder.tape.outputs = [recorder.operand(tensor) for _, tensor in outputs]
+    recorder.tape.output_names = [name for name, _ in outputs]
     if not recorder.tape.outputs:
         raise TraceError(
             f"no tensor can be seen in what the model returns ({type(output).__name__}); return "

@@ -161,13 +161,13 @@ def _nearest(distances: Tensor, first: int) -> Tensor:
     """The nearest donor of each receiver; of several, the next one after the receiver's own number,
     so that all get turns.
     """
-    best, found = distances.min(1)
+    best, donor = distances.min(1)
     tied = ((distances == best[:, None]).sum(1) > 1).nonzero().squeeze(1)
     if len(tied):
         donors = distances.shape[1]
-        turn = (torch.arange(donors, device=found.device) - (tied[:, None] + first)) % donors
-        found[tied] = turn.masked_fill(distances[tied] != best[tied, None], donors).argmin(1)
-    return found
+        turn = (torch.arange(donors, device=donor.device) - (tied[:, None] + first)) % donors
+        donor[tied] = turn.masked_fill(distances[tied] != best[tied, None], donors).argmin(1)
+    return donor
 
 
 def matched_once(distances: Tensor) -> Tensor:
