@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from niwaki.core.errors import UnknownNameError
 from niwaki.graph.inference import Inference, Read
+from niwaki.graph.offset import Offset
 from niwaki.graph.paths import Probes
 from niwaki.graph.reasons import Reason
 from niwaki.graph.terms import Var, crossed, keep_mask, kept_size, leaves
@@ -237,6 +238,11 @@ class Graph:
                 for var in dict.fromkeys(leaves(read.term)):
                     by_variable.setdefault(var, []).append(read)
         return {var: tuple(reads) for var, reads in by_variable.items()}
+
+    @cached_property
+    def offsets(self) -> dict[str, tuple[tuple[Offset, ...], str | None]]:
+        """Group → places for its consumers' constants, or why one has none; `offsets` fills it."""
+        return {}
 
     @cached_property
     def around(self) -> Mapping[str, set[str]]:
