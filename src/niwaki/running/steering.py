@@ -45,7 +45,7 @@ class Steered(OperatorMode):
         return result if turn is None else turned(result, turn)
 
 
-class Answered(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+class Answered(OperatorMode):
     """Gives lines of code the answers that they were given before, so that a network of other
     values takes the same path.
     """
