@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from torch import nn
 
+from niwaki.graph.channel_graph import Graph
+from niwaki.graph.group import Role
 from niwaki.graph.inference import Read
 from niwaki.graph.offset import Offset
-from niwaki.graph.types import Graph, Role
 from niwaki.running import Op, Ref
 from niwaki.running.layers import can_take_bias
 
