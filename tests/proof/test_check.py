@@ -87,17 +87,17 @@ def cut_by_hand(model: nn.Sequential) -> nn.Sequential:
         .double()
         .eval()
     )
-    with torch.no_grad():
-        within.tensor(small, "0.weight").copy_(within.tensor(model, "0.weight")[a])
-        within.tensor(small, "0.bias").copy_(within.tensor(model, "0.bias")[a])
-        for key in ("weight", "bias", "running_mean", "running_var"):
-            getattr(small[1], key).copy_(getattr(model[1], key)[a])
-        within.tensor(small, "3.weight").copy_(within.tensor(model, "3.weight")[b][:, a])
-        within.tensor(small, "3.bias").copy_(within.tensor(model, "3.bias")[b])
-        within.tensor(small, "6.weight").copy_(within.tensor(model, "6.weight")[c][:, columns])
-        within.tensor(small, "6.bias").copy_(within.tensor(model, "6.bias")[c])
-        within.tensor(small, "8.weight").copy_(within.tensor(model, "8.weight")[:, c])
-        within.tensor(small, "8.bias").copy_(within.tensor(model, "8.bias"))
+    own, whole = small.state_dict(), model.state_dict()
+    own["0.weight"].copy_(whole["0.weight"][a])
+    own["0.bias"].copy_(whole["0.bias"][a])
+    for key in ("weight", "bias", "running_mean", "running_var"):
+        own[f"1.{key}"].copy_(whole[f"1.{key}"][a])
+    own["3.weight"].copy_(whole["3.weight"][b][:, a])
+    own["3.bias"].copy_(whole["3.bias"][b])
+    own["6.weight"].copy_(whole["6.weight"][c][:, columns])
+    own["6.bias"].copy_(whole["6.bias"][c])
+    own["8.weight"].copy_(whole["8.weight"][:, c])
+    own["8.bias"].copy_(whole["8.bias"])
     return small
 
 
