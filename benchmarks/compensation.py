@@ -20,6 +20,7 @@ in turns, in one run.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import platform
 import statistics
@@ -56,17 +57,25 @@ FLOORS = {  # what this project asks of itself, and what was published for mergi
 
 @dataclass(frozen=True)
 class Cell:
-    """One network to make: compensation and recoveries are joined by " + "."""
+    """One network to make: compensation and recoveries are joined by " + ".
+
+    Attributes:
+        divided: the share is not every layer's but divided between them by loss (`scope="auto"`):
+            "channels" for the same share of all channels, "params" for as many parameters as the
+            share of every layer leaves.
+    """
 
     network: str
     criterion: str
     ratio: float
     method: str
     calibration: int
+    divided: str = ""
 
     @property
     def key(self) -> str:
-        return f"{self.network} {self.criterion} {self.ratio:g} {self.method} {self.calibration}"
+        words = f"{self.network} {self.criterion} {self.ratio:g} {self.method} {self.calibration}"
+        return f"{words} divided by loss, {self.divided}" if self.divided else words
 
 
 def cells() -> Iterator[Cell]:
@@ -80,6 +89,10 @@ def cells() -> Iterator[Cell]:
             yield Cell(LENET, "fold", ratio, method, 0)
         for method in ("reconstruct", "reconstruct + refit", "reconstruct + lbfgs"):
             yield Cell(LENET, "reconstruct", ratio, method, 5000)
+    for ratio, divided in product(RATIOS, ("channels", "params")):
+        for method in ("reconstruct", "reconstruct + lbfgs"):
+            yield Cell(LENET, "reconstruct", ratio, method, 5000, divided)
+        yield Cell(LENET, "fold", ratio, "moments", 0, divided)
     yield from resnet_cells()
 
 
@@ -100,6 +113,10 @@ def resnet_cells() -> Iterator[Cell]:
         yield Cell(RESNET, "l1", ratio, method, 0)
     for criterion in ("l1", "reconstruct"):
         yield Cell(RESNET, criterion, 0.5, "reconstruct + lbfgs", 512)
+    for divided in ("channels", "params"):
+        for method in ("reconstruct", "reconstruct + lbfgs"):
+            yield Cell(RESNET, "reconstruct", 0.5, method, 1024, divided)
+        yield Cell(RESNET, "fold", 0.5, "moments", 0, divided)
 
 
 class Bench:
@@ -140,9 +157,23 @@ class Bench:
         calibration = self.calibration(cell)
         start = time.perf_counter()
         scores = niwaki.score(graph, cell.criterion, calibration=calibration)
-        plan = niwaki.select(
-            niwaki.Scores(graph, scores), cell.ratio, niwaki.Selection(only=only, rounding=rounding)
-        ).plan
+        selection = niwaki.Selection(only=only, rounding=rounding)
+        plan = niwaki.select(niwaki.Scores(graph, scores), cell.ratio, selection).plan
+        if cell.divided:
+            kept = {name: len(units) for name, units in plan.kept.items()}
+            gone = 1 - graph.count_params(kept) / graph.count_params()
+            budget = cell.ratio if cell.divided == "channels" else f"params={gone - 1e-6}"
+            first = cell.method.split(" + ")[0]
+            plan = niwaki.prune(
+                model,
+                models.example_inputs(model),
+                budget,
+                criterion=cell.criterion,
+                compensation=first,
+                calibration=calibration,
+                selection=dataclasses.replace(selection, scope="auto"),
+                measure=False,
+            ).plan
         plan = niwaki.refine(graph, plan, cell.criterion, calibration=calibration)
         first, *steps = cell.method.split(" + ")
         found = niwaki.compensate(niwaki.Cut(graph, plan), first, calibration=calibration)

@@ -1,7 +1,7 @@
 """Pruned networks of transformers through `save_pretrained` → `from_pretrained` → `generate`.
 
-Tiny networks with random weights are pruned (`uniform=True`, all else as it is) and written by the library's own
-`save_pretrained`. A new process, which does not import niwaki, loads each with `from_pretrained`,
+Tiny networks with random weights are pruned, all settings as they are by default, and written by
+the library's own `save_pretrained`. A new process, which does not import niwaki, loads each with `from_pretrained`,
 asks the loader what was missing or unexpected, and compares outputs and generated tokens with what
 the pruned network gave in memory.
 
@@ -129,7 +129,7 @@ def prune_and_save(name: str, folder: Path, **settings: Any) -> dict[str, Any]:
     for parameter in model.parameters():  # a new network's are so small that nothing attends
         nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.5)
     start = time.perf_counter()
-    result = niwaki.prune(model, inputs_of(name), **{"measure": False, "uniform": True, **settings})
+    result = niwaki.prune(model, inputs_of(name), **{"measure": False, **settings})
     seconds = time.perf_counter() - start
     result.model.save_pretrained(folder)
     save_file(outputs_of(name, result.model), folder / "expected.bin")

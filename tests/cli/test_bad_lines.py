@@ -43,8 +43,9 @@ WRONG_VALUES: dict[str, tuple[str, ...]] = {
     "--budget": ("1", "-0.1", "nan", "150%", "%", "params", "params=2", "money=0.5", "half", "",
                  "latency=0.5,batch=0", "params=0.99999", "channels=0.5,batch=2"),
     "--ratio": ("1", "inf", "a"),
-    "--scope": ("everywhere", "", "local:", "local:min_units=999", "global:min_units=a"),
-    "--blocks": ("", "what=1", "fed=perhaps", "default"),
+    "--scope": ("everywhere", "", "local:", "local:min_units=999", "global:min_units=a",
+                "blocks:", "blocks:what=1", "blocks:fed=perhaps", "blocks", "local:what=blocks"),
+    "--quality": ("", "good", "best:steps=3"),
     "--calibration": ("0", "-1", "x", "64"),
     "--only": ("layer9*",),
     "--skip": ("layer9*",),
@@ -76,8 +77,9 @@ WRONG_VALUES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 TOGETHER = (
     ("prune", NET, "--ratio", "0.5", "--budget", "params=0.5"),
-    ("prune", NET, "--blocks", "default", "--dry-run"),
-    ("prune", NET, "--criterion", "l1", "--blocks", "default"),
+    ("prune", NET, "--scope", "blocks", "--dry-run"),
+    ("prune", NET, "--criterion", "l1", "--scope", "blocks"),
+    ("prune", NET, "--criterion", "mint", "--scope", "blocks", "--compensation", "merge"),
     ("prune", NET, *DATA, "--input-shape", "3,8,8"),
     ("prune", NET, "--calibration", "64"),
     ("prune", "{tmp}"),

@@ -96,6 +96,9 @@ def test_the_page_draws_every_group_and_fetches_nothing() -> None:
     assert page.rows == 1 + len(found.groups) + 1 + len(found.frozen)
     assert page.paths == sum(len(group.reads) for group in found.groups)
     assert not page.fetched
+    text = channels_html(found)
+    assert text.count("<section class=detail") == len(found.groups)
+    assert "passed on by</dt><dd>bn1" in text
 
 
 def test_names_are_escaped() -> None:

@@ -140,8 +140,8 @@ def test_scores_of_one_run_serve_units_blocks_and_a_grid(tmp_path: Path) -> None
     niwaki_cli(
         "prune",
         *common,
-        "--blocks",
-        "default",
+        "--scope",
+        "blocks",
         "--budget",
         "params=0.6",
         "--out",
@@ -149,7 +149,7 @@ def test_scores_of_one_run_serve_units_blocks_and_a_grid(tmp_path: Path) -> None
     )
     loaded = niwaki.load(tmp_path / "out")
     assert any(isinstance(module, BlockSparse) for module in loaded.modules())
-    table = niwaki_cli("prune", *common, "--blocks", "cut_off=0.2:0.6:0.2,upper_limit=0.9")
+    table = niwaki_cli("prune", *common, "--scope", "blocks:cut_off=0.2:0.6:0.2,upper_limit=0.9")
     assert all(f"{share} " in table for share in ("0.2", "0.4", "0.6")), table
 
 
@@ -163,18 +163,18 @@ def test_mint_draws_from_the_training_split_by_itself() -> None:
     [
         (("--criterion", "l1:groups=4"), "unknown setting of criterion 'l1' 'groups'"),
         (("--criterion", "l1:engine=ray"), "unknown setting of criterion 'l1' 'engine'"),
-        ((*MINT, "--blocks", "upper=0.5"), "unknown setting of setting 'blocks' 'upper'"),
-        ((*MINT, "--blocks", "fed=perhaps"), "blocks:fed must be bool"),
-        ((*MINT, "--blocks", "default", "--dry-run"), "--dry-run foresees whole channels"),
-        ((*MINT, "--blocks", "cut_off=0.5", "--ratio", 0.5), "both say how much goes"),
+        ((*MINT, "--scope", "blocks:upper=0.5"), "unknown setting of scope 'blocks' 'upper'"),
+        ((*MINT, "--scope", "blocks:fed=perhaps"), "blocks:fed must be bool"),
+        ((*MINT, "--scope", "blocks", "--dry-run"), "--dry-run foresees whole channels"),
+        ((*MINT, "--scope", "blocks:cut_off=0.5", "--ratio", 0.5), "both say how much goes"),
         (
-            (*MINT, "--blocks", "default", "--budget", "macs=0.5"),
+            (*MINT, "--scope", "blocks", "--budget", "macs=0.5"),
             "blocks go by a share of the weights",
         ),
-        ((*MINT, "--blocks", "cut_off=a:b"), "grid is written from:to:step"),
-        ((*MINT, "--blocks", "default", "--ratio", 0.9), "at most 75% of each layer"),
+        ((*MINT, "--scope", "blocks:cut_off=a:b"), "grid is written from:to:step"),
+        ((*MINT, "--scope", "blocks", "--ratio", 0.9), "at most 75% of each layer"),
         ((*MINT, "--data", "digits:split=train"), "mint draws from the training split"),
-        (("--blocks", "default"), "only mint says which blocks go"),
+        (("--scope", "blocks"), "only mint says which blocks go"),
         (("--criterion", "nowhere.safetensors"), "no such file; niwaki score writes one"),
     ],
 )
@@ -185,6 +185,6 @@ def test_words_that_mean_nothing_together_are_refused(words: tuple[Any, ...], me
 def test_blocks_need_scores_of_mint(tmp_path: Path) -> None:
     niwaki_cli("score", *MODEL, "--criterion", "l1", "--out", tmp_path / "l1.safetensors")
     said = niwaki_cli(
-        "prune", *MODEL, "--criterion", tmp_path / "l1.safetensors", "--blocks", "default"
+        "prune", *MODEL, "--criterion", tmp_path / "l1.safetensors", "--scope", "blocks"
     )
     assert "blocks need those of mint" in said

@@ -4,6 +4,7 @@ found.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 
@@ -13,10 +14,19 @@ import torch.nn.functional as F
 import within
 from torch import Tensor, nn
 
+import niwaki
 from niwaki.core.errors import DataError, SettingError, TraceError
-from niwaki.measure import compare, count_bytes, count_params, evaluate, measure_latency
+from niwaki.measure import (
+    compare,
+    count_bytes,
+    count_params,
+    evaluate,
+    measure_latency,
+    peak_memory,
+)
 from niwaki.measure.macs import count_macs
 from niwaki.running import as_arguments, batch_size, call, preserved_mode, preserved_rng
+from niwaki.running.faked import faked
 
 
 class Tied(nn.Module):
@@ -45,6 +55,20 @@ class MatrixVector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.sum() * (self.weight @ self.vector)
+
+
+class Experts(nn.Module):
+    """Rows go to one of three experts; torch's run without data knows no such product in float32,
+    and logs a traceback.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.Parameter(torch.randn(3, 16, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        ends = torch.tensor([2, 4, 6], dtype=torch.int32)
+        return torch._grouped_mm(x, self.experts, offs=ends)
 
 
 class ReadsValues(nn.Module):
@@ -385,3 +409,30 @@ def test_compare_without_data_leaves_the_scores_open() -> None:
     before, _ = compare(nn.Linear(3, 2), nn.Linear(3, 2), torch.ones(2, 3))
     assert (before.accuracy, before.loss, before.samples) == (None, None, None)
     assert before.latency_ms > 0
+
+
+@pytest.mark.skipif(not hasattr(torch, "_grouped_mm"), reason="of newer torch")
+def test_products_of_experts_count_and_nothing_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, x = Experts(), torch.randn(6, 16)
+    assert count_macs(model, x) * len(x) == 6 * 16 * 8
+    assert peak_memory(model, x) > 0
+    assert caplog.records == []
+    graph = niwaki.trace(model, x)
+    assert graph.count_macs() == 6 * 16 * 8
+
+
+def test_what_torch_says_elsewhere_is_still_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with faked():
+        pass
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    with faked():
+        log.warning("kept")
+    try:
+        raise ValueError
+    except ValueError:
+        log.exception("kept too")
+        with faked():
+            log.exception("not kept")
+    assert [record.message for record in caplog.records] == ["kept", "kept too"]

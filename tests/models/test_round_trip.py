@@ -39,6 +39,45 @@ def test_they_come_back_and_generate(round_trip: Any) -> None:
     assert all(row["left"] < 0.6 * row["params"] for row in rows.values())
 
 
+def gemma(**entries: Any) -> Any:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.GemmaConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, head_dim=8,
+        num_key_value_heads=2, intermediate_size=56, **entries,
+    )  # fmt: skip
+    return transformers.GemmaForCausalLM(config).eval()
+
+
+def test_by_default_what_the_config_cannot_state_is_left_whole_and_said(round_trip: Any) -> None:
+    x = {"input_ids": torch.arange(12)[None], "use_cache": False}
+    quick: dict[str, Any] = {"measure": False, "compensation": "none"}
+    usual = niwaki.prune(gemma(), x, **quick)
+    (said,) = [note for note in usual.record.notes if "left whole, as the model's config" in note]
+    assert "uniform=False cuts it too" in said
+    assert within.part(usual.model, "config.intermediate_size", int) == 28
+    assert usual.record.settings["uniform"] is True
+    assert dict(usual.plan.units) == dict(niwaki.prune(gemma(), x, uniform=True, **quick).plan)
+    freely = niwaki.prune(gemma(), x, uniform=False, **quick)
+    assert freely.record.after.params < 0.8 * usual.record.after.params
+    assert any("cannot state the cut" in note for note in freely.record.notes)
+
+
+def test_what_is_asked_of_single_layers_is_cut_whatever_the_config_states(round_trip: Any) -> None:
+    x = {"input_ids": torch.arange(12)[None], "use_cache": False}
+    asked: dict[str, Any] = {
+        "only": "model.layers.0.mlp.gate_proj",
+        "measure": False,
+        "compensation": "none",
+    }
+    result = niwaki.prune(gemma(), x, **asked)
+    assert len(result.plan.kept) == 1
+    assert any("cannot state the cut" in note for note in result.record.notes)
+    even = niwaki.prune(llama(), x, scope="global", measure=False, compensation="none")
+    assert even.record.settings["uniform"] is None
+
+
 def test_a_row_says_what_went_wrong(round_trip: Any) -> None:
     row = {"params": 9, "left": 5, "warned": {}, "difference": 0.0, "changed": {"d": 3}}
     assert round_trip.passed(row)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import within
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 import niwaki
 from niwaki.core.blocks import BlockPlan, LayerBlocks
@@ -599,3 +601,46 @@ def test_blocks_that_do_not_fit_are_refused(change: dict[str, Any], message: str
     read = opened if message != "is of another network" else put_back
     with pytest.raises(niwaki.NiwakiError, match=message):
         read(*((wrong, tensors, "x") if read is opened else (ordinary, wrong, "x")))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize(
+    "norm",
+    [
+        parametrizations.weight_norm,
+        parametrizations.spectral_norm,
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+    ],
+)
+@pytest.mark.parametrize("retrained", [False, True])
+def test_a_network_under_weight_norm_is_trimmed_saved_and_loaded(
+    norm: Any, retrained: bool, tmp_path: Path
+) -> None:
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        layers = norm(nn.Linear(6, 16)), nn.ReLU(), norm(nn.Linear(16, 16)), nn.ReLU()
+        return nn.Sequential(*layers, nn.Linear(16, 3)).eval()
+
+    def retrain(model: nn.Module, hold: Any) -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.1)
+        hold(model)
+
+    model, x = build(), torch.randn(2, 6)
+    trimmed = niwaki.trim(
+        model,
+        x,
+        cut_off=CutOff(params=0.5),
+        estimation=Estimation(4, sampling=Sampling(samples=64)),
+        calibration=[torch.randn(64, 6)],
+        retrain=retrain if retrained else None,
+    )
+    assert any("are ordinary weights now" in note for note in trimmed.record.notes)
+    niwaki.save(trimmed, tmp_path / "trimmed")
+    again = niwaki.load(tmp_path / "trimmed", model=build())
+    assert torch.equal(again(x), trimmed.model(x))
+    alone = runpy.run_path(str(next((tmp_path / "trimmed").glob("*.py"))))
+    dense = alone["load_pruned"](str(tmp_path / "trimmed"), build())
+    torch.testing.assert_close(dense(x), trimmed.model(x))

@@ -167,6 +167,7 @@ def test_settings_that_say_nothing_about_blocks_are_refused(
         ({"what": "branches", "budget": "macs=0.95"}, BudgetError, "at most"),
         ({"what": "branches", "only": "conv*"}, SettingError, "no branch is named like"),
         ({"what": "blocks", "compensation": "auto"}, SettingError, "criterion='mint'"),
+        ({"what": ("units", "branches"), "recovery": "refit"}, SettingError, "where whole branch"),
     ],
 )
 def test_what_cannot_be_asked_is_told(
@@ -204,3 +205,53 @@ def test_a_graph_of_operators_is_judged_on_batches_of_its_size() -> None:
     batches = [torch.randn(size, 3, 8, 8, dtype=torch.float64) for size in (2, 5)]
     result = niwaki.prune(model, x, 0.3, form="graph", calibration=batches, compensation="none")
     assert result.record.after.scores["cosine"] > 0
+
+
+@pytest.mark.parametrize(
+    ("budget", "asked"),
+    [
+        (0.5, {"what": "branches"}),
+        ("params=0.3", {"what": "branches", "skip": "1.*"}),
+        ("macs=0.5", {"what": ("units", "branches")}),
+        ("macs=0.4,params=0.5", {"what": ("units", "branches"), "scope": "global"}),
+    ],
+)
+def test_branches_are_foreseen_as_they_go(budget: Any, asked: dict[str, Any]) -> None:
+    model, x = network()
+    foreseen = niwaki.preview(model, x, budget, compensation="none", **asked)
+    result = niwaki.prune(model, x, budget, **asked, **QUIET)
+    assert set(foreseen.branches) == set(result.dropped)
+    assert foreseen.branches.items() <= result.influence.items()
+    assert dict(foreseen.plan.units) == dict(result.plan.units)
+    for unit, (before, after) in foreseen.sizes.items():
+        assert before == getattr(result.record.before, unit)
+        assert after == getattr(result.record.after, unit)
+    assert all(f"{name}  the branch would go" in str(foreseen) for name in result.dropped)
+
+
+def test_blocks_are_not_foreseen_and_that_is_told() -> None:
+    model, x = network()
+    with pytest.raises(SettingError, match=r"not foreseen: call niwaki\.prune"):
+        niwaki.preview(model, x, "params=0.5", what="blocks", criterion="mint", calibration=[x])
+
+
+def test_a_dry_run_tells_of_branches() -> None:
+    words = ["resnet20", "--budget", "macs=0.5", "--scope", "local:what=units+branches"]
+    said = CliRunner().invoke(app, ["prune", *words, "--dry-run"])
+    assert said.exit_code == 0, said.stderr
+    assert "the branch would go" in said.stdout
+
+
+def test_a_module_that_is_skipped_is_foreseen_to_stay() -> None:
+    model, x = network()
+    foreseen = niwaki.preview(model, x, 0.5, skip=[model.get_submodule("1")])
+    result = niwaki.prune(model, x, 0.5, skip=[model.get_submodule("1")], measure=False)
+    assert dict(foreseen.plan.units) == dict(result.plan.units)
+
+
+def test_a_recovery_of_a_network_without_branches_is_refused() -> None:
+    model, x = network()
+    result = niwaki.prune(model, x, 0.5, what="branches", **QUIET)
+    seen = niwaki.Calibration.of([x])
+    with pytest.raises(SettingError, match="they have other layers; train what is left"):
+        niwaki.recover(result.cut, result.model, "refit", calibration=seen)

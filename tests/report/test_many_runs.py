@@ -119,3 +119,33 @@ def test_a_browser_sorts_filters_and_unfolds(browser, many: Path, tmp_path: Path
     page.locator("#run-11 summary").click()
     page.locator("#run-11 .inside .bar").first.wait_for()  # drawn when it is unfolded
     assert page.locator("#run-11 .inside .bar").count() > 60
+
+
+def test_what_was_not_timed_is_not_shown_as_quick(tmp_path: Path) -> None:
+    def untimed(name: str, **after: float) -> None:
+        run = write_run(tmp_path / name, latency_ms=0.0, **after)
+        text = (run / "record.json").read_text()
+        (run / "record.json").write_text(text.replace('"latency_ms": 2.0', '"latency_ms": 0.0'))
+
+    untimed("behind", params=800, accuracy=0.5)
+    untimed("best", params=500, accuracy=0.8)
+    page = report_page(read_runs([tmp_path])[0])
+    assert "less latency" not in page
+    assert "Accuracy against time" not in page
+    assert "<button type=button>ms</button>" not in page
+    assert page.count("badge best") == 1  # no time of 0 ms is on the front
+    write_run(tmp_path / "timed", params=900, accuracy=0.4, latency_ms=1.0)
+    both = report_page(read_runs([tmp_path])[0])
+    assert "Accuracy against time" in both
+    assert "<button type=button>ms</button>" in both
+    assert both.count("data-label='ms' class=none") == 2
+    assert both.count("badge best") == 2
+
+
+def test_of_many_dots_those_behind_the_front_are_small(many: Path, tmp_path: Path) -> None:
+    page = report_page(read_runs([many])[0])
+    assert page.count('class="dot other small"') > 100
+    assert 'class="dot other"' not in page
+    for number in range(20):
+        write_run(tmp_path / f"run-{number}", params=500 + number, accuracy=0.8 - number / 100)
+    assert 'class="dot other small"' not in report_page(read_runs([tmp_path])[0])

@@ -19,7 +19,7 @@ from niwaki.cli.setup import Setup
 from niwaki.core.budget import Budget
 from niwaki.core.errors import SettingError
 from niwaki.core.records import Record
-from niwaki.core.registry import Registry
+from niwaki.core.registry import Registry, parse
 from niwaki.graph import trace
 from niwaki.graph.pairs import layer_pairs
 from niwaki.io.scores import Scores, load_scores
@@ -46,13 +46,6 @@ PerClass = Annotated[
     typer.Option(
         help="mint: how many inputs to draw of each class (250 if left out); 250,fc2=500 to set a "
         "layer apart"
-    ),
-]
-Blocks = Annotated[
-    str | None,
-    typer.Option(
-        help="mint: cut blocks of weights and not whole channels: default, or upper_limit=0.9,"
-        "cut_off=0.3,fed=true; cut_off=0:1:0.1 only lists what each cut-off would do"
     ),
 ]
 Engine = Annotated[
@@ -115,7 +108,9 @@ class MintWords:
         return {key: str(value) for key, value in said.items() if value is not None}, by_layer
 
 
-def whole_training_split(setup: Setup, criterion: Criterion, batch_size: int) -> Calibration | None:
+def whole_training_split(
+    setup: Setup, criterion: Criterion | None, batch_size: int
+) -> Calibration | None:
     """What was asked for as --calibration; for MINT, which draws itself, else all training
     inputs.
     """
@@ -135,13 +130,13 @@ def scores_of(path: Path, setup: Setup) -> Scores:
     return load_scores(path, trace(setup.model, setup.inputs))
 
 
-_BLOCKS: Registry[BlockSettings] = Registry("setting")
+_BLOCKS: Registry[BlockSettings] = Registry("scope")
 
 
 @_BLOCKS.register("blocks")
 @dataclass(frozen=True)
 class BlockSettings:
-    """What `--blocks` says.
+    """What `--scope blocks` says.
 
     Attributes:
         upper_limit: the share of its weights that a layer loses at most; by layer in quotes,
@@ -155,19 +150,20 @@ class BlockSettings:
     fed: bool = False
 
 
-def block_settings(text: str | None, dry_run: bool) -> BlockSettings | None:
-    """What `--blocks` says; None where whole channels go.
+def block_settings(scope: str | None, dry_run: bool) -> BlockSettings | None:
+    """What `--scope blocks:…` says; None where whole channels go.
 
     Raises:
         SettingError: it cannot be read, or nothing is to be cut.
     """
-    if text is None:
+    if scope is None or parse(scope)[0] != "blocks":
         return None
     if dry_run:
         raise SettingError(
-            "--dry-run foresees whole channels; for blocks give a grid, --blocks cut_off=0:1:0.1"
+            "--dry-run foresees whole channels; for blocks give a grid, --scope "
+            "blocks:cut_off=0:1:0.1"
         )
-    return _BLOCKS.build("blocks" if text == "default" else f"blocks:{text}")
+    return _BLOCKS.build(scope)
 
 
 @dataclass(frozen=True)
@@ -189,13 +185,14 @@ class BlockWords:
     def all(self) -> list[CutOff]:
         """The cut-offs that were asked for."""
         limit, limits = by_pattern(
-            self.upper_limit or "0.75", float, "--upper-limit", "0.75,conv5=0.45"
+            self.upper_limit or "0.75", float, "upper_limit", "0.75,conv5=0.45"
         )
         limit = 0.75 if limit is None else limit
         if self.cut_offs is not None:
             if self.budget is not None:
                 raise SettingError(
-                    "cut_off of --blocks and --budget both say how much goes; give one of them"
+                    "cut_off of --scope blocks and --budget both say how much goes; give one of "
+                    "them"
                 )
             return [
                 CutOff(share=share, upper_limit=limit, fed=self.fed, limits=limits)
@@ -238,7 +235,7 @@ def _of_pairs(scores: Scores | None) -> Scores:
         SettingError: another criterion than mint was asked for, or is what a file holds.
     """
     if scores is None:
-        raise SettingError("only mint says which blocks go: --criterion mint with --blocks")
+        raise SettingError("only mint says which blocks go: --criterion mint with --scope blocks")
     if not scores.dependencies:
         raise SettingError(
             f"these are scores of {scores.criterion}, without dependencies; blocks need those of "

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 from torch import Tensor
 
+import niwaki
 from niwaki.cli import options
 from niwaki.cli.console import messages, results, table
-from niwaki.cli.setup import Words, set_up
+from niwaki.cli.setup import Setup, Words, set_up
 from niwaki.core.errors import SettingError, UnknownNameError
 from niwaki.core.records import staged_folder
 from niwaki.io import bench as bench_script
@@ -26,6 +27,7 @@ from niwaki.measure import count_params
 from niwaki.measure import evaluate as measure_accuracy
 
 FORMATS = ("onnx", "pt2", "int8")
+LADDER = (0.25, 0.5, 0.75, 0.9)  # shares of the channels that go
 
 
 def export(
@@ -55,6 +57,13 @@ def export(
         bool,
         typer.Option(help="write bench.py too: it times the file on any machine, without niwaki"),
     ] = False,
+    ladder: Annotated[
+        bool,
+        typer.Option(
+            help="write the network at four smaller sizes too (pruned without a repair), for "
+            "bench.py: what it prints on a device is what a budget latency=0.5,measured=FILE reads"
+        ),
+    ] = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
@@ -67,6 +76,8 @@ def export(
     """
     wanted = tuple(dict.fromkeys(formats or ["onnx"]))
     _refuse(wanted, data, calibration, bench)
+    if ladder and not (bench and "onnx" in wanted):
+        raise SettingError("--ladder is of ONNX files that bench.py times: --format onnx --bench")
     calibrated = (calibration or 200) if "int8" in wanted else None
     words = Words(
         model, weights, data, data_root, split, batch_size, limit, input_shape, "cpu", 0, calibrated
@@ -92,6 +103,8 @@ def export(
                     accuracy[name] = measure_accuracy(runtime, setup.batches()).accuracy
         if bench:
             shutil.copyfile(bench_script.__file__, stage / "bench.py")
+        if ladder:
+            _write_ladder(setup, stage)
         record = _record(files, accuracy, count_params(setup.model))
         (stage / "export.json").write_text(
             json_text.dumps(record, indent=2) + "\n", encoding="utf-8"
@@ -107,6 +120,13 @@ def export(
             )
         )
     messages.print(f"written to {out}", markup=False)
+
+
+def _write_ladder(setup: Setup, stage: Path) -> None:
+    """The network with fewer channels, as bench-75.onnx and so on; only their sizes matter."""
+    for share in LADDER:
+        smaller = niwaki.prune(setup.model, setup.inputs, share, quality="fast", measure=False)
+        export_onnx(smaller.model, setup.inputs, stage / f"bench-{100 * (1 - share):.0f}.onnx")
 
 
 def _refuse(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +26,7 @@ from niwaki.methods.given import Given
 from niwaki.methods.mint.criterion import Mint
 from niwaki.pruning.result import Result
 from niwaki.pruning.selection import Rounding, Rule, Selection
+from niwaki.pruning.trimming import refuse_idle
 
 
 def prune(
@@ -37,14 +40,20 @@ def prune(
         ),
     ] = None,
     data_root: options.DataRoot = None,
-    criterion: Annotated[
-        str,
+    quality: Annotated[
+        Literal["fast", "default", "best"],
         typer.Option(
-            help="which units stay: l1, l2, l2-gm, fold, reconstruct, auto, bn-scale, random, "
-            "mint:groups=8; or a file that niwaki score wrote"
+            help="for those who do not want to choose: fast, without a repair; default; best, "
+            "which takes its time, and is best with --calibration; what is stated beside it wins"
         ),
-    ] = "l2",
-    blocks: block_words.Blocks = None,
+    ] = "default",
+    criterion: Annotated[
+        str | None,
+        typer.Option(
+            help="which units stay: l1, l2 (the default), l2-gm, fold, reconstruct, auto, "
+            "bn-scale, random, mint:groups=8; or a file that niwaki score wrote"
+        ),
+    ] = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,20 +61,21 @@ def prune(
             "--ratio",
             help=(
                 "share to remove: 0.5 or 50% of the channels, or of params, macs, bytes, memory, "
-                "latency=0.5,batch=8,threads=2; or several: macs=0.5,params=0.4; without it half "
+                "latency=0.5,batch=8,threads=2 or latency=0.5,measured=device.json (see niwaki "
+                "export --ladder); or several: macs=0.5,params=0.4; without it half "
                 "of the channels"
             ),
         ),
     ] = None,
     compensation: Annotated[
-        str,
+        str | None,
         typer.Option(
             help=(
                 "repair: none, merge, match, fold, moments (no data), reconstruct "
-                "(--calibration), auto"
+                "(--calibration), auto (the default)"
             )
         ),
-    ] = "auto",
+    ] = None,
     recovery: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,14 +94,17 @@ def prune(
         typer.Option(help="leave layers named like this glob whole; may be repeated"),
     ] = None,
     scope: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="local: one share for all; global: one threshold; cost: on score per cost; auto: "
-            "by what the answer loses. With settings: global:min_units=3,multiple=8,at_most=0.8; "
-            "local:shares=layer1.*=0.6+fc=0.3; rule=quantile; what=units+branches (whole residual "
-            "branches too); uniform=true (one width for the same layers of all blocks)"
+            help="local (the default): one share for all; global: one threshold; cost: on score "
+            "per cost; auto: by what the answer loses. With settings: "
+            "global:min_units=3,multiple=8,at_most=0.8; local:shares=layer1.*=0.6+fc=0.3; "
+            "rule=quantile; what=units+branches (whole residual branches too); uniform=true (one "
+            "width for the same layers of all blocks). With mint, blocks of weights: blocks, or "
+            "blocks:upper_limit=0.9,cut_off=0.3,fed=true; blocks:cut_off=0:1:0.1 only lists what "
+            "each cut-off would do"
         ),
-    ] = "local",
+    ] = None,
     calibration: options.Calibration = None,
     evaluate: options.Evaluate = None,
     input_shape: options.InputShape = None,
@@ -131,8 +144,15 @@ def prune(
     Blocks of weights that no later layer depends on, as MINT has it; then niwaki finetune:
 
       niwaki prune mnist-mlp --weights mlp.safetensors --data mnist --data-root data
-        --criterion mint:groups=50,samples_per_class=250 --blocks upper_limit=0.97 --only fc2
+        --criterion mint:groups=50,samples_per_class=250 --scope blocks:upper_limit=0.97 --only fc2
         --budget params=0.96 --out trimmed
+
+    The best there is without training, for those who do not want to choose (--quality fast is the
+    other end):
+
+      niwaki prune resnet56:shortcut=projection --weights resnet56.pth --data cifar10 --data-root
+      data
+        --budget macs=0.5 --calibration 1024 --quality best --out pruned
 
     Units repaired by least squares on 512 training images without their labels, then every layer
     fitted to the original's:
@@ -153,10 +173,10 @@ def prune(
     """
     share = _share(budget)
     task = task_of(evaluate)
-    cut = block_words.block_settings(blocks, dry_run)
-    file = Path(criterion) if criterion.endswith(".safetensors") else None
-    method = CRITERIA.build("l2" if file is not None else criterion)
-    chosen = selection_of(scope, tuple(only or ()), tuple(skip or ()))
+    cut = block_words.block_settings(scope, dry_run)
+    file = Path(criterion) if criterion is not None and criterion.endswith(".safetensors") else None
+    method = None if criterion is None or file else CRITERIA.build(criterion)
+    chosen = selection_of("local" if cut or scope is None else scope, only or (), skip or ())
     words = None
     if cut is not None:
         words = block_words.BlockWords(
@@ -168,13 +188,12 @@ def prune(
             chosen.skip,
         )
         words.all()  # what is wrong with it is said before anything is scored
-        if chosen.shares or chosen.at_most < 1:
-            raise SettingError(
-                "shares and at_most are about whole channels; a layer's blocks have "
-                "--blocks upper_limit=0.9"
-            )
-        if task is not None:
-            raise SettingError("--evaluate judges networks without whole channels, not --blocks")
+        refuse_idle(
+            quality=quality != "default",
+            compensation=compensation is not None,
+            recovery=bool(recovery),
+            evaluate=task is not None,
+        )
     if out is not None:
         check_output(out, overwrite)
     setup = set_up(
@@ -194,8 +213,6 @@ def prune(
     known = None if file is None else block_words.scores_of(file, setup)
     if known is None and isinstance(method, Mint):
         known = block_words.scored_by_mint(setup, method, seen, seed)
-    if "blocks" in chosen.parts:
-        raise SettingError("on the command line blocks go by --blocks (--blocks default)")
     if words is not None:
         trimmed = block_words.trim_blocks(setup, known, words, seed)
         if trimmed is not None:
@@ -206,46 +223,39 @@ def prune(
         method = Given(
             known.units, known.criterion if file is None else f"{known.criterion}, from {file}"
         )
+    asked: dict[str, Any] = {
+        "budget": share,
+        "quality": quality,
+        "criterion": method,
+        "compensation": compensation,
+        "calibration": seen,
+        "seed": seed,
+        **_choices(chosen, said=scope is not None),
+    }
     if dry_run:
-        foreseen = niwaki.preview(
-            setup.model,
-            setup.inputs,
-            criterion=method,
-            budget=share,
-            compensation=compensation,
-            calibration=seen,
-            selection=chosen,
-            seed=seed,
-        )
-        typer.echo(str(foreseen))
+        typer.echo(str(niwaki.preview(setup.model, setup.inputs, **asked)))
         return
     result = niwaki.prune(
         setup.model,
         setup.inputs,
-        criterion=method,
-        budget=share,
-        compensation=compensation,
-        recovery=recovery or (),
+        **asked,
+        recovery=recovery or None,
         data=setup.batches,
         evaluate=task,
-        calibration=seen,
-        scope=chosen.scope,
-        only=chosen.only,
-        skip=chosen.skip,
-        min_units=chosen.min_units,
-        rounding=chosen.rounding,
-        multiple=chosen.multiple,
-        what=chosen.what,
-        uniform=chosen.uniform,
-        rule=chosen.rule,
-        shares=chosen.shares,
-        at_most=chosen.at_most,
-        seed=seed,
     ).with_settings(**setup.settings)
     if known is not None:
         result = block_words.with_dependencies(result, known)
-    name = criterion if file is None else method
-    _hand_out(result, out, overwrite, json, f"{model}, {share} removed, {name}, {compensation}")
+    used = result.record.settings
+    name = used["criterion"] if criterion is None or file else criterion
+    _hand_out(
+        result, out, overwrite, json, f"{model}, {share} removed, {name}, {used['compensation']}"
+    )
+
+
+def _choices(chosen: Selection, *, said: bool) -> dict[str, Any]:
+    """The fields of a selection; the scope where it was said, and not left to the quality."""
+    choices = {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)}
+    return choices if said else {key: choices[key] for key in choices if key != "scope"}
 
 
 _SCOPES: Registry[ScopeSettings] = Registry("scope")
@@ -265,7 +275,7 @@ class ScopeSettings:
     rounding: Rounding = "round"
     multiple: int | None = None
     what: str = "units"
-    uniform: bool = False
+    uniform: bool | None = None
     rule: Rule = "exact"
     shares: str = ""
     at_most: float = 1.0
@@ -281,17 +291,19 @@ def _share(budget: list[str] | None) -> Budget:
     return Budget.parse(budget[0]) if budget else Budget(0.5)
 
 
-def selection_of(scope: str, only: tuple[str, ...], skip: tuple[str, ...]) -> Selection:
+def selection_of(scope: str, only: Sequence[str], skip: Sequence[str]) -> Selection:
     """How units are chosen, from what `--scope`, `--only` and `--skip` say.
 
     Raises:
         SettingError, UnknownNameError: a word of it means nothing.
     """
     said = _SCOPES.build(scope)
+    if "blocks" in said.what.split("+"):
+        raise SettingError("on the command line blocks of weights go by --scope blocks")
     return Selection(
         parse(scope)[0],  # type: ignore[arg-type]  # one of those that are registered
-        only,
-        skip,
+        tuple(only),
+        tuple(skip),
         said.min_units,
         said.rounding,
         said.multiple,

@@ -11,6 +11,7 @@ from niwaki.core.errors import BudgetError, SettingError, UnknownNameError
 
 Unit = Literal["channels", "params", "macs", "bytes", "memory", "latency"]
 MEASURED = ("memory", "latency")  # on networks; the others are read off the graph
+_SETTINGS = ("batch", "threads", "measured")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Budget:
             of one forward, on the model's device).
         batch, threads: of the timed forward: samples, and CPU threads that torch may use; as they
             are found without them.
+        measured: file of what `bench.py` printed on another device, which latency is then read off.
         also: more budgets, all of which must be met too, each of a unit of its own.
     """
 
@@ -31,6 +33,7 @@ class Budget:
     unit: Unit = "channels"
     batch: int | None = None
     threads: int | None = None
+    measured: str | None = None
     also: tuple[Budget, ...] = ()
 
     def __post_init__(self) -> None:
@@ -53,6 +56,7 @@ class Budget:
                 raise SettingError(
                     f"{name} says how latency is timed; a budget of {self.unit} has no use for it"
                 )
+        self._check_file()
         units = [budget.unit for budget in self.every]
         if len(set(units)) < len(units):
             raise SettingError(f"budgets of one network name each unit once; got {self}")
@@ -64,6 +68,24 @@ class Budget:
         if self.also and not all(budget.amount for budget in self.every):
             raise SettingError(f"of several budgets, each must ask for more than 0; got {self}")
 
+    def _check_file(self) -> None:
+        if self.measured is None:
+            return
+        if self.unit != "latency":
+            raise SettingError(
+                f"measured says where latency is read off; a budget of {self.unit} has no use for "
+                "it"
+            )
+        if self.batch is not None or self.threads is not None:
+            raise SettingError(
+                f"batch and threads were those of {self.measured}; give them to bench.py there"
+            )
+
+    @property
+    def runs(self) -> bool:
+        """Whether networks are made and run here to know what they cost."""
+        return self.unit in MEASURED and self.measured is None
+
     @property
     def every(self) -> tuple[Budget, ...]:
         """This budget and those that must be met too."""
@@ -72,8 +94,8 @@ class Budget:
     @classmethod
     def parse(cls, budget: Budget | Mapping[str, Any] | float | str) -> Budget:
         """A budget from itself, a share of channels (`0.5`, `"50%"`), the notation `params=0.5`,
-        `latency=50%,batch=8,threads=2`, or the same as a table, `{"params": 0.5}`; several that
-        must all be met as `macs=0.5,params=0.4`.
+        `latency=50%,batch=8,threads=2`, `latency=0.5,measured=device.json`, or the same as a table,
+        `{"params": 0.5}`; several that must all be met as `macs=0.5,params=0.4`.
 
         Raises:
             BudgetError: not a number in [0, 1).
@@ -107,6 +129,7 @@ class Budget:
             for name, number in (("batch", self.batch), ("threads", self.threads))
             if number
         ]
+        timing += [] if self.measured is None else [f"measured={self.measured}"]
         return ",".join([f"{self.unit}={self.amount:g}", *timing, *map(str, self.also)])
 
 
@@ -124,12 +147,15 @@ def _share(text: str, budget: str) -> float:
         ) from None
 
 
-def _timing(settings: list[str]) -> dict[str, int]:
-    numbers = {}
+def _timing(settings: list[str]) -> dict[str, Any]:
+    numbers: dict[str, Any] = {}
     for text in settings:
         name, _, value = (part.strip() for part in text.partition("="))
-        if name not in ("batch", "threads"):
-            raise UnknownNameError("setting of a budget", name, ("batch", "threads"))
+        if name not in _SETTINGS:
+            raise UnknownNameError("setting of a budget", name, _SETTINGS)
+        if name == "measured":
+            numbers[name] = value
+            continue
         if not value.isdigit():
             raise SettingError(
                 f"{name} of a budget must be a whole number of at least 1; got {value!r}"

@@ -1,11 +1,13 @@
 """Time ONNX files on the machine at hand, and print JSON. It needs onnxruntime and numpy alone.
 
+    python bench.py                                 # all .onnx files beside it, timed in turns
     python bench.py model.onnx                      # milliseconds of one run
     python bench.py original.onnx model.onnx        # and how they compare, timed in turns
     python bench.py model.onnx --batch 8 --threads 4 --provider CUDAExecutionProvider
 
 `niwaki export --bench` puts this file beside the network. Runs of several files are timed in
 turns, so that a machine that grows warm or busy does so for all; ratios are medians over turns.
+What it prints, kept as device.json, is what a budget is met by: latency=0.5,measured=device.json.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import platform
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 TYPES = {
@@ -58,7 +61,10 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
     taken = _in_turns(runs, asked.seconds)
     first = taken[asked.files[0]]
     return {
-        "files": {path: _described(times, first) for path, times in taken.items()},
+        "files": {
+            path: {**_described(times, first), **_size(runs[path][0])}
+            for path, times in taken.items()
+        },
         "batch": asked.batch,
         "threads": asked.threads,
         "provider": asked.provider,
@@ -88,6 +94,12 @@ def _described(times: list[float], first: list[float]) -> dict[str, Any]:
         "runs": len(times),
         "ratio_to_first": round(ratio, 4),
     }
+
+
+def _size(session: Any) -> dict[str, int]:
+    """Multiply-adds of one sample, where the file states them."""
+    stated = session.get_modelmeta().custom_metadata_map.get("niwaki.macs")
+    return {"macs": int(stated)} if stated else {}
 
 
 def _session(onnxruntime: Any, path: str, asked: argparse.Namespace) -> Any:
@@ -130,7 +142,7 @@ def _asked(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="+", metavar="FILE.onnx")
+    parser.add_argument("files", nargs="*", metavar="FILE.onnx")
     parser.add_argument("--batch", type=int, default=1, help="samples, where a file takes any")
     parser.add_argument("--threads", type=int, default=0, help="0: as onnxruntime has it")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each file")
@@ -138,6 +150,10 @@ def _asked(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", action="append", type=_shape, default=[], metavar="NAME=SIZES")
     asked = parser.parse_args(arguments)
     asked.shape = dict(asked.shape)
+    beside = [str(path) for path in sorted(Path(__file__).parent.glob("*.onnx"))]
+    asked.files = asked.files or sorted(beside, key=lambda path: not path.endswith("model.onnx"))
+    if not asked.files:
+        parser.error("no .onnx file is beside this script; name one")
     return asked
 
 

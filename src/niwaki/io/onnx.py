@@ -26,6 +26,7 @@ from niwaki.io.exported import (
     said,
 )
 from niwaki.io.session import run_onnx, session
+from niwaki.measure import count_macs
 from niwaki.running import Inputs
 
 
@@ -93,6 +94,7 @@ def _exported(subject: Subject, dynamic: Any, opset: int | None) -> bytes:
             external_data=False,
             verbose=False,
         )
+        program.model.metadata_props["niwaki.macs"] = str(count_macs(subject.model, subject.inputs))
         buffer = io.BytesIO()
         program.save(buffer)
     return buffer.getvalue()

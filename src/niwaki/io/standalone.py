@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch.nn import utils
 
 
 def load_pruned(folder: str, original: torch.nn.Module) -> torch.nn.Module:
@@ -50,6 +51,7 @@ def rebuild(model: torch.nn.Module, plan: dict[str, Any], tensors: dict[str, tor
     """Give every tensor of a network its pruned value, and every size attribute its pruned size;
     all of it or nothing.
     """
+    _make_plain(model, {*plan["tensors"], *tensors})
     present = dict(model.named_modules())
     for path, kind in plan.get("stand_ins", {}).items():
         if not path or path not in present:
@@ -87,6 +89,25 @@ def rebuild(model: torch.nn.Module, plan: dict[str, Any], tensors: dict[str, tor
         else:  # a bias that a repair added
             path, _, short = name.rpartition(".")
             modules[path].register_parameter(short, torch.nn.Parameter(weight))
+
+
+def _make_plain(model: torch.nn.Module, names: set[str]) -> None:
+    """Let weights that the original computes (weight_norm, spectral_norm) be ordinary ones where
+    those of the pruned network are.
+    """
+    undo = {"weight_norm": utils.remove_weight_norm, "spectral_norm": utils.remove_spectral_norm}
+    for path, layer in model.named_modules():
+        steps: Any = layer._modules.get("parametrizations") or {}
+        if steps and all(f"{path}.{tensor}".lstrip(".") in names for tensor in steps):
+            weights = {tensor: getattr(layer, tensor).detach() for tensor in steps}
+            layer.__class__ = utils.parametrize.type_before_parametrizations(layer)
+            del layer._modules["parametrizations"]
+            for tensor, weight in weights.items():
+                layer.register_parameter(tensor, torch.nn.Parameter(weight))
+        for hook in [*layer._forward_pre_hooks.values()]:
+            kind = type(hook).__module__.removeprefix("torch.nn.utils.")
+            if kind in undo and f"{path}.{hook.name}".lstrip(".") in names:
+                undo[kind](layer, hook.name)
 
 
 def whole_weight(values: torch.Tensor, held: dict[str, Any], shape: list[int]) -> torch.Tensor:

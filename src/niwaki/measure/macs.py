@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeCopyMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from niwaki.running import Inputs, as_arguments, batch_size, call, preserved_mode, preserved_rng
+from niwaki.running.faked import faked
 
 Shape = tuple[int, ...]
 
@@ -47,15 +48,15 @@ def _count_fake(model: nn.Module, inputs: Inputs) -> int:
     """Count on a copy without data: no memory for weights, no arithmetic; what the forward changes
     goes with it.
     """
-    mode = FakeTensorMode()
-    with FakeCopyMode(mode):
-        shadow, arguments = copy.deepcopy((model, as_arguments(inputs)))
-    shadow.requires_grad_(
-        False
-    )  # torch's counter stumbles over a parameter that is handed to a module as an input
-    with mode:
-        args, kwargs = arguments
-        return _count(shadow, args or kwargs)
+    with faked() as mode:
+        with FakeCopyMode(mode):
+            shadow, arguments = copy.deepcopy((model, as_arguments(inputs)))
+        shadow.requires_grad_(
+            False
+        )  # torch's counter stumbles over a parameter that is handed to a module as an input
+        with mode:
+            args, kwargs = arguments
+            return _count(shadow, args or kwargs)
 
 
 def _count(model: nn.Module, inputs: Inputs) -> int:
@@ -98,6 +99,12 @@ def _add_batched(added: Shape, left: Shape, right: Shape, **_: object) -> int:
     return 2 * math.prod(left) * right[-1]
 
 
+def _grouped(left: Shape, right: Shape, *_args: object, **_: object) -> int:
+    """Rows of many experts, one after the other, (n, k) × (experts, k, m); or its derivatives."""
+    own = math.prod(left[1:]) if len(left) > len(right) else math.prod(left)
+    return 2 * own * right[-1]
+
+
 def _bilinear(left: Shape, weight: Shape, *_args: object, **_: object) -> int:
     return 2 * left[0] * math.prod(weight)
 
@@ -130,3 +137,5 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     _aten.mkldnn_rnn_layer: _onednn_rnn,
     _aten._cudnn_rnn: _cudnn_rnn,
 }
+if hasattr(_aten, "_grouped_mm"):  # of newer torch
+    FORMULAS[_aten._grouped_mm] = _grouped

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeCopyMode
 from torch.utils._pytree import tree_leaves
 
 from niwaki.running import Inputs, as_arguments, call, named_state, preserved_mode, preserved_rng
+from niwaki.running.faked import faked
 from niwaki.running.watching import OperatorMode
 
 
@@ -31,11 +32,11 @@ def peak_memory(model: nn.Module, inputs: Inputs) -> int:
 
 
 def _on_fake(model: nn.Module, inputs: Inputs) -> int:
-    mode = FakeTensorMode()
-    with FakeCopyMode(mode):
-        shadow, (args, kwargs) = copy.deepcopy((model, as_arguments(inputs)))
-    with mode:
-        return _peak(shadow, args or kwargs)
+    with faked() as mode:
+        with FakeCopyMode(mode):
+            shadow, (args, kwargs) = copy.deepcopy((model, as_arguments(inputs)))
+        with mode:
+            return _peak(shadow, args or kwargs)
 
 
 def _peak(model: nn.Module, inputs: Inputs) -> int:

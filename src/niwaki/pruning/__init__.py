@@ -2,7 +2,8 @@
 search for a plan that holds.
 """
 
-from niwaki.pruning._prune import preview, prune
+from niwaki.pruning._preview import preview
+from niwaki.pruning._prune import prune
 from niwaki.pruning._schedule import schedule
 from niwaki.pruning._sensitivity import Sensitivity, sensitivity
 from niwaki.pruning.allocation import select

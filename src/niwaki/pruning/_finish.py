@@ -79,8 +79,9 @@ def finished(
             )
     if form == "module":
         masked = any(weight.kind == "mask" for weight in cut.graph.computed)
-        # masks are the user's, and not what a factory makes
-        remember(cut.graph.model if masked else model, attempt.model, cut.plan, inputs)
+        # masks are the user's, and not what a factory makes; blocks are of ordinary weights
+        plain = masked or bool(cut.plan.blocks)
+        remember(cut.graph.model if plain else model, attempt.model, cut.plan, inputs)
     ratio = attempt.ratio
     task = judged.task
     settings = {

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from niwaki.core.budget import MEASURED, Budget
+from niwaki.core.budget import Budget
 from niwaki.core.errors import SettingError
 from niwaki.core.plan import Plan
 from niwaki.graph import trace
@@ -25,27 +25,20 @@ from niwaki.methods.base import (
     Calibration,
     Compensation,
     Criterion,
-    Cut,
     Evidence,
-    Recovery,
     ScoreFunction,
-    Scores,
-    as_criterion,
-    compensate,
     recover,
-    scored,
 )
 from niwaki.pruning._finish import Batch, Judged, finished
-from niwaki.pruning.allocation import allocate, with_losses
 from niwaki.pruning.asked import skipped
-from niwaki.pruning.cost import MeasuredCost
+from niwaki.pruning.costs import expected
+from niwaki.pruning.quality import Methods, Quality, Recoveries
 from niwaki.pruning.result import Form, Result
-from niwaki.pruning.search import SLACK, Clock, Search
+from niwaki.pruning.scoring import repaired, scores_of
+from niwaki.pruning.search import Clock, Search
 from niwaki.pruning.selection import Selection
 from niwaki.pruning.shallower import shallower
 from niwaki.pruning.stated import stated
-from niwaki.pruning.table import Preview
-from niwaki.pruning.table import preview as foresee
 from niwaki.pruning.trimming import as_blocks, refuse_idle, trim
 from niwaki.running import Inputs
 
@@ -60,15 +53,16 @@ def prune(  # noqa: PLR0913  # a public verb
     example_inputs: Inputs,
     budget: Budget | Mapping[str, Any] | float | str = 0.5,
     *,
-    criterion: Criterion | str | ScoreFunction = "l2",
-    compensation: Compensation | str = "auto",
-    recovery: Recovery | str | Sequence[Recovery | str] = (),
+    quality: Quality = "default",
+    criterion: Criterion | str | ScoreFunction | None = None,
+    compensation: Compensation | str | None = None,
+    recovery: Recoveries | None = None,
     selection: Selection | None = None,
     calibration: Inputted | None = None,
     data: Data | None = None,
     evaluate: Task | Evaluate | None = None,
     measure: bool | None = None,
-    probes: bool | Sequence[Inputs] = True,
+    probes: bool | Sequence[Inputs] | None = None,
     seed: int = 0,
     form: Form = "module",
     **choices: Any,
@@ -82,15 +76,21 @@ def prune(  # noqa: PLR0913  # a public verb
         budget: the share to remove: of the channels (`0.5`, `"50%"`), or of what the model costs:
             `"params=0.5"` or `{"params": 0.5}`, `"macs=0.5"`, `"bytes=0.5"`, `"memory=0.5"`
             (activations),
-            `"latency=0.5,batch=8,threads=2"`; or several, all of which are met:
+            `"latency=0.5,batch=8,threads=2"`, or `"latency=0.5,measured=device.json"` of what
+            bench.py printed on another device; or several, all of which are met:
             `"macs=0.5,params=0.4"`. Memory and latency are measured on networks made for
             the purpose, and in the end on the pruned one, which must meet the budget.
+        quality: for those who do not want to choose: `"fast"`, equal shares by the norm of the
+            weights, without a repair or probes; `"default"`, the same repaired and probed;
+            `"best"`, shares by what the answer loses, and with calibration inputs every layer
+            fitted afterwards (see `niwaki.pruning.quality`). What is stated beside it wins.
         criterion: which units stay: `"l1"`, `"taylor"`, … (an unknown name lists all), a
-            `Criterion`, or a function (group, evidence) → scores.
+            `Criterion`, or a function (group, evidence) → scores; `"l2"` where nothing is said.
         compensation: what the kept units do for those that go: `"none"`, `"merge"`, with settings
             as in `"merge:threshold=0.45"`, `"match"`, `"fold"`, `"moments"`, `"reconstruct"`, or a
             `Compensation`; `"auto"` is `reconstruct` with calibration inputs, `moments` without.
-            Where it cannot be applied the result's notes say why.
+            That is what is done where nothing is said. Where it cannot be applied the result's
+            notes say why.
         recovery: what is mended in the smaller network after the proof, from the calibration
             inputs: `"batchnorm"`, `"refit"`, `"lbfgs"`, or several, one after the other.
         selection: which groups take part, how a budget is divided between them, and whether units,
@@ -127,16 +127,23 @@ def prune(  # noqa: PLR0913  # a public verb
         SurgeryError: no pruned model could be made that computes what the masked original computes.
     """
     budget = Budget.parse(budget)
-    chosen = as_criterion(criterion)
-    repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
-    steps = _recoveries(recovery)
+    parts = Selection.parts_of(selection, choices)
+    methods = Methods.of(quality, fitted=calibration is not None and parts == ("units",))
+    methods = methods.but(criterion, compensation, recovery)
+    chosen, repair = methods.criterion, methods.compensation
     task, batches = Task.of(evaluate), _again(data)
     seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
-    if "blocks" in Selection.parts_of(selection, choices):
+    if "branches" in parts and methods.recovery:
+        raise SettingError(
+            "a recovery goes through both networks layer by layer; where whole branches go, train "
+            "what is left instead of recovery="
+        )
+    if "blocks" in parts:
         chosen_selection = Selection.of(selection, choices, budget)
         refuse_idle(
-            compensation=compensation != "auto",
-            recovery=bool(steps),
+            quality=quality != "default",
+            compensation=compensation not in (None, "auto"),
+            recovery=bool(recovery),
             evaluate=task is not None,
             form=form != "module",
         )
@@ -144,27 +151,28 @@ def prune(  # noqa: PLR0913  # a public verb
         return trim(model, example_inputs, calibration=seen, data=batches, seed=seed, **asked)
     clock = Clock()
     with clock.stage("trace"):
-        graph = trace(model, example_inputs, probes=probes)
+        graph = trace(model, example_inputs, probes=methods.probes if probes is None else probes)
     whole, passed_over = skipped(graph, choices.pop("skip", ()))
-    chosen_fields = {**choices, **({"skip": whole} if whole else {})}
-    selection = Selection.of(selection, chosen_fields, budget)
+    choices = {**choices, **({"skip": whole} if whole else {})}
+    selection = Selection.of(selection, methods.choices(selection, choices), budget)
     remarks = list(passed_over)
     with clock.stage("score"):
         generator = torch.Generator().manual_seed(seed)
         evidence = Evidence(graph, seen, generator, say=remarks.append)
-        scores = _scores(chosen, evidence, repair, selection)
-    repairing = partial(_repaired, repair, Evidence(graph, seen, known=evidence.known), seed)
+        scores = scores_of(chosen, evidence, repair, selection)
+    repairing = partial(repaired, repair, Evidence(graph, seen, known=evidence.known), seed)
     refining = partial(chosen.refine, evidence=evidence)
     search = Search(graph, repairing, form, clock, refining)
     influence: Mapping[str, float] = {}
     if "branches" in selection.parts:
-        attempt, influence = shallower(search, scores, budget, selection, evidence)
+        without = shallower(search, scores, budget, selection, evidence)
+        attempt, influence = without.made(search), without.influence
     else:
         attempt = search.within_budget(scores, budget, selection)
-        if selection.uniform and form == "module":
-            attempt, whole_kinds = stated(search, scores, budget, selection, attempt)
-            remarks += whole_kinds
-    for step in steps:
+        attempt, selection, whole_kinds = stated(search, scores, budget, selection, attempt)
+        remarks += whole_kinds
+    remarks += expected(graph, budget, attempt.cut.plan)
+    for step in methods.recovery:
         with clock.stage("recover"):
             cut = attempt.cut
             remarks.append(recover(cut, attempt.model, step, calibration=seen, seed=seed))
@@ -172,10 +180,11 @@ def prune(  # noqa: PLR0913  # a public verb
         "criterion": CRITERIA.spell(chosen),
         "budget": str(budget),
         "compensation": COMPENSATIONS.spell(repair),
-        **({"recovery": [RECOVERIES.spell(step) for step in steps]} if steps else {}),
+        **({"quality": quality} if quality != "default" else {}),
+        **({"recovery": [*map(RECOVERIES.spell, methods.recovery)]} if methods.recovery else {}),
         **selection.described(),
     }
-    timed = budget.unit in MEASURED if measure is None else measure
+    timed = budget.runs if measure is None else measure
     judged = Judged(
         batches, task, None if seen is None else seen.inputs, timed, later=measure is None
     )
@@ -194,65 +203,6 @@ def prune(  # noqa: PLR0913  # a public verb
         curves=scores.curves,
         influence=influence,
     )
-
-
-def _scores(
-    criterion: Criterion, evidence: Evidence, repair: Compensation, selection: Selection
-) -> Scores:
-    """Scores of units; none where no unit goes."""
-    if "units" not in selection.parts:
-        return Scores(evidence.graph, {}, evidence)
-    return with_losses(scored(criterion, evidence), repair, selection)
-
-
-def preview(  # noqa: PLR0913  # a public verb
-    model: nn.Module,
-    example_inputs: Inputs,
-    budget: Budget | Mapping[str, Any] | float | str = 0.5,
-    *,
-    criterion: Criterion | str | ScoreFunction = "l2",
-    compensation: Compensation | str = "auto",
-    selection: Selection | None = None,
-    calibration: Inputted | None = None,
-    seed: int = 0,
-    **choices: Any,
-) -> Preview:
-    """What `prune` would cut for a budget, and what that costs in score and in signal, group by
-    group; nothing is cut.
-
-    The arguments and errors are those of `prune`. Whether every group can be cut shows only when it
-    is.
-    """
-    budget = Budget.parse(budget)
-    chosen = as_criterion(criterion)
-    selection = Selection.of(selection, choices, budget)
-    seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
-    graph = trace(model, example_inputs)
-    evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed))
-    repair = COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
-    scores = with_losses(scored(chosen, evidence), repair, selection)
-    plan, measured = _foreseen(scores, budget, selection)
-    plan = chosen.refine(plan, evidence)
-    repaired = _repaired(repair, evidence, seed, plan)
-    return foresee(graph, scores, plan, repaired.residuals, measured)
-
-
-def _foreseen(
-    scores: Scores, budget: Budget, selection: Selection
-) -> tuple[Plan, dict[str, float]]:
-    """The plan, and what a throwaway network of its sizes costs, of a budget that is measured."""
-    graph = scores.graph
-    if budget.unit not in MEASURED:
-        return allocate(graph, scores, budget, selection), {}
-    cost, slack = MeasuredCost(graph, budget), SLACK * (1 - budget.amount)
-    plan = allocate(graph, scores, budget, selection, cost=cost, tolerance=slack)
-    return plan, {budget.unit: cost({name: len(kept.units) for name, kept in plan.items()})}
-
-
-def _repaired(repair: Compensation, evidence: Evidence, seed: int, plan: Plan) -> Cut:
-    """A plan's cut; every attempt draws the same numbers."""
-    evidence.generator.manual_seed(seed)
-    return compensate(Cut(evidence.graph, plan, evidence=evidence), repair)
 
 
 def _importances(scores: Mapping[str, Tensor], plan: Plan) -> dict[str, list[float]]:
@@ -275,11 +225,6 @@ def _importances(scores: Mapping[str, Tensor], plan: Plan) -> dict[str, list[flo
     )
     counts = [torch.histogram(torch.cat(part), edges).hist.tolist() for part in (kept, dropped)]
     return {"edges": edges.tolist(), "kept": counts[0], "dropped": counts[1]}
-
-
-def _recoveries(given: Recovery | str | Sequence[Recovery | str]) -> list[Recovery]:
-    steps = [given] if isinstance(given, (Recovery, str)) else given
-    return [RECOVERIES.build(step) if isinstance(step, str) else step for step in steps]
 
 
 def _again(data: Data | None) -> Callable[[], Iterable[Batch]] | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from niwaki.core.budget import MEASURED, Budget
+from niwaki.core.budget import Budget
 from niwaki.core.errors import BudgetError, SettingError
 from niwaki.core.plan import Kept, Plan
 from niwaki.graph import Branch, Graph, Group
@@ -199,7 +199,7 @@ def _costs(
     """
 
     def cost(budget: Budget) -> Cost:
-        if measured is not None and (budget.unit in MEASURED or not budget.also):
+        if measured is not None and (budget.runs or not budget.also):
             return measured
         if gone:
             return cost_without(graph, budget, gone)

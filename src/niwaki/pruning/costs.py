@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from niwaki.core.budget import Budget
 from niwaki.core.errors import BudgetError
+from niwaki.core.plan import Plan
 from niwaki.graph import Branch, Graph, Group
 from niwaki.pruning.counts import Counts
+from niwaki.pruning.elsewhere import read
+from niwaki.running import batch_size
 
 Cost = Callable[[Counts], float]  # of the whole network, in the unit of a budget
 NAMES = {
@@ -28,8 +31,11 @@ def predicted_cost(graph: Graph, budget: Budget, among: Iterable[Group] | None =
 
     Raises:
         BudgetError: memory or latency, which no graph knows.
+        SettingError: latency that was measured elsewhere, of other networks.
     """
-    if budget.unit in ("memory", "latency"):
+    if budget.measured is not None:
+        return _elsewhere(graph, budget.measured)
+    if budget.runs:
         raise BudgetError(
             f"{NAMES[budget.unit]} is measured on models, not read off a graph; use "
             f"niwaki.prune(…, budget='{budget}')"
@@ -42,6 +48,25 @@ def predicted_cost(graph: Graph, budget: Budget, among: Iterable[Group] | None =
         "bytes": graph.count_bytes,
     }
     return costs[budget.unit]
+
+
+def _elsewhere(graph: Graph, path: str) -> Cost:
+    whole = graph.count_macs()
+    curve = read(path, whole // batch_size(graph.inputs))
+    return lambda counts: curve(graph.count_macs(counts) / whole)
+
+
+def expected(graph: Graph, budget: Budget, plan: Plan) -> list[str]:
+    """A note on the time that a network takes on the device of the budget's measurements."""
+    if budget.measured is None:
+        return []
+    whole = graph.count_macs()
+    curve = read(budget.measured, whole // batch_size(graph.inputs))
+    time = curve(graph.count_macs({name: len(kept.units) for name, kept in plan.items()}) / whole)
+    return [
+        f"latency: {time:.3f} of the original's is expected on {curve.machine}, by "
+        f"{budget.measured}; time the exported network there"
+    ]
 
 
 def cost_without(graph: Graph, budget: Budget, gone: Sequence[Branch]) -> Cost:

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, fx, nn
 
-from niwaki.core.budget import MEASURED, Budget
+from niwaki.core.budget import Budget
 from niwaki.core.errors import BudgetError, SettingError, SurgeryError, UnknownNameError
 from niwaki.core.plan import Plan
 from niwaki.graph import Freeze, Graph, Reason, ways_out
@@ -157,7 +157,7 @@ class Search:
         more goes until it does.
         """
         graph = self.graph
-        if budget.unit not in MEASURED:
+        if not budget.runs:
             return self.attempt(partial(allocate, graph, scores, budget, selection))
         if self.form == "graph":
             raise SettingError(

@@ -53,7 +53,8 @@ class Selection:
         at_most: no group loses more than this share of its units.
         uniform: groups of one kind (the same layer of every block: names that differ in numbers
             alone) keep the same number of units, so that a config with one entry for it can state
-            the sizes; what it cannot state is left whole.
+            the sizes; what it cannot state is left whole. None does so where nothing else is asked
+            (equal shares of all layers), of networks that their library loads by a config.
     """
 
     scope: Scope = "local"
@@ -66,7 +67,7 @@ class Selection:
     shares: Mapping[str, float] = field(default_factory=dict)
     at_most: float = 1.0
     what: What | tuple[What, ...] = "units"
-    uniform: bool = False
+    uniform: bool | None = None
 
     @property
     def parts(self) -> tuple[What, ...]:

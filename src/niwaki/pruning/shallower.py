@@ -12,8 +12,8 @@ what is left; with five gone, no unit need go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from niwaki.core.budget import Budget
 from niwaki.core.errors import BudgetError, SettingError, TraceError
@@ -33,18 +33,42 @@ from niwaki.pruning.selection import Selection
 SAMPLES = 256  # inputs that answers are compared on, at most
 
 
+@dataclass(frozen=True)
+class Shallower:
+    """Which branches go, and which units beside them.
+
+    Attributes:
+        gone: the branches that go.
+        influence: branch → block influence, of all.
+        choose: the units that stay, without the groups that its keyword `without` names; None where
+            branches alone go.
+    """
+
+    gone: tuple[Branch, ...]
+    influence: Mapping[str, float]
+    choose: Callable[..., Plan] | None = None
+
+    def made(self, search: Search) -> Attempt:
+        """The network without these branches, and without as many units as the budget still asks,
+        proved.
+        """
+        if self.choose is None:
+            return _without(search, Cut(search.graph), self.gone)
+        units = search.attempt(self.choose)
+        shallow = _without(search, units.cut, self.gone)
+        whole = {**units.left_whole, **shallow.left_whole}
+        return replace(shallow, left_whole=whole, unstated=units.unstated)
+
+
 def shallower(
     search: Search, scores: Scores, budget: Budget, selection: Selection, evidence: Evidence
-) -> tuple[Attempt, dict[str, float]]:
-    """A proved network that meets the budget with whole branches gone.
+) -> Shallower:
+    """What meets the budget with whole branches gone; nothing is handed out yet.
 
     Args:
         scores: of the units; not looked at where branches alone go.
         evidence: whose calibration inputs the influence is taken on, and answers are compared on;
             the example inputs without any.
-
-    Returns:
-        the network, and branch → block influence.
 
     Raises:
         BudgetError: the network has no residual branch, or all of them are not enough.
@@ -58,8 +82,7 @@ def shallower(
         influence = block_influence(graph, known, seen)
     order = _that_can_go(search, sorted(allowed, key=lambda branch: influence[branch.name]))
     if selection.parts == ("branches",):
-        gone = _until_met(graph, order, budget)
-        return _without(search, Cut(graph), gone), influence
+        return Shallower(tuple(_until_met(graph, order, budget)), influence)
     _refuse_uncounted(budget)
     best, least = None, float("inf")
     refusal: BudgetError | None = None
@@ -78,7 +101,8 @@ def shallower(
     if best is None:
         assert refusal is not None
         raise refusal
-    return _both(search, scores, budget, selection, order[:best]), influence
+    gone = tuple(order[:best])
+    return Shallower(gone, influence, _units_beside(search, scores, budget, selection, gone))
 
 
 def _allowed(known: Sequence[Branch], selection: Selection) -> list[Branch]:
@@ -148,20 +172,6 @@ def _numbers(most: int) -> Iterator[int]:
         yield number
         number += max(1, number // 2 if number >= 4 else 1)
     yield most
-
-
-def _both(
-    search: Search,
-    scores: Scores,
-    budget: Budget,
-    selection: Selection,
-    gone: Sequence[Branch],
-) -> Attempt:
-    """The network without these branches, and without as many units as the budget still asks."""
-    units = search.attempt(_units_beside(search, scores, budget, selection, gone))
-    shallow = _without(search, units.cut, gone)
-    whole = {**units.left_whole, **shallow.left_whole}
-    return replace(shallow, left_whole=whole, unstated=units.unstated)
 
 
 def _units_beside(

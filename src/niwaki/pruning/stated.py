@@ -9,8 +9,9 @@ from functools import partial
 from torch import Tensor
 
 from niwaki.core.budget import Budget
-from niwaki.core.errors import SurgeryError
+from niwaki.core.errors import BudgetError, SurgeryError
 from niwaki.core.plan import Plan
+from niwaki.graph.offsets import states_layers
 from niwaki.methods.base import Cut
 from niwaki.pruning.followers import ties_among
 from niwaki.pruning.kinds import kind
@@ -26,12 +27,58 @@ def stated(
     budget: Budget,
     selection: Selection,
     attempt: Attempt,
-) -> tuple[Attempt, tuple[str, ...]]:
+) -> tuple[Attempt, Selection, tuple[str, ...]]:
+    """The same as `uniform=True` has it, where that is asked; or where nothing is said of it, and
+    the model is of a library that loads networks by their config, equal shares go of all layers,
+    and the config could state what is left.
+
+    Returns:
+        the attempt, the selection that it is by, and a note on what was left whole.
+
+    Raises:
+        SurgeryError, BudgetError: of `uniform=True`, see `_stated`.
+    """
+    if attempt.unstated is None or selection.uniform is False:
+        return attempt, selection, ()
+    uniform = dataclasses.replace(selection, uniform=True)
+    if selection.uniform:
+        attempt, whole = _stated(search, scores, budget, uniform, attempt)
+    elif _equal_shares_of_all(selection) and states_layers(search.graph.original):
+        try:
+            attempt, whole = _stated(search, scores, budget, uniform, attempt)
+        except (SurgeryError, BudgetError):
+            return attempt, selection, ()
+    else:
+        return attempt, selection, ()
+    why = (
+        "(uniform=True)"
+        if selection.uniform
+        else "and its library loads by that; uniform=False cuts it too, for niwaki.save and load"
+    )
+    note = f"left whole, as the model's config could not state its size {why}: {', '.join(whole)}"
+    return attempt, uniform, (note,) if whole else ()
+
+
+def _equal_shares_of_all(selection: Selection) -> bool:
+    """Whether units go as they do where nothing is said: what a user asks of single layers is not
+    left out for a config's sake.
+    """
+    said = (selection.only, selection.skip, selection.shares)
+    return selection.scope == "local" and selection.parts == ("units",) and not any(said)
+
+
+def _stated(
+    search: Search,
+    scores: Mapping[str, Tensor],
+    budget: Budget,
+    selection: Selection,
+    attempt: Attempt,
+) -> tuple[Attempt, list[str]]:
     """The same within a budget, with those kinds of groups left whole whose cut the config cannot
     state: a width of which the code takes the root, a layer that shares its entry with others.
 
     Returns:
-        the attempt, and a note on what was left whole.
+        the attempt, and what was left whole.
 
     Raises:
         SurgeryError: what is left cannot be stated either.
@@ -49,11 +96,7 @@ def stated(
         attempt = search.within_budget(scores, budget, selection)
     if attempt.unstated is not None:
         raise SurgeryError(attempt.unstated)
-    note = (
-        "left whole, as the model's config could not state its size (uniform=True): "
-        + ", ".join(whole)
-    )
-    return attempt, (note,) if whole else ()
+    return attempt, whole
 
 
 def unstatable(search: Search, plan: Plan) -> list[str]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from niwaki.core.budget import Budget, Unit
 from niwaki.core.plan import Plan
-from niwaki.graph import Graph
+from niwaki.graph import Branch, Graph
+from niwaki.pruning.costs import cost_without
 from niwaki.running import batch_size
+
+_COUNTED: tuple[Unit, ...] = ("params", "macs", "bytes")
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,16 @@ class Preview:
         sizes: "params", "macs" (of one sample), "bytes" → before and after.
         measured: of a budget that is measured, the cost of a throwaway network of these sizes, as a
             share of the original's.
+        branches: whole residual branches that would go → block influence, in [0, 2].
+        notes: what must be said of how it was chosen.
     """
 
     plan: Plan
     rows: tuple[PreviewRow, ...]
     sizes: Mapping[str, tuple[int, int]]
     measured: Mapping[str, float]
+    branches: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         table = [
@@ -79,11 +87,30 @@ class Preview:
             f"{name}: {share:.3f} of the original's, measured"
             for name, share in self.measured.items()
         ]
-        return "\n".join([lines[0], *lines[1:], "", *totals])
+        gone = [
+            f"{name}  the branch would go (block influence {influence:.2g})"
+            for name, influence in self.branches.items()
+        ]
+        notes = [f"* {note}" for note in self.notes]
+        table_lines = [*lines, ""] if self.rows else []
+        return "\n".join([*table_lines, *gone, *([""] if gone else []), *totals, *notes])
 
 
 def _share(old: int, new: int) -> str:
     return f"{1 - new / old:.1%} less" if old else "none"
+
+
+@dataclass(frozen=True)
+class Without:
+    """Whole residual branches that would go.
+
+    Attributes:
+        branches: those.
+        influence: branch → block influence, at least of those.
+    """
+
+    branches: tuple[Branch, ...] = ()
+    influence: Mapping[str, float] = field(default_factory=dict)
 
 
 def preview(
@@ -92,8 +119,10 @@ def preview(
     plan: Plan,
     residuals: Mapping[str, float],
     measured: Mapping[str, float] | None = None,
+    without: Without | None = None,
 ) -> Preview:
     """What pruning a graph's model by a plan would do to each group, and to the whole."""
+    gone = without or Without()
     counts = {name: len(kept.units) for name, kept in plan.items()}
     samples = batch_size(graph.inputs)
     params, macs = graph.count_params(), graph.count_macs()
@@ -117,9 +146,12 @@ def preview(
                 (macs - graph.count_macs(alone)) // samples,
             )
         )
+    costs = {unit: cost_without(graph, Budget(0.0, unit), gone.branches) for unit in _COUNTED}
+    after = {unit: int(cost(counts)) for unit, cost in costs.items()}
     sizes = {
-        "params": (params, graph.count_params(counts)),
-        "macs": (macs // samples, graph.count_macs(counts) // samples),
-        "bytes": (graph.count_bytes(), graph.count_bytes(counts)),
+        "params": (params, after["params"]),
+        "macs": (macs // samples, after["macs"] // samples),
+        "bytes": (graph.count_bytes(), after["bytes"]),
     }
-    return Preview(plan, tuple(rows), sizes, dict(measured or {}))
+    going = {branch.name: gone.influence[branch.name] for branch in gone.branches}
+    return Preview(plan, tuple(rows), sizes, dict(measured or {}), going)

@@ -155,11 +155,23 @@ def trim(  # noqa: PLR0913  # a public verb
         result.record,
         before=replace(result.record.before, bytes=stored_bytes(model)),
         after=replace(result.record.after, bytes=stored_bytes(result.model)),
-        notes=(said, *lean.remarks, *remarks, *result.record.notes),
+        notes=(said, *_plain(graph), *lean.remarks, *remarks, *result.record.notes),
     )
     maps = dependency_maps(dependencies, blocks=blocks, units=lean.units)
     whole = Cut(graph, replace(lean.units, blocks=blocks), lean.cut.mixings)
     return replace(result, cut=whole, record=record, dependencies=maps)
+
+
+def _plain(graph: Graph) -> list[str]:
+    """That weights which layers compute are ordinary ones once blocks of them are gone."""
+    names = [found.name for found in graph.computed if found.kind != "mask"]
+    if not names:
+        return []
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [
+        f"{', '.join(names[:3])}{more} are ordinary weights now: weight_norm and spectral_norm are "
+        "left off"
+    ]
 
 
 def as_blocks(budget: Budget, criterion: Criterion, selection: Selection) -> dict[str, Any]:
@@ -259,7 +271,8 @@ def without_idle(graph: Graph, blocks: BlockPlan) -> Lean:
             state[name].copy_(tensor)
     idle = idle_units(replace(graph, model=masked), blocks)
     cut = Cut(graph, replace(idle.plan, blocks=blocks), idle.mixings)
-    ordinary = Cut(replace(graph, model=masked), idle.plan, idle.mixings)
+    # masks hold ordinary weights: what norms them would undo the zeros
+    ordinary = Cut(replace(graph, model=masked, computed=()), idle.plan, idle.mixings)
     smaller = shrink(ordinary)
     if idle.plan.kept:
         check(ordinary, smaller)

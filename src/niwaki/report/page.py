@@ -10,7 +10,7 @@ from html import escape
 from importlib import resources
 
 from niwaki.core.records import Measurement, change
-from niwaki.core.records.comparison import ROWS
+from niwaki.core.records.comparison import ROWS, taken
 from niwaki.report.numbers import as_csv, as_json
 from niwaki.report.run_section import run_section
 from niwaki.report.runs import Run, pareto
@@ -89,7 +89,11 @@ def _subtitle(runs: Sequence[Run]) -> str:
     where = record.hardware.get("gpu") or record.hardware.get("cpu") or "unknown hardware"
     models = dict.fromkeys(str(run.record.settings.get("model") or "a network") for run in runs)
     named = ", ".join(models) if len(models) < 4 else f"{len(models)} architectures"
-    return f"{named} · measured on {where}, {record.hardware.get('threads')} threads · torch {record.versions.get('torch')}"
+    threads = record.hardware.get("threads")
+    several = "thread" if threads == 1 else "threads"
+    return (
+        f"{named} · measured on {where}, {threads} {several} · torch {record.versions.get('torch')}"
+    )
 
 
 def _warnings(left_out: Sequence[str]) -> str:
@@ -104,12 +108,12 @@ def _front(runs: Sequence[Run]) -> set[int]:
     scored = [i for i, run in enumerate(runs) if run.record.after.accuracy is not None]
     pairs = [(runs[i].record.before, runs[i].record.after) for i in scored]
     sizes = pareto((after.params, after.accuracy or 0.0) for _, after in pairs)
+    timed = [i for i, pair in enumerate(pairs) if all(taken("latency", one) for one in pair)]
     times = pareto(
-        (after.latency_ms / (before.latency_ms or 1), after.accuracy or 0.0)
-        for before, after in pairs
+        (after.latency_ms / before.latency_ms, after.accuracy or 0.0)
+        for before, after in (pairs[i] for i in timed)
     )
-    fronts = [sizes, times]
-    return {scored[i] for front in fronts for i in front}
+    return {scored[i] for i in (*sizes, *(timed[i] for i in times))}
 
 
 def _featured(runs: Sequence[Run]) -> tuple[int, str]:
@@ -139,8 +143,8 @@ def _tiles(runs: Sequence[Run]) -> str:
     record = runs[index].record
     tiles = []
     for key in TILES:
-        name, value, form = ROWS[key]
-        before, after = value(record.before), value(record.after)
+        name, _, form = ROWS[key]
+        before, after = taken(key, record.before), taken(key, record.after)
         if before is None or after is None:
             continue
         worse = (key == "accuracy" and after < before - 0.01) or (
@@ -183,7 +187,7 @@ def _charts(runs: Sequence[Run]) -> str:
             100 * run.record.after.latency_ms / run.record.before.latency_ms,
         )
         for number, run in scored
-        if run.record.before.latency_ms
+        if run.record.before.latency_ms and run.record.after.latency_ms
     ]
     originals = {
         (run.record.before.params, run.record.before.accuracy): run.record.before
@@ -192,13 +196,11 @@ def _charts(runs: Sequence[Run]) -> str:
     for original in originals.values():
         if original.accuracy is not None:
             size.append(_dot(0, "the original", original, original.params))
-            time.append(_dot(0, "the original", original, 100))
-    charts = [
-        scatter(size, "Accuracy against size", "parameters", _short),
-        scatter(
-            time, "Accuracy against time", "% of the original's time", lambda value: f"{value:g}"
-        ),
-    ]
+            time += [_dot(0, "the original", original, 100)] if time else []
+    charts = [scatter(size, "Accuracy against size", "parameters", _short)]
+    if time:
+        share = "% of the original's time"
+        charts.append(scatter(time, "Accuracy against time", share, lambda value: f"{value:g}"))
     legend = (
         "<div class=legend><span><i class=original></i>unpruned</span><span><i class=best></i>on "
         "the Pareto front (no run is both smaller and more accurate)"
@@ -209,7 +211,10 @@ def _charts(runs: Sequence[Run]) -> str:
 
 def _dot(number: int, name: str, measured: Measurement, cost: float) -> Dot:
     accuracy = 100 * (measured.accuracy or 0.0)
-    tip = f"{name}\naccuracy {accuracy:.2f}%\n{measured.params:,} parameters\n{measured.macs:,} MACs\n{measured.latency_ms:.2f} ms"
+    tip = (
+        f"{name}\naccuracy {accuracy:.2f}%\n{measured.params:,} parameters\n{measured.macs:,} MACs"
+    )
+    tip += f"\n{measured.latency_ms:.2f} ms" if measured.latency_ms else ""
     return Dot(float(cost), accuracy, tip, number, original=number == 0)
 
 
@@ -233,11 +238,7 @@ def _filter(runs: Sequence[Run]) -> str:
 
 def _table(runs: Sequence[Run], front: set[int]) -> str:
     """A row a network, numbers short; each original once, before those made of it."""
-    keys = [
-        key
-        for key, (_, value, _) in ROWS.items()
-        if any(value(run.record.after) is not None for run in runs)
-    ]
+    keys = [key for key in ROWS if any(taken(key, run.record.after) is not None for run in runs)]
     scores = list(dict.fromkeys(name for run in runs for name in run.record.after.scores))
     scores = [name for name in scores if name != "accuracy" or "accuracy" not in keys]
     names = [*map(escape, scores), *(SHORT_NAMES[key] for key in keys)]
@@ -249,7 +250,9 @@ def _table(runs: Sequence[Run], front: set[int]) -> str:
         originals.setdefault(facts, []).append(index)
     rows = []
     for same in originals.values():
-        before = runs[same[0]].record.before
+        before = max(
+            (runs[i].record.before for i in same), key=lambda one: bool(one.latency_ms)
+        )  # one that was timed, where there is one
         whose = "" if len(originals) == 1 else f" of {_numbers(same)}"
         rows.append(
             f"<tr class=unpruned><td class='name left'><i class=original></i>the original{whose}"
@@ -287,17 +290,17 @@ def _score_cell(name: str, before: Measurement | None, after: Measurement) -> st
     label = f"data-label='{escape(name, quote=True)}'"
     value, old = after.scores.get(name), None if before is None else before.scores.get(name)
     if value is None:
-        return f"<td {label}>–</td>"
+        return f"<td {label} class=none>–</td>"
     changed = "" if old is None else f"<small>{value - old:+.4g}</small>"
     return f"<td {label} data-value='{value:.9g}'>{value:.4g}{changed}</td>"
 
 
 def _cell(key: str, before: Measurement | None, after: Measurement) -> str:
-    _, value, form = ROWS[key]
-    number, old = value(after), None if before is None else value(before)
+    form = ROWS[key][2]
+    number, old = taken(key, after), None if before is None else taken(key, before)
     label = f"data-label='{SHORT_NAMES[key]}'"
     if number is None:
-        return f"<td {label}>–</td>"
+        return f"<td {label} class=none>–</td>"
     text = f"{number:.2%}" if key == "accuracy" else _short(number)
     changed = "" if old is None else f"<small>{change(key, old, number)}</small>"
     exact = f"data-value='{number:.9g}' title='{form.format(number)}'"

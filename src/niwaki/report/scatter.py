@@ -13,6 +13,7 @@ from niwaki.report.runs import pareto
 
 SIZES = {"wide": (620, 330), "narrow": (340, 300)}  # pixels; the page shows the one that fits
 LEFT, RIGHT, TOP, BOTTOM = 52, 18, 16, 44
+MANY = 40  # dots from which those behind the front are small, and skipped by the keyboard
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,18 @@ def _drawing(
         range(len(dots)), key=lambda i: i in front
     ):  # those on the front lie on top
         parts.append(
-            _mark(dots[index], x(dots[index].cost), y(dots[index].accuracy), index in front)
+            _mark(
+                dots[index],
+                x(dots[index].cost),
+                y(dots[index].accuracy),
+                index in front,
+                len(dots) > MANY,
+            )
         )
     return "".join([*parts, "</svg>"])
 
 
-def _mark(dot: Dot, x: float, y: float, best: bool) -> str:
+def _mark(dot: Dot, x: float, y: float, best: bool, many: bool) -> str:
     tip = escape(dot.tip, quote=True)
     kind = "original" if dot.original else "best" if best else "other"
     shape = (
@@ -96,6 +103,9 @@ def _mark(dot: Dot, x: float, y: float, best: bool) -> str:
         else f'<circle cx="{x:.1f}" cy="{y:.1f}" r="9"/>'
         f'<text x="{x:.1f}" y="{y + 3.6:.1f}" text-anchor="middle">{dot.number}</text>'
     )
+    if many and not best and not dot.original:
+        circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
+        return f'<g class="dot other small" role="img" aria-label="{tip}" data-tip="{tip}">{circle}</g>'
     return f'<g class="dot {kind}" tabindex="0" role="img" aria-label="{tip}" data-tip="{tip}">{shape}</g>'
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from niwaki.core.errors import TraceError
 from niwaki.running.attributes import noted_reads
+from niwaki.running.faked import faked
 from niwaki.running.inputs import Inputs, as_arguments, copied, modules_of, undisturbed
 from niwaki.running.lines import calling_line
 from niwaki.running.passing import PassedIntegers
@@ -112,7 +112,7 @@ def _record(
             ):
                 stack.enter_context(context)
             if fake:
-                mode = FakeTensorMode(allow_non_fake_inputs=True)
+                mode = stack.enter_context(faked(allow_non_fake_inputs=True))
                 args, kwargs = tree_map(
                     lambda leaf: mode.from_tensor(leaf) if isinstance(leaf, Tensor) else leaf,
                     (args, kwargs),

@@ -26,6 +26,12 @@ _SHOWN = {
 TIMED = ("latency", "peak")  # 0 where they were not measured
 
 
+def taken(key: str, measurement: Measurement) -> float | None:
+    """A number of a measurement; None where it was not measured."""
+    number = ROWS[key][1](measurement)
+    return None if key in TIMED and not number else number
+
+
 def rows(record: Record) -> list[tuple[str, str, str, str]]:
     """Name, before, after and change, of everything that was measured on both sides."""
     lines = []

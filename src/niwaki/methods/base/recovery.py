@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
+from niwaki.core.errors import SettingError
 from niwaki.core.registry import Registry
 from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.evidence import Calibration, Evidence
@@ -48,10 +49,15 @@ def recover(
 
     Raises:
         UnknownNameError: no such recovery or setting.
-        SettingError: there are no calibration inputs, or they hold NaN.
+        SettingError: there are no calibration inputs, or they hold NaN; or whole branches are gone.
         TraceError: the networks cannot be run on them.
     """
     method = RECOVERIES.build(recovery) if isinstance(recovery, str) else recovery
+    if cut.plan.branches:
+        raise SettingError(
+            "a recovery goes through both networks layer by layer, and without whole branches they "
+            "have other layers; train what is left instead (niwaki finetune)"
+        )
     evidence = Evidence(cut.graph, calibration, torch.Generator().manual_seed(seed))
     plain = with_plain_weights(model, computed_weights(model)) if cut.graph.computed else model
     with preserved_rng(), torch.no_grad():

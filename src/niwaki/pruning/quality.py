@@ -1,0 +1,99 @@
+"""What a pruning does where its user does not choose.
+
+    fast      the same share of every group, by the norm of its weights, without a repair; the
+              network is run on the example inputs alone
+    default   the same shares, repaired: from calibration inputs, or from the weights
+    best      shares by what the network's answer loses, units by what the rest cannot make up for;
+              with calibration inputs every layer is fitted to the original's in the end
+
+What is stated beside it wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from niwaki.core.errors import UnknownNameError
+from niwaki.methods.base import (
+    COMPENSATIONS,
+    RECOVERIES,
+    Compensation,
+    Criterion,
+    Recovery,
+    ScoreFunction,
+    as_criterion,
+)
+from niwaki.pruning.selection import Scope, Selection
+
+Quality = Literal["fast", "default", "best"]
+Recoveries = Recovery | str | Sequence[Recovery | str]
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The methods of a pruning.
+
+    Attributes:
+        recovery: one after the other.
+        probes: whether the network is run on other inputs than the example too.
+        scope: how a budget is divided where nothing is said.
+    """
+
+    criterion: Criterion = field(default_factory=lambda: as_criterion("l2"))
+    compensation: Compensation = field(default_factory=lambda: COMPENSATIONS.build("auto"))
+    recovery: tuple[Recovery, ...] = ()
+    probes: bool = True
+    scope: Scope = "local"
+
+    @classmethod
+    def of(cls, quality: str, *, fitted: bool = False) -> Methods:
+        """Those of a quality.
+
+        Args:
+            fitted: whether layers can be fitted afterwards: there are calibration inputs, and both
+                networks have the same layers.
+
+        Raises:
+            UnknownNameError: no such quality.
+        """
+        if quality not in get_args(Quality):
+            raise UnknownNameError("quality", quality, get_args(Quality))
+        if quality == "fast":
+            return cls(compensation=COMPENSATIONS.build("none"), probes=False)
+        if quality == "best":
+            steps = (RECOVERIES.build("lbfgs"),) if fitted else ()
+            return cls(as_criterion("auto"), recovery=steps, scope="auto")
+        return cls()
+
+    def but(
+        self,
+        criterion: Criterion | str | ScoreFunction | None = None,
+        compensation: Compensation | str | None = None,
+        recovery: Recoveries | None = None,
+    ) -> Methods:
+        """The same with what a user states in their place."""
+        stated: dict[str, Any] = {}
+        if criterion is not None:
+            stated["criterion"] = as_criterion(criterion)
+        if compensation is not None:
+            stated["compensation"] = (
+                COMPENSATIONS.build(compensation) if isinstance(compensation, str) else compensation
+            )
+        if recovery is not None:
+            steps = [recovery] if isinstance(recovery, (Recovery, str)) else recovery
+            stated["recovery"] = tuple(
+                RECOVERIES.build(step) if isinstance(step, str) else step for step in steps
+            )
+        return replace(self, **stated)
+
+    def choices(self, selection: Selection | None, choices: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Fields of a selection with the scope, where the user says nothing of one and the others
+        allow it: shares by loss are not the same for all blocks, and read no quantile.
+        """
+        units = "units" in Selection.parts_of(selection, choices)
+        bound = choices.get("uniform") or choices.get("rule", "exact") != "exact"
+        if selection is not None or "scope" in choices or bound or not units:
+            return choices
+        return {**choices, "scope": self.scope}
