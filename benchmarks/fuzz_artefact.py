@@ -3,7 +3,7 @@ nothing else may happen.
 
     python benchmarks/fuzz_artefact.py --count 10000
 
-The damage is made by tests/fuzz.py, seeds 0 to count - 1: bytes changed, files missing, JSON
+The damage is made by tests/damage.py, seeds 0 to count - 1: bytes changed, files missing, JSON
 rewritten with its hashes made to fit, factories that would run something. Python's audit events
 show every file written, process started and connection made.
 """
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import fuzz
+import damage
 import torch
 
 import niwaki
@@ -50,7 +50,7 @@ def main() -> None:
         saved = niwaki.save(result, Path(folder) / "saved")
         place = Path(folder) / "place"
         place.mkdir()
-        table = fuzz.run(
+        table = damage.run(
             saved,
             place,
             range(settings.start, settings.start + settings.count),

@@ -11,21 +11,17 @@ proportional, 2 is quadratic. A doubled width squares a matrix, so that 2 is pro
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import recorded
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import niwaki
-from niwaki.core.provenance import hardware, versions
-from niwaki.core.records import write_text_atomic
 
 Build = Callable[[int], tuple[nn.Module, Tensor]]
 LEAST = 0.02  # seconds below which a stage's growth tells nothing
@@ -187,23 +183,16 @@ def table(record: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = recorded.options(__doc__)
     parser.add_argument("--families", nargs="*", default=list(FAMILIES), choices=list(FAMILIES))
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--compensation", default="auto")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--table", type=Path, help="print the table of a record, and stop")
-    words = parser.parse_args()
-    if words.table:
-        print(table(json.loads(words.table.read_text(encoding="utf-8"))))
+    words = recorded.asked(parser, table)
+    if words is None:
         return
-    torch.set_num_threads(1)
     families = {name: family(name, words.repeats, words.compensation) for name in words.families}
     record = {"families": families, "repeats": words.repeats, "compensation": words.compensation}
-    record |= {"unit": "CPU seconds, one thread", "versions": versions(), "hardware": hardware()}
     print(table(record))
-    if words.out:
-        write_text_atomic(words.out, json.dumps(record, indent=1) + "\n")
+    recorded.write(record, words.out)
 
 
 if __name__ == "__main__":

@@ -17,23 +17,19 @@ does niwaki, by `l2`.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import gc
-import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import recorded
 import torch
 import torchvision_cpu  # noqa: F401  # before timm, which imports torchvision
 from torch import nn
 
 import niwaki
-from niwaki.core.provenance import hardware, versions
-from niwaki.core.records import write_text_atomic
 
 NETWORKS = [
     "resnet18",
@@ -171,25 +167,17 @@ def table(record: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = recorded.options(__doc__)
     parser.add_argument("--networks", nargs="*", default=NETWORKS)
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--table", type=Path, help="print the table of a record, and stop")
-    words = parser.parse_args()
-    if words.table:
-        print(table(json.loads(words.table.read_text(encoding="utf-8"))))
+    words = recorded.asked(parser, table)
+    if words is None:
         return
-    torch.set_num_threads(1)
-    found: dict[str, Any] = {}
-    record = {"networks": found, "repeats": words.repeats, "unit": "CPU seconds, one thread"}
-    record |= {"versions": versions(), "hardware": hardware()}
+    rows: dict[str, Any] = {}
     for name in words.networks:
-        found[name] = row(name, words.ways, words.repeats)
-        print(name, found[name], flush=True)
-        if words.out:
-            write_text_atomic(words.out, json.dumps(record, indent=1) + "\n")
+        rows[name] = row(name, words.ways, words.repeats)
+        print(name, rows[name], flush=True)
+        recorded.write({"networks": rows, "repeats": words.repeats}, words.out)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,8 @@ def norm(x: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any
 def _var(x: Tensor, axes: list[int], unbiased: bool = True, correction: Any = None) -> Tensor:
     correction = int(unbiased) if correction is None else correction
     count = (~x.isnan()).sum(axes, keepdim=True)
-    return moments(x, axes)[1] * count / (count - correction)
+    out: Tensor = moments(x, axes)[1] * count / (count - correction)
+    return out
 
 
 def _amax(x: Tensor, axes: list[int]) -> Tensor:

@@ -149,7 +149,8 @@ def _wrongs(network: Drawn, result: niwaki.Result, outcome: Outcome) -> Iterator
 
 
 def _same_but_batch(x: Tensor, example: Any) -> bool:
-    return x.shape[1:] == example.shape[1:]
+    out: bool = x.shape[1:] == example.shape[1:]
+    return out
 
 
 def run(model: nn.Module, x: Any, training: bool) -> list[Tensor]:
@@ -195,7 +196,8 @@ class Judge:
             self._model = copy.deepcopy(graph.model)
         for module in self._model.modules():
             if isinstance(module, Counts):
-                module.count = present if not cut.mixings and not fixed else unknown  # type: ignore[assignment]
+                patched = present if not cut.mixings and not fixed else unknown
+                module.count = patched  # type: ignore[method-assign]  # an instance's own
         self._able = not any(name in cut.mixings for name in self._erased)
         state = named_state(self._model)
         for name in self._erased:

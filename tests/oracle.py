@@ -73,8 +73,8 @@ def _add_behind(model: nn.Module, weight: Tensor, constant: Tensor) -> None:
     for module in model.modules():
         for name, own in module.named_parameters(recurse=False):
             if own is weight and isinstance(module, nn.RNNBase):
-                bias = module.get_parameter(name.replace("weight", "bias"))
-                bias.data = bias.detach() + constant.to(bias.dtype)
+                gates = module.get_parameter(name.replace("weight", "bias"))
+                gates.data = gates.detach() + constant.to(gates.dtype)
         if getattr(module, "weight", None) is weight:
             bias = getattr(module, "bias", None)
             if isinstance(bias, Tensor):  # torch's attention reads it without calling the module

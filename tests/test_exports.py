@@ -64,7 +64,7 @@ def test_an_init_is_a_map_and_nothing_else(package: str) -> None:
     ]
     if package != "niwaki":  # there, a static map stands beside the lazy one; see below
         assert statements == []
-    names = next(
+    names: list[str] = next(
         (
             ast.literal_eval(node.value)
             for node in body
@@ -113,7 +113,7 @@ def test_dir_and_star_give_every_name() -> None:
     assert set(niwaki.__all__) <= names.keys()
     assert set(niwaki.__all__) <= set(dir(niwaki))
     with pytest.raises(AttributeError, match="has no attribute 'prun'"):
-        niwaki.prun  # noqa: B018  # asking for it is the test
+        niwaki.prun  # type: ignore[attr-defined]  # noqa: B018  # asking for it is the test
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ class Chain(Trap):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)
+        out: Tensor = self.body(x)
+        return out
 
 
 class PlainMlp(Chain):
@@ -276,7 +277,8 @@ class LstmInside(Trap):
         self.hidden, self.out = nn.Linear(7, 10), nn.Linear(10, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.relu(self.hidden(self.lstm(self.inp(x))[0])))
+        out: Tensor = self.out(torch.relu(self.hidden(self.lstm(self.inp(x))[0])))
+        return out
 
 
 # residual networks
@@ -304,7 +306,8 @@ class IdentityShortcut(Trap):
         self.block, self.head = ResidualBlock(nn.Identity()), head(8)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.block(torch.relu(self.bn(self.stem(x)))))
+        out: Tensor = self.head(self.block(torch.relu(self.bn(self.stem(x)))))
+        return out
 
 
 class ProjectionShortcut(Trap):
@@ -315,7 +318,8 @@ class ProjectionShortcut(Trap):
         self.block, self.head = ResidualBlock(projection, out=12, stride=2), head(12)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.block(torch.relu(self.stem(x))))
+        out: Tensor = self.head(self.block(torch.relu(self.stem(x))))
+        return out
 
 
 class PadByAttribute(nn.Module):
@@ -336,7 +340,8 @@ class PaddedShortcut(Trap):
         self.block, self.head = ResidualBlock(PadByAttribute(2, 3), out=13, stride=2), head(13)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.block(torch.relu(self.stem(x))))
+        out: Tensor = self.head(self.block(torch.relu(self.stem(x))))
+        return out
 
 
 class Function(nn.Module):
@@ -360,7 +365,8 @@ class PaddedShortcutInCode(Trap):
         self.block, self.head = ResidualBlock(shortcut, out=12, stride=2), head(12)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.block(torch.relu(self.stem(x))))
+        out: Tensor = self.head(self.block(torch.relu(self.stem(x))))
+        return out
 
 
 class PreActivation(Trap):
@@ -377,7 +383,8 @@ class PreActivation(Trap):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         x = x + self.conv2(torch.relu(self.bn2(self.conv1(torch.relu(self.bn1(x))))))
-        return self.head(torch.relu(self.bn(x)))
+        out: Tensor = self.head(torch.relu(self.bn(x)))
+        return out
 
 
 class LayerScale(Trap):
@@ -397,7 +404,8 @@ class LayerScale(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        return self.out(x + self.scale * self.b(F.gelu(self.a(x))))
+        out: Tensor = self.out(x + self.scale * self.b(F.gelu(self.a(x))))
+        return out
 
 
 # channels that are moved about
@@ -412,7 +420,8 @@ class ReusedLayer(Trap):
         x = self.stem(x)
         for _ in range(3):
             x = torch.relu(self.conv(x))
-        return self.head(x)
+        out: Tensor = self.head(x)
+        return out
 
 
 class ConcatThenConv(Trap):
@@ -431,7 +440,8 @@ class ConcatThenConv(Trap):
         x = self.stem(x)
         for norm, conv in zip(self.norms, self.convs, strict=True):
             x = torch.cat([x, conv(torch.relu(norm(x)))], 1)
-        return self.head(torch.relu(x))
+        out: Tensor = self.head(torch.relu(x))
+        return out
 
 
 class ConcatOfItself(Trap):
@@ -443,7 +453,8 @@ class ConcatOfItself(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        return self.head(torch.relu(self.mix(torch.cat([torch.relu(x), torch.relu(-x)], 1))))
+        out: Tensor = self.head(torch.relu(self.mix(torch.cat([torch.relu(x), torch.relu(-x)], 1))))
+        return out
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:
@@ -466,7 +477,8 @@ class ChannelShuffle(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         x = shuffled(torch.relu(self.one(torch.relu(self.stem(x)))), self.groups)
-        return self.head(torch.relu(self.two(x)))
+        out: Tensor = self.head(torch.relu(self.two(x)))
+        return out
 
 
 class ChannelShuffleThree(ChannelShuffle):
@@ -485,7 +497,8 @@ class RegroupedView(Trap):
         self.inp, self.out = nn.Linear(7, 12), nn.Linear(3, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.relu(self.inp(x)).view(-1, 3, 4).flatten(1).view(-1, 4, 3))
+        out: Tensor = self.out(torch.relu(self.inp(x)).view(-1, 3, 4).flatten(1).view(-1, 4, 3))
+        return out
 
 
 class ChunkGate(Trap):
@@ -497,7 +510,8 @@ class ChunkGate(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.inp(x).chunk(2, dim=-1)
-        return self.out(value * torch.sigmoid(gate))
+        out: Tensor = self.out(value * torch.sigmoid(gate))
+        return out
 
 
 class ChunkThenDifferentBranches(Trap):
@@ -512,7 +526,8 @@ class ChunkThenDifferentBranches(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = torch.relu(self.stem(x)).chunk(2, dim=1)
-        return self.head(torch.relu(torch.cat([self.left(left), self.right(right)], 1)))
+        out: Tensor = self.head(torch.relu(torch.cat([self.left(left), self.right(right)], 1)))
+        return out
 
 
 class SplitByAttribute(Trap):
@@ -527,7 +542,8 @@ class SplitByAttribute(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = torch.relu(self.inp(x)).split(self.parts, dim=-1)
-        return self.left(left) + self.right(right)
+        out: Tensor = self.left(left) + self.right(right)
+        return out
 
 
 class SlicedChannels(Trap):
@@ -539,7 +555,8 @@ class SlicedChannels(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.inp(x))
-        return self.a(x[:, :5]) + self.b(x[:, 5:])
+        out: Tensor = self.a(x[:, :5]) + self.b(x[:, 5:])
+        return out
 
 
 class FlipChannels(Trap):
@@ -550,7 +567,8 @@ class FlipChannels(Trap):
         self.inp, self.mid, self.out = nn.Linear(6, 12), nn.Linear(12, 10), nn.Linear(10, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.relu(self.mid(torch.relu(self.inp(x)).flip(1))))
+        out: Tensor = self.out(torch.relu(self.mid(torch.relu(self.inp(x)).flip(1))))
+        return out
 
 
 class IndexedChannels(Trap):
@@ -563,7 +581,10 @@ class IndexedChannels(Trap):
         self.inp, self.mid, self.out = nn.Linear(6, 8), nn.Linear(8, 10), nn.Linear(10, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.relu(self.mid(torch.relu(self.inp(x))[:, [3, 1, 2, 0, 7, 6, 5, 4]])))
+        out: Tensor = self.out(
+            torch.relu(self.mid(torch.relu(self.inp(x))[:, [3, 1, 2, 0, 7, 6, 5, 4]]))
+        )
+        return out
 
 
 class WrittenIntoParts(Trap):
@@ -580,7 +601,8 @@ class WrittenIntoParts(Trap):
         joined = x.new_zeros(len(x), a.shape[1] + b.shape[1])
         joined[:, : a.shape[1]] = a
         joined[:, a.shape[1] :] += b
-        return self.out(joined)
+        out: Tensor = self.out(joined)
+        return out
 
 
 class HardCodedView(Trap):
@@ -591,7 +613,10 @@ class HardCodedView(Trap):
         self.inp, self.out = nn.Linear(6, 12), nn.Linear(12, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.relu(self.inp(x)).view(-1, 3, 4).transpose(1, 2).reshape(-1, 12))
+        out: Tensor = self.out(
+            torch.relu(self.inp(x)).view(-1, 3, 4).transpose(1, 2).reshape(-1, 12)
+        )
+        return out
 
 
 class HardCodedModule(Trap):
@@ -610,7 +635,8 @@ class HardCodedModule(Trap):
         self.fixed.inp = nn.Linear(12, 12)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.relu(self.mid(self.fixed(torch.relu(self.inp(x))))))
+        out: Tensor = self.out(torch.relu(self.mid(self.fixed(torch.relu(self.inp(x))))))
+        return out
 
 
 class DivisionByChannelCount(Trap):
@@ -622,7 +648,8 @@ class DivisionByChannelCount(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.a(x))
-        return self.head(torch.relu(self.b(x - x.mean(1, keepdim=True))))
+        out: Tensor = self.head(torch.relu(self.b(x - x.mean(1, keepdim=True))))
+        return out
 
 
 class CountedChannels(Trap):
@@ -641,7 +668,8 @@ class CountedChannels(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.a(x))
-        return self.out(self.mid(self.b(x - x.sum(1, keepdim=True) / x.shape[1])))
+        out: Tensor = self.out(self.mid(self.b(x - x.sum(1, keepdim=True) / x.shape[1])))
+        return out
 
 
 class MaxOverChannels(Trap):
@@ -653,7 +681,8 @@ class MaxOverChannels(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.a(x)
-        return self.out(torch.relu(self.b(x.softmax(1) * x.amax(1, keepdim=True))))
+        out: Tensor = self.out(torch.relu(self.b(x.softmax(1) * x.amax(1, keepdim=True))))
+        return out
 
 
 class SumOverChannels(Trap):
@@ -664,7 +693,8 @@ class SumOverChannels(Trap):
         self.a, self.head = nn.Conv2d(3, 8, 3), nn.Linear(36, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(torch.relu(self.a(x)).sum(1).flatten(1))
+        out: Tensor = self.head(torch.relu(self.a(x)).sum(1).flatten(1))
+        return out
 
 
 class OuterProduct(Trap):
@@ -678,7 +708,8 @@ class OuterProduct(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.a(x))
-        return self.out((x[:, :, None] * x[:, None, :]).flatten(1))
+        out: Tensor = self.out((x[:, :, None] * x[:, None, :]).flatten(1))
+        return out
 
 
 class SqueezeExcite(Trap):
@@ -694,7 +725,8 @@ class SqueezeExcite(Trap):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.stem(x))
         gate = torch.sigmoid(self.up(torch.relu(self.down(x.mean((2, 3), keepdim=True)))))
-        return self.head(x * gate)
+        out: Tensor = self.head(x * gate)
+        return out
 
 
 class Upsample(Trap):
@@ -709,7 +741,8 @@ class Upsample(Trap):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.down(x))
         y = F.interpolate(F.relu(self.up(F.avg_pool2d(x, 2))), scale_factor=2, mode="bilinear")
-        return self.out(torch.cat([x, y], 1))
+        out: Tensor = self.out(torch.cat([x, y], 1))
+        return out
 
 
 # weights that are not simply layers' own
@@ -725,7 +758,8 @@ class TiedWeights(Trap):
         self.out = nn.Linear(8, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.relu(self.c(torch.relu(self.b(torch.relu(self.a(x)))))))
+        out: Tensor = self.out(torch.relu(self.c(torch.relu(self.b(torch.relu(self.a(x)))))))
+        return out
 
 
 class SharedEmbedding(Trap):
@@ -740,7 +774,8 @@ class SharedEmbedding(Trap):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embed(tokens)
-        return self.decode(x + self.back(torch.relu(self.mid(x))))
+        out: Tensor = self.decode(x + self.back(torch.relu(self.mid(x))))
+        return out
 
 
 class BareParameter(Trap):
@@ -762,7 +797,8 @@ class BareParameter(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([self.token.expand(len(x), -1, -1), x @ self.weight], 1) + self.position
-        return self.out(torch.relu(self.mid(x * self.register))[:, 0])
+        out: Tensor = self.out(torch.relu(self.mid(x * self.register))[:, 0])
+        return out
 
 
 class ConstantTensor(Trap):
@@ -776,13 +812,18 @@ class ConstantTensor(Trap):
         self.factor = torch.arange(8) + 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.relu(self.b(torch.relu(self.a(x)) * self.factor.to(x.dtype))))
+        out: Tensor = self.out(torch.relu(self.b(torch.relu(self.a(x)) * self.factor.to(x.dtype))))
+        return out
 
 
 class HiddenBuffers(Trap):
     """Buffers: one with a value a channel that is not saved, one with -inf in it, one that
     counts.
     """
+
+    factor: Tensor
+    mask: Tensor
+    calls: Tensor
 
     shape = (2, 4, 6)
 
@@ -798,11 +839,15 @@ class HiddenBuffers(Trap):
         self.calls += 1
         look = (x @ x.mT + self.mask).softmax(-1)
         self.last = look @ torch.relu(self.a(x)) * self.factor
-        return self.out(torch.relu(self.b(self.last)))
+        out: Tensor = self.out(torch.relu(self.b(self.last)))
+        return out
 
 
 class WritesThroughAView(Trap):
     """Keeps what it saw in parts of its buffers, as caches and queues do."""
+
+    queue: Tensor
+    runs: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -814,7 +859,8 @@ class WritesThroughAView(Trap):
         x = torch.relu(self.first(x))
         self.queue[:1] = x.mean((0, 2, 3))
         self.runs[1] += 1
-        return self.last(x - self.queue.mean(0)[None, :, None, None] * self.runs[1])  # type: ignore[no-any-return]
+        out: Tensor = self.last(x - self.queue.mean(0)[None, :, None, None] * self.runs[1])
+        return out
 
 
 class FrozenParameters(Chain):
@@ -851,7 +897,8 @@ class FusedQkv(Trap):
         qkv = self.qkv(self.norm(x)).view(b, n, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         look = (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
-        return self.out(x + self.proj((look @ v).transpose(1, 2).reshape(b, n, -1)))
+        out: Tensor = self.out(x + self.proj((look @ v).transpose(1, 2).reshape(b, n, -1)))
+        return out
 
 
 class FusedQkvOfThreeHeads(FusedQkv):
@@ -884,7 +931,8 @@ class GroupedQueryAttention(Trap):
             for t in (k, v)
         )
         out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(out.transpose(1, 2).reshape(b, n, -1))
+        y: Tensor = self.proj(out.transpose(1, 2).reshape(b, n, -1))
+        return y
 
 
 class MultiheadAttention(Trap):
@@ -900,7 +948,8 @@ class MultiheadAttention(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(x, x, x, need_weights=False)[0]
-        return self.out(torch.relu(self.mid(x)))
+        out: Tensor = self.out(torch.relu(self.mid(x)))
+        return out
 
 
 class EncoderLayer(Trap):
@@ -914,7 +963,8 @@ class EncoderLayer(Trap):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.layer(x))
+        out: Tensor = self.out(self.layer(x))
+        return out
 
 
 class VisionTransformer(Trap):
@@ -943,14 +993,16 @@ class VisionTransformer(Trap):
             self.qkv(x).view(b, n, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         )
         look = F.scaled_dot_product_attention(q, k, v, scale=0.4)
-        return self.proj(look.transpose(1, 2).reshape(b, n, -1))
+        out: Tensor = self.proj(look.transpose(1, 2).reshape(b, n, -1))
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.places
         x = x + self.attention(self.norm1(x))
         x = x + self.mlp(self.norm2(x))
-        return self.head(self.norm(x)[:, 0])
+        out: Tensor = self.head(self.norm(x)[:, 0])
+        return out
 
 
 # inputs, outputs, paths
@@ -971,7 +1023,8 @@ class DataDependentBranch(Trap):
     def forward(self, x: Tensor) -> Tensor:
         big = x.abs().max() > 0
         x = torch.relu(self.a(x))
-        return self.out(torch.relu(self.b(x) if big else self.c(x)))
+        out: Tensor = self.out(torch.relu(self.b(x) if big else self.c(x)))
+        return out
 
 
 class OutputTwice(Trap):
@@ -1020,15 +1073,16 @@ class TwoInputs(Trap):
         super().__init__()
         self.a, self.b, self.out = nn.Linear(6, 8), nn.Linear(3, 8), nn.Linear(8, 4)
 
-    def example(self) -> tuple[Tensor, Tensor]:
+    def example(self) -> Any:
         return torch.randn(4, 6), torch.randn(4, 3)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        return self.out(torch.relu(self.a(left)) * torch.relu(self.b(right)))
+        out: Tensor = self.out(torch.relu(self.a(left)) * torch.relu(self.b(right)))
+        return out
 
 
 class TwoInputsByName(TwoInputs):
-    def example(self) -> dict[str, Any]:  # type: ignore[override]
+    def example(self) -> dict[str, Any]:
         left, right = super().example()
         return {"right": right, "left": left}
 
@@ -1042,7 +1096,8 @@ class WritesIntoItsInput(Trap):
 
     def forward(self, x: Tensor) -> Tensor:
         x -= 1
-        return self.out(torch.relu(self.a(x)))
+        out: Tensor = self.out(torch.relu(self.a(x)))
+        return out
 
 
 # channels that keep to themselves, beside what does not
@@ -1059,7 +1114,8 @@ class Unpooling(Trap):
     def forward(self, x: Tensor) -> Tensor:
         x, places = F.max_pool2d(torch.relu(self.a(x)), 2, return_indices=True)
         x = torch.relu(self.c(torch.relu(self.b(x))))
-        return self.d(F.max_unpool2d(x, places, 2))
+        out: Tensor = self.d(F.max_unpool2d(x, places, [2, 2]))
+        return out
 
 
 class PartOfPositions(Trap):
@@ -1075,11 +1131,14 @@ class PartOfPositions(Trap):
     def forward(self, x: Tensor) -> Tensor:
         x = self.a(x) + self.place[: x.shape[1]]
         self.aside(x)
-        return self.out(torch.relu(self.b(torch.relu(x))))
+        out: Tensor = self.out(torch.relu(self.b(torch.relu(x))))
+        return out
 
 
 class Messages(Trap):
     """Steps of a sequence are added up by an index that is repeated for every channel."""
+
+    target: Tensor
 
     shape = (2, 7, 6)
 
@@ -1091,7 +1150,8 @@ class Messages(Trap):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.a(x))
         index = self.target[None, :, None].expand(len(x), -1, x.shape[2])
-        return self.out(torch.relu(self.b(torch.zeros_like(x).scatter_add(1, index, x))))
+        out: Tensor = self.out(torch.relu(self.b(torch.zeros_like(x).scatter_add(1, index, x))))
+        return out
 
 
 def _in(dtype: torch.dtype, kind: type[Trap]) -> Callable[[], Trap]:

@@ -114,8 +114,8 @@ def lines() -> list[tuple[str, ...]]:
         for option, values in WRONG_VALUES.items():
             if option in known or option == "--unknown":
                 found += [(command, *right, option, value) for value in values]
-        values = [name for name in sorted(known) if name.startswith("--")]
-        found += [(command, *right, name) for name in values[:4] if not _is_flag(command, name)]
+        names = [name for name in sorted(known) if name.startswith("--")]
+        found += [(command, *right, name) for name in names[:4] if not _is_flag(command, name)]
     usual = ("train", "{tmp}")  # a training run may lie beside other files
     return [line for line in found if (*line[:1], *line[-1:]) != usual]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import within
 import zoo
 from torch import Tensor, nn
 
@@ -36,11 +37,11 @@ BY_HAND = {
 COMPARABLE = {"lamp"}  # not divided by their mean
 
 
-def tiny() -> nn.Module:
+def tiny() -> nn.Sequential:
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
     with torch.no_grad():
-        model[0].weight.copy_(torch.tensor(WEIGHT))
-        model[0].bias.copy_(torch.tensor(BIAS))
+        within.tensor(model, "0.weight").copy_(torch.tensor(WEIGHT))
+        within.tensor(model, "0.bias").copy_(torch.tensor(BIAS))
     return model
 
 
@@ -95,7 +96,7 @@ def test_a_convolution_is_scored_over_its_whole_filter() -> None:
     graph = niwaki.trace(model, torch.randn(1, 2, 5, 5))
     raw = CRITERIA.build("l1").score(graph["0"], niwaki.Evidence(graph))
     assert raw.tolist() == pytest.approx(
-        [model[0].weight[i].abs().sum().item() for i in range(3)], rel=1e-6
+        [within.tensor(model, "0.weight")[i].abs().sum().item() for i in range(3)], rel=1e-6
     )
 
 

@@ -22,8 +22,9 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 @pytest.mark.parametrize("name", list(PENALTIES))
 @pytest.mark.parametrize("model", zoo.MODELS)
 def test_a_penalty_works_or_says_what_would(model: str, name: str) -> None:
-    network = zoo.build(model)
-    inputs = zoo.inputs(network, 1)
+    trap = zoo.build(model)
+    network: nn.Module = trap
+    inputs = zoo.inputs(trap, 1)
     if name == "rni":
         if not any(isinstance(module, BATCH_NORMS) for module in network.modules()):
             with pytest.raises(SettingError, match="'group-lasso'"):
@@ -56,7 +57,8 @@ def test_a_penalty_works_or_says_what_would(model: str, name: str) -> None:
         with torch.no_grad():
             for parameter in moved:
                 assert parameter.grad is not None
-                parameter -= 1e-3 * parameter.abs().max() * parameter.grad / parameter.grad.norm()
+                step = 1e-3 * parameter.abs().max() / parameter.grad.norm()
+                parameter.sub_(step * parameter.grad)
         assert penalty(network) <= value
 
 

@@ -9,27 +9,35 @@ import pickle
 import shutil
 import struct
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from niwaki import data
 from niwaki.core.errors import DataError, MissingExtraError, SettingError, UnknownNameError
-from niwaki.data import HeldSplit, Normalization
+from niwaki.data import HeldSplit, Normalization, Split
 
 PER_CLASS = 4
 RANDOM = np.random.default_rng(0)
 
 
-def idx(array: np.ndarray) -> bytes:
+Pixels = npt.NDArray[np.uint8]
+
+
+def idx(array: Pixels) -> bytes:
     return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-def write_mnist(folder, *, zipped=True, side=28) -> np.ndarray:
+def write_mnist(folder: Path, *, zipped: bool = True, side: int = 28) -> Pixels:
     folder.mkdir(parents=True, exist_ok=True)
     labels = np.repeat(np.arange(10, dtype=np.uint8), PER_CLASS)
     images = RANDOM.integers(0, 256, (len(labels), side, side), dtype=np.uint8)
@@ -40,7 +48,7 @@ def write_mnist(folder, *, zipped=True, side=28) -> np.ndarray:
     return images
 
 
-def batch(seed: int, labels=None, key=b"labels") -> dict:
+def batch(seed: int, labels: list[int] | None = None, key: bytes = b"labels") -> dict[bytes, Any]:
     pixels = np.random.default_rng(seed).integers(0, 256, (20, 3072), dtype=np.uint8)
     return {
         b"batch_label": b"one",
@@ -49,32 +57,41 @@ def batch(seed: int, labels=None, key=b"labels") -> dict:
     }
 
 
-def write_cifar10(folder) -> None:
+def write_cifar10(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate([*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]):
         (folder / name).write_bytes(pickle.dumps(batch(number), protocol=2))
 
 
-def png(pixels: np.ndarray) -> bytes:
+def png(pixels: Pixels) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()
 
 
-def write_parquet(path, blobs, labels, image="img", label="label") -> None:
+def write_parquet(
+    path: Path, blobs: list[Any], labels: list[Any], image: str = "img", label: str = "label"
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     column = [None if blob is None else {"bytes": blob, "path": None} for blob in blobs]
     pq.write_table(pa.table({image: column, label: labels}), path)
 
 
-def first_batch(split, size=4):
+def held_split(spec: str, root: Path | None, name: str) -> HeldSplit:
+    """A split of a data set whose images are all in memory."""
+    split = data.load(spec, root).split(name)
+    assert isinstance(split, HeldSplit)
+    return split
+
+
+def first_batch(split: Split, size: int = 4) -> tuple[Tensor, Tensor]:
     return next(split.batches(size))
 
 
 # splits and batches
 
 
-def held(count=10) -> HeldSplit:
+def held(count: int = 10) -> HeldSplit:
     images = torch.arange(count * 3, dtype=torch.uint8).view(count, 3, 1, 1)
     return HeldSplit(images, torch.arange(count), Normalization((0.5, 0.4, 0.3), (0.5, 0.2, 0.1)))
 
@@ -116,7 +133,7 @@ def test_limit_and_take() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"batch_size": 2, "limit": 0}])
-def test_impossible_batches_are_refused_at_once(arguments) -> None:
+def test_impossible_batches_are_refused_at_once(arguments: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="must be at least 1; got 0"):
         held().batches(**arguments)
 
@@ -135,11 +152,14 @@ def test_splits_move_and_leave_the_original() -> None:
 
 
 def test_digits_are_split_without_overlap_and_always_alike() -> None:
-    first, again = data.load("digits"), data.load("digits")
-    parts = {name: first.split(name) for name in ("train", "validation", "test")}
+    first = data.load("digits")
+    parts = {name: held_split("digits", None, name) for name in ("train", "validation", "test")}
     assert sum(map(len, parts.values())) == 1797
-    assert all(torch.equal(parts[name].images, again.split(name).images) for name in parts)
-    assert first.split("train") is parts["train"]
+    assert all(
+        torch.equal(part.images, held_split("digits", None, name).images)
+        for name, part in parts.items()
+    )
+    assert first.split("train") is first.split("train")
     assert len(parts["test"]) == pytest.approx(0.2 * 1797, abs=5)
     assert len(parts["validation"]) == pytest.approx(0.1 * 0.8 * 1797, abs=5)
     for part in parts.values():
@@ -150,9 +170,14 @@ def test_digits_are_split_without_overlap_and_always_alike() -> None:
 
 
 def test_the_validation_share_never_touches_the_test_split() -> None:
-    small, large = data.load("digits:validation=0.05"), data.load("digits:validation=0.5")
-    assert torch.equal(small.split("test").images, large.split("test").images)
-    assert len(large.split("validation")) == pytest.approx(len(large.split("train")), abs=10)
+    small, large = "digits:validation=0.05", "digits:validation=0.5"
+    assert torch.equal(
+        held_split(small, None, "test").images, held_split(large, None, "test").images
+    )
+    large_data = data.load(large)
+    assert len(large_data.split("validation")) == pytest.approx(
+        len(large_data.split("train")), abs=10
+    )
     with pytest.raises(DataError, match="validation split of digits is empty"):
         data.load("digits:validation=0").split("validation")
 
@@ -160,7 +185,7 @@ def test_the_validation_share_never_touches_the_test_split() -> None:
 def test_normalisation_is_chosen_by_name() -> None:
     assert data.load("digits:normalize=none").split("test").mean == (0.0,)
     images, _ = first_batch(data.load("digits:normalize=half").split("test"))
-    assert (images.min(), images.max()) == (-1, 1)
+    assert (float(images.min()), float(images.max())) == (-1, 1)
     images, _ = first_batch(data.load("digits").split("train"), 2000)
     assert images.mean().item() == pytest.approx(0, abs=0.05)
     assert images.std().item() == pytest.approx(1, abs=0.05)
@@ -186,12 +211,12 @@ def test_unknown_names_are_met_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     "spec", ["mnist:normalize=exact", "mnist:validation=1", "imagefolder:image_size=0"]
 )
-def test_bad_settings_are_refused(spec) -> None:
+def test_bad_settings_are_refused(spec: str) -> None:
     with pytest.raises(SettingError, match=spec.partition(":")[2].partition("=")[0]):
         data.load(spec)
 
 
-def test_digits_need_no_root(tmp_path) -> None:
+def test_digits_need_no_root(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="reads no files"):
         data.load("digits", tmp_path)
 
@@ -201,17 +226,17 @@ def test_digits_need_no_root(tmp_path) -> None:
 
 @pytest.mark.parametrize("below", ["", "mnist", "MNIST/raw", "data/mnist"])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_idx_files_are_found_in_or_below_the_root(tmp_path, below, zipped) -> None:
+def test_idx_files_are_found_in_or_below_the_root(tmp_path: Path, below: str, zipped: bool) -> None:
     images = write_mnist(tmp_path / below, zipped=zipped)
-    test = data.load("mnist", tmp_path).split("test")
+    test = held_split("mnist", tmp_path, "test")
     assert np.array_equal(test.images.squeeze(1).numpy(), images)
     assert test.labels.bincount().tolist() == [PER_CLASS] * 10
 
 
-def test_the_data_set_named_is_the_one_read(tmp_path) -> None:
+def test_the_data_set_named_is_the_one_read(tmp_path: Path) -> None:
     write_mnist(tmp_path / "mnist")
     images = write_mnist(tmp_path / "fashion_mnist")
-    found = data.load("fashion-mnist", tmp_path).split("test").images
+    found = held_split("fashion-mnist", tmp_path, "test").images
     assert np.array_equal(found.squeeze(1).numpy(), images)
     with pytest.raises(
         DataError, match="is the folder of mnist, by its name, not of fashion-mnist"
@@ -219,16 +244,17 @@ def test_the_data_set_named_is_the_one_read(tmp_path) -> None:
         data.load("fashion-mnist", tmp_path / "mnist")
 
 
-def test_train_and_validation_are_one_file_cut_in_two(tmp_path) -> None:
+def test_train_and_validation_are_one_file_cut_in_two(tmp_path: Path) -> None:
     images = write_mnist(tmp_path)
-    mnist = data.load("mnist:validation=0.25", tmp_path)
-    train, validation = mnist.split("train"), mnist.split("validation")
+    train, validation = (
+        held_split("mnist:validation=0.25", tmp_path, name) for name in ("train", "validation")
+    )
     assert validation.labels.bincount().tolist() == [1] * 10
     together = torch.cat([train.images, validation.images]).flatten(1)
     assert {bytes(row.numpy()) for row in together} == {row.tobytes() for row in images}
 
 
-def test_missing_files_say_what_was_looked_for_and_where(tmp_path) -> None:
+def test_missing_files_say_what_was_looked_for_and_where(tmp_path: Path) -> None:
     (tmp_path / "mnist").mkdir()
     with pytest.raises(
         DataError, match=r"looked for train-images-idx3-ubyte\[.gz\] and .*train-\*.parquet.*/mnist"
@@ -268,7 +294,9 @@ def test_missing_files_say_what_was_looked_for_and_where(tmp_path) -> None:
         ),
     ],
 )
-def test_damaged_idx_files_are_named(tmp_path, damage, message) -> None:
+def test_damaged_idx_files_are_named(
+    tmp_path: Path, damage: Callable[[bytes], bytes], message: str
+) -> None:
     write_mnist(tmp_path)
     path = tmp_path / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
@@ -276,7 +304,7 @@ def test_damaged_idx_files_are_named(tmp_path, damage, message) -> None:
         data.load("mnist", tmp_path).split("test")
 
 
-def test_labels_out_of_range(tmp_path) -> None:
+def test_labels_out_of_range(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     labels = np.full(10 * PER_CLASS, 10, np.uint8)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
@@ -288,16 +316,15 @@ def test_labels_out_of_range(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("below", ["", "cifar-10-batches-py", "cifar10/cifar-10-batches-py"])
-def test_cifar_batches_are_read_in_order(tmp_path, below) -> None:
+def test_cifar_batches_are_read_in_order(tmp_path: Path, below: str) -> None:
     write_cifar10(tmp_path / below)
-    cifar = data.load("cifar10:validation=0", tmp_path)
-    train, test = cifar.split("train"), cifar.split("test")
+    train, test = (held_split("cifar10:validation=0", tmp_path, name) for name in ("train", "test"))
     assert train.images.shape == (100, 3, 32, 32)
     assert np.array_equal(train.images[20:40].flatten(1).numpy(), batch(1)[b"data"])
     assert test.labels.tolist() == list(range(10)) * 2
 
 
-def test_cifar100_has_fine_labels(tmp_path) -> None:
+def test_cifar100_has_fine_labels(tmp_path: Path) -> None:
     folder = tmp_path / "cifar-100-python"
     folder.mkdir()
     content = batch(0, key=b"fine_labels", labels=list(range(80, 100))) | {
@@ -309,14 +336,14 @@ def test_cifar100_has_fine_labels(tmp_path) -> None:
 
 
 class Malicious:
-    def __init__(self, trace) -> None:
+    def __init__(self, trace: Path) -> None:
         self.trace = trace
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
         return os.mkdir, (str(self.trace),)
 
 
-def test_malicious_batches_run_nothing(tmp_path) -> None:
+def test_malicious_batches_run_nothing(tmp_path: Path) -> None:
     write_cifar10(tmp_path)
     trace = tmp_path / "ran"
     (tmp_path / "test_batch").write_bytes(pickle.dumps(batch(0) | {b"more": Malicious(trace)}))
@@ -338,14 +365,14 @@ def test_malicious_batches_run_nothing(tmp_path) -> None:
         (pickle.dumps(batch(0) | {b"data": np.zeros((20, 784), np.uint8)}), "rows of 784 bytes"),
     ],
 )
-def test_damaged_batches_are_named(tmp_path, content, message) -> None:
+def test_damaged_batches_are_named(tmp_path: Path, content: bytes, message: str) -> None:
     write_cifar10(tmp_path)
     (tmp_path / "test_batch").write_bytes(content)
     with pytest.raises(DataError, match=rf"test_batch.*{message}"):
         data.load("cifar10", tmp_path).split("test")
 
 
-def test_a_lost_batch_is_missed(tmp_path) -> None:
+def test_a_lost_batch_is_missed(tmp_path: Path) -> None:
     write_cifar10(tmp_path)
     (tmp_path / "data_batch_3").unlink()
     cifar = data.load("cifar10", tmp_path)
@@ -356,7 +383,7 @@ def test_a_lost_batch_is_missed(tmp_path) -> None:
 # parquet
 
 
-def test_parquet_shards_are_joined_in_order(tmp_path) -> None:
+def test_parquet_shards_are_joined_in_order(tmp_path: Path) -> None:
     pixels = RANDOM.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     blobs = [png(image) for image in pixels]
     write_parquet(
@@ -365,19 +392,19 @@ def test_parquet_shards_are_joined_in_order(tmp_path) -> None:
     write_parquet(
         tmp_path / "cifar10" / "plain_text" / "test-00001-of-00002.parquet", blobs[4:], [4, 5]
     )
-    test = data.load("cifar10", tmp_path).split("test")
+    test = held_split("cifar10", tmp_path, "test")
     assert np.array_equal(test.images.permute(0, 2, 3, 1).numpy(), pixels)
     assert test.labels.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_row_groups_are_read_one_by_one_and_images_counted_through(tmp_path) -> None:
+def test_row_groups_are_read_one_by_one_and_images_counted_through(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     path = tmp_path / "test-00000-of-00001.parquet"
     whole = [png(image) for image in pixels]
     write_parquet(path, whole, [0, 1, 2, 3, 4])
     pq.write_table(pq.read_table(path), path, row_group_size=2)
-    split = data.load("cifar10", tmp_path).split("test")
+    split = held_split("cifar10", tmp_path, "test")
     assert split.labels.tolist() == [0, 1, 2, 3, 4]
     assert np.array_equal(split.images.numpy(), pixels.transpose(0, 3, 1, 2))
     assert split.images.is_contiguous()
@@ -388,13 +415,13 @@ def test_row_groups_are_read_one_by_one_and_images_counted_through(tmp_path) -> 
             data.load("cifar10", tmp_path).split("test")
 
 
-def test_grey_parquet(tmp_path) -> None:
+def test_grey_parquet(tmp_path: Path) -> None:
     pixels = RANDOM.integers(0, 256, (28, 28), dtype=np.uint8)
     write_parquet(tmp_path / "test-00000-of-00001.parquet", [png(pixels)], [3], image="image")
-    assert np.array_equal(data.load("mnist", tmp_path).split("test").images[0, 0].numpy(), pixels)
+    assert np.array_equal(held_split("mnist", tmp_path, "test").images[0, 0].numpy(), pixels)
 
 
-def test_only_the_split_asked_for_is_decoded(tmp_path) -> None:
+def test_only_the_split_asked_for_is_decoded(tmp_path: Path) -> None:
     write_parquet(
         tmp_path / "test-00000-of-00001.parquet", [png(np.zeros((32, 32, 3), np.uint8))], [3]
     )
@@ -423,13 +450,15 @@ def test_only_the_split_asked_for_is_decoded(tmp_path) -> None:
         ([b""], [0], {"image": "picture"}, r"has no column img.bytes or image.bytes"),
     ],
 )
-def test_damaged_parquet_is_named(tmp_path, blobs, labels, names, message) -> None:
+def test_damaged_parquet_is_named(
+    tmp_path: Path, blobs: list[Any], labels: list[Any], names: dict[str, str], message: str
+) -> None:
     write_parquet(tmp_path / "test-00000-of-00001.parquet", blobs, labels, **names)
     with pytest.raises(DataError, match=rf"test-00000-of-00001.parquet.*{message}"):
         data.load("cifar10", tmp_path).split("test")
 
 
-def test_a_lost_shard_is_missed(tmp_path) -> None:
+def test_a_lost_shard_is_missed(tmp_path: Path) -> None:
     write_parquet(tmp_path / "test-00001-of-00002.parquet", [b""], [0])
     with pytest.raises(DataError, match="has 1 of the 2 shards"):
         data.load("cifar10", tmp_path)
@@ -438,10 +467,12 @@ def test_a_lost_shard_is_missed(tmp_path) -> None:
 # the hub
 
 
-def test_without_a_root_the_hub_is_asked_and_its_failure_explained(monkeypatch) -> None:
+def test_without_a_root_the_hub_is_asked_and_its_failure_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked = []
 
-    def fail(name, split):
+    def fail(name: str, split: str) -> NoReturn:
         asked.append((name, split))
         raise ConnectionError("no route to host")
 
@@ -455,7 +486,7 @@ def test_without_a_root_the_hub_is_asked_and_its_failure_explained(monkeypatch) 
     assert asked == [("ylecun/mnist", "train")]
 
 
-def test_what_the_hub_gives_is_decoded(monkeypatch, tmp_path) -> None:
+def test_what_the_hub_gives_is_decoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import datasets
 
     pixels = RANDOM.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
@@ -463,7 +494,7 @@ def test_what_the_hub_gives_is_decoded(monkeypatch, tmp_path) -> None:
     features = datasets.Features({"img": datasets.Image(), "fine_label": datasets.Value("int64")})
     fetched = datasets.Dataset.from_dict(columns, features=features)
     monkeypatch.setattr("datasets.load_dataset", lambda name, split: fetched)
-    test = data.load("cifar100").split("test")
+    test = held_split("cifar100", None, "test")
     assert np.array_equal(test.images.permute(0, 2, 3, 1).numpy(), pixels)
     assert test.labels.tolist() == [0, 99, 5, 6, 7]
 
@@ -477,7 +508,9 @@ def test_what_the_hub_gives_is_decoded(monkeypatch, tmp_path) -> None:
         ("datasets", None),
     ],
 )
-def test_missing_libraries_name_the_extra(monkeypatch, tmp_path, module, spec) -> None:
+def test_missing_libraries_name_the_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, spec: str
+) -> None:
     write_parquet(tmp_path / "test-00000-of-00001.parquet", [b""], [0])
     monkeypatch.setitem(sys.modules, module, None)
     dataset = (
@@ -493,7 +526,7 @@ def test_missing_libraries_name_the_extra(monkeypatch, tmp_path, module, spec) -
 
 
 @pytest.fixture
-def image_folder(tmp_path):
+def image_folder(tmp_path: Path) -> Path:
     for split, count in (("train", 10), ("val", 3)):
         for number, name in enumerate(("ant", "bee")):
             (tmp_path / split / name).mkdir(parents=True)
@@ -503,7 +536,7 @@ def image_folder(tmp_path):
     return tmp_path
 
 
-def test_image_folder_streams_the_same_batches(image_folder) -> None:
+def test_image_folder_streams_the_same_batches(image_folder: Path) -> None:
     dataset = data.load("imagefolder:image_size=32,normalize=none", image_folder)
     assert (dataset.classes, dataset.input_shape) == (2, (3, 32, 32))
     test = dataset.split("test")
@@ -514,7 +547,7 @@ def test_image_folder_streams_the_same_batches(image_folder) -> None:
     assert (len(dataset.split("train")), len(dataset.split("validation"))) == (18, 2)
 
 
-def test_image_folder_keeps_the_centre(tmp_path) -> None:
+def test_image_folder_keeps_the_centre(tmp_path: Path) -> None:
     pixels = np.zeros((256, 512, 3), np.uint8)
     pixels[16:240, 144:368] = 255
     (tmp_path / "test" / "one").mkdir(parents=True)
@@ -523,13 +556,13 @@ def test_image_folder_keeps_the_centre(tmp_path) -> None:
     assert test.pixels(torch.tensor([0])).min() == 255
 
 
-def test_image_folder_with_its_own_test_split(image_folder) -> None:
+def test_image_folder_with_its_own_test_split(image_folder: Path) -> None:
     shutil.copytree(image_folder / "val" / "ant", image_folder / "test" / "ant")
     dataset = data.load("imagefolder", image_folder)
     assert [len(dataset.split(name)) for name in ("train", "validation", "test")] == [20, 6, 3]
 
 
-def test_image_folder_errors(image_folder, tmp_path_factory) -> None:
+def test_image_folder_errors(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(DataError, match="imagefolder needs the folder"):
         data.load("imagefolder")
     with pytest.raises(DataError, match="has no train/, val/ or test/"):
@@ -548,9 +581,9 @@ def test_image_folder_errors(image_folder, tmp_path_factory) -> None:
 @pytest.mark.parametrize(
     ("name", "mean"), [("mnist", 0.1325), ("fashion-mnist", 0.2868), ("cifar10", 0.4768)]
 )
-def test_real_test_splits(shared_root, name, mean) -> None:
+def test_real_test_splits(shared_root: Path, name: str, mean: float) -> None:
     dataset = data.load(f"{name}:normalize=none", shared_root / "data")
-    test = dataset.split("test")
+    test = held_split(f"{name}:normalize=none", shared_root / "data", "test")
     assert test.images.shape == (10_000, *dataset.input_shape)
     assert len(test.labels.unique()) == 10
     assert test.images.float().mean().item() / 255 == pytest.approx(mean, abs=1e-3)

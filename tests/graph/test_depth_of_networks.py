@@ -28,7 +28,8 @@ class Deep(nn.Module):
                 x = x * scale
             else:
                 x = torch.cat([x[:, :2], (x * scale)[:, 2:]], 1)
-        return self.leave(x)
+        out: torch.Tensor = self.leave(x)
+        return out
 
 
 @pytest.mark.parametrize("kind", ["sum", "product", "cat"])

@@ -5,9 +5,12 @@ masked original.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
+import within
 from proving import left, proved
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,7 +34,8 @@ class Image(nn.Module):
         self.step = step
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.step(torch.relu(self.first(x))))
+        out: Tensor = self.last(self.step(torch.relu(self.first(x))))
+        return out
 
 
 class Sequence(nn.Module):
@@ -45,7 +49,8 @@ class Sequence(nn.Module):
         self.step = step
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.step(torch.relu(self.first(x))))
+        out: Tensor = self.last(self.step(torch.relu(self.first(x))))
+        return out
 
 
 def halved(model: Image | Sequence) -> None:
@@ -54,7 +59,7 @@ def halved(model: Image | Sequence) -> None:
     x = torch.randn(model.shape)
     assert not niwaki.trace(model.eval(), x).unknown
     small = proved(model, x).model
-    assert small.first.weight.shape[0] == WIDTH // 2  # type: ignore[union-attr]
+    assert within.tensor(small, "first.weight").shape[0] == WIDTH // 2
 
 
 def whole(model: Image | Sequence, why: str) -> None:
@@ -145,10 +150,13 @@ def graph_layer(how: str) -> type[nn.Module]:
             source, target = edges
             sums, index = torch.zeros_like(x), target[:, None].expand(-1, x.shape[1])
             if how == "scatter_add":
-                return self.last(sums.scatter_add(0, index, x[source]))
+                y: Tensor = self.last(sums.scatter_add(0, index, x[source]))
+                return y
             if how == "index_add":
-                return self.last(sums.index_add(0, target, x[source]))
-            return self.last(sums.scatter_reduce(0, index, x[source], how))
+                whole: Tensor = self.last(sums.index_add(0, target, x[source]))
+                return whole
+            out: Tensor = self.last(sums.scatter_reduce(0, index, x[source], how))
+            return out
 
     return Layer
 
@@ -157,18 +165,18 @@ def graph_layer(how: str) -> type[nn.Module]:
 def test_messages_between_nodes(how: str) -> None:
     torch.manual_seed(0)
     inputs = (torch.randn(9, 5), torch.randint(0, 9, (2, 30)))
-    assert proved(graph_layer(how)(), inputs).model.first.weight.shape[0] == 6  # type: ignore[union-attr]
+    assert within.tensor(proved(graph_layer(how)(), inputs).model, "first.weight").shape[0] == 6
 
 
 def unpooled(x: Tensor, size: int = 2) -> Tensor:
     y, places = F.max_pool2d(x, size, size, return_indices=True)
-    return F.max_unpool2d(y, places, size, size)
+    return F.max_unpool2d(y, places, [size, size], [size, size])
 
 
 def unpooled_again(x: Tensor) -> Tensor:
     y, first = F.max_pool2d(x, 2, return_indices=True)
     z, second = F.max_pool2d(y, 2, return_indices=True)
-    return F.max_unpool2d(torch.sigmoid(F.max_unpool2d(z, second, 2)), first, 2)
+    return F.max_unpool2d(torch.sigmoid(F.max_unpool2d(z, second, [2, 2])), first, [2, 2])
 
 
 def unpooled_volume(x: Tensor) -> Tensor:
@@ -212,7 +220,7 @@ def test_pairs_of_channels_as_complex_numbers_go_in_pairs() -> None:
 
     torch.manual_seed(0)
     result = proved(Sequence(turned), torch.randn(2, 6, 5))
-    assert result.model.first.weight.shape[0] == 6  # type: ignore[union-attr]
+    assert within.tensor(result.model, "first.weight").shape[0] == 6
 
 
 class Spectral(nn.Module):
@@ -227,7 +235,8 @@ class Spectral(nn.Module):
         x = self.first(x)
         low = torch.fft.rfft(x)[..., : self.modes]
         mixed = torch.einsum("bim,iom->bom", low, self.weight)
-        return self.last(torch.relu(torch.fft.irfft(mixed, n=x.shape[-1])))
+        out: Tensor = self.last(torch.relu(torch.fft.irfft(mixed, n=x.shape[-1])))
+        return out
 
 
 @pytest.mark.filterwarnings("error:Casting complex")
@@ -235,7 +244,7 @@ class Spectral(nn.Module):
 def test_complex_weights_are_cut(modes: int) -> None:
     torch.manual_seed(0)
     small = proved(Spectral(modes), torch.randn(2, 2, 16)).model
-    assert small.weight.shape == (6, 6, modes)  # type: ignore[union-attr]
+    assert small.weight.shape == (6, 6, modes)
     given = [torch.randn(8, 2, 16)]
     for repair, inputs in (("moments", None), ("moments", given), ("reconstruct", given)):
         model, x = Spectral(modes).eval(), torch.randn(2, 2, 16)
@@ -270,7 +279,7 @@ PLACES: dict[str, Step] = {
     "pad reflect": lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
     "pad circular": lambda x: F.pad(x, (1, 1, 1, 1), mode="circular"),
     **{
-        f"interpolate {mode}": lambda x, mode=mode: F.interpolate(x, scale_factor=2, mode=mode)
+        f"interpolate {mode}": partial(F.interpolate, scale_factor=2, mode=mode)
         for mode in ("nearest", "bilinear", "bicubic", "area", "nearest-exact")
     },
     "interpolate smoothly": lambda x: F.interpolate(x, size=5, mode="bilinear", antialias=True),
@@ -293,7 +302,7 @@ def shuffled(model: Image) -> None:
     """Channels that are tied in twos or threes go so."""
     torch.manual_seed(0)
     result = proved(model, torch.randn(model.shape))
-    assert result.model.first.weight.shape[0] == WIDTH // 2  # type: ignore[union-attr]
+    assert within.tensor(result.model, "first.weight").shape[0] == WIDTH // 2
 
 
 STEPS: dict[str, Step] = {
@@ -330,8 +339,8 @@ def test_channels_through_operators_over_time(name: str) -> None:
 def test_gates_of_two_halves_stay_halves() -> None:
     torch.manual_seed(0)
     result = proved(Sequence(lambda x: F.glu(x, -1), out=6), torch.randn(2, 6, 5))
-    assert result.model.first.weight.shape[0] == 6  # type: ignore[union-attr]
-    assert result.model.last.weight.shape[1] == 3  # type: ignore[union-attr]
+    assert within.tensor(result.model, "first.weight").shape[0] == 6
+    assert within.tensor(result.model, "last.weight").shape[1] == 3
 
 
 class Bag(nn.Module):
@@ -342,7 +351,8 @@ class Bag(nn.Module):
 
     def forward(self, words: Tensor) -> Tensor:
         by = torch.full(words.shape, 0.5) if self.weighted else None
-        return self.last(torch.relu(self.table(words, per_sample_weights=by)))
+        out: Tensor = self.last(torch.relu(self.table(words, per_sample_weights=by)))
+        return out
 
 
 @pytest.mark.parametrize(
@@ -351,8 +361,8 @@ class Bag(nn.Module):
 def test_bags_of_embeddings(mode: str, weighted: bool) -> None:
     torch.manual_seed(0)
     small = proved(Bag(mode, weighted), torch.randint(0, 20, (4, 3))).model
-    assert small.table.weight.shape == (20, 6)  # type: ignore[union-attr]
-    assert small.table.embedding_dim == 6  # type: ignore[union-attr]
+    assert within.tensor(small, "table.weight").shape == (20, 6)
+    assert within.size(small, "table.embedding_dim") == 6
 
 
 class Packed(nn.Module):
@@ -365,7 +375,8 @@ class Packed(nn.Module):
         packed = pack_padded_sequence(
             torch.relu(self.first(x)), lengths, batch_first=True, enforce_sorted=self.ordered
         )
-        return self.last(pad_packed_sequence(self.cells(packed)[0], batch_first=True)[0])
+        out: Tensor = self.last(pad_packed_sequence(self.cells(packed)[0], batch_first=True)[0])
+        return out
 
 
 @pytest.mark.parametrize(("kind", "ordered"), [(nn.GRU, False), (nn.LSTM, True), (nn.RNN, False)])
@@ -379,6 +390,8 @@ def test_packed_sequences(kind: type[nn.Module], ordered: bool) -> None:
 
 
 class Bins(nn.Module):
+    edges: Tensor
+
     def __init__(self, how: str) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(5, WIDTH), nn.Linear(WIDTH, 3)
@@ -393,7 +406,8 @@ class Bins(nn.Module):
             place = torch.searchsorted(self.edges, value)
         else:
             place = torch.searchsorted(self.edges.expand(len(x), -1).contiguous(), value)
-        return self.last(torch.relu(self.first(x)) + self.table(place))
+        out: Tensor = self.last(torch.relu(self.first(x)) + self.table(place))
+        return out
 
 
 @pytest.mark.parametrize("how", ["bucketize", "searchsorted", "rows of edges"])
@@ -401,7 +415,7 @@ def test_bins_of_values(how: str) -> None:
     torch.manual_seed(0)
     model, x = Bins(how).eval(), torch.randn(2, 6, 5)
     assert not niwaki.trace(model, x).unknown
-    assert proved(model, x).model.table.weight.shape == (12, 6)  # type: ignore[union-attr]
+    assert within.tensor(proved(model, x).model, "table.weight").shape == (12, 6)
 
 
 @pytest.mark.parametrize("name", ["LayerNorm", "RMSNorm"])
@@ -413,13 +427,17 @@ def test_norms_with_and_without_weights(name: str, affine: bool, shape: tuple[in
     x = torch.randn(2, 6, 5)
     result = proved(model, x, silence=False)
     kept = list(result.plan["first"].units)
-    assert result.model.step.normalized_shape == (*shape[:-1], 6)  # type: ignore[union-attr]
+    assert within.part(result.model, "step.normalized_shape", tuple) == (*shape[:-1], 6)
     assert provenance(result.model)["attributes"]["step"]["normalized_shape"] == list(shape)
     inner = torch.relu(model.first(x))[..., kept]
     if affine:
         return
-    norm = {"LayerNorm": F.layer_norm, "RMSNorm": F.rms_norm}[name]
-    by_hand = F.linear(norm(inner, (*shape[:-1], 6)), model.last.weight[:, kept], model.last.bias)
+    norm = F.layer_norm if name == "LayerNorm" else F.rms_norm
+    by_hand = F.linear(
+        norm(inner, [*shape[:-1], 6]),
+        within.tensor(model, "last.weight")[:, kept],
+        within.tensor(model, "last.bias"),
+    )
     assert torch.allclose(by_hand, result.model(x), atol=1e-5)
 
 
@@ -430,13 +448,17 @@ def test_group_norms(groups: int, affine: bool) -> None:
     result = proved(
         Image(nn.GroupNorm(groups, WIDTH, affine=affine)), torch.randn(2, 3, 8, 8), silence=False
     )
-    norm, width = result.model.step, result.model.first.weight.shape[0]  # type: ignore[union-attr]
+    norm = within.part(result.model, "step", nn.GroupNorm)
+    width = within.tensor(result.model, "first.weight").shape[0]
     assert width == {1: 6, 3: 8, 12: 6}[groups]
-    assert (norm.num_channels, norm.num_groups) == (width, {1: 1, 3: 2, 12: 6}[groups])  # type: ignore[union-attr]
+    assert (norm.num_channels, norm.num_groups) == (
+        width,
+        {1: 1, 3: 2, 12: 6}[groups],
+    )
 
 
 class Attention(nn.Module):
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, **settings: Any) -> None:
         super().__init__()
         shared = 8 if settings.get("enable_gqa") else 16
         self.q, self.k, self.v = nn.Linear(5, 16), nn.Linear(5, shared), nn.Linear(5, shared)
@@ -445,8 +467,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, steps, _ = x.shape
         q, k, v = (f(x).view(n, steps, -1, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
-        y = F.scaled_dot_product_attention(q, k, v, **self.settings)  # type: ignore[arg-type]
-        return self.last(y.transpose(1, 2).flatten(2))
+        y = F.scaled_dot_product_attention(q, k, v, **self.settings)
+        out: Tensor = self.last(y.transpose(1, 2).flatten(2))
+        return out
 
 
 @pytest.mark.parametrize(
@@ -463,7 +486,7 @@ class Attention(nn.Module):
 def test_attention_loses_half_of_its_heads(settings: dict[str, object]) -> None:
     torch.manual_seed(0)
     result = proved(Attention(**settings), torch.randn(2, 6, 5))
-    assert result.model.last.weight.shape == (3, 8)  # type: ignore[union-attr]
+    assert within.tensor(result.model, "last.weight").shape == (3, 8)
 
 
 EQUATIONS = {
@@ -489,7 +512,7 @@ class Einsum(nn.Module):
 def test_einsum(equation: str) -> None:
     torch.manual_seed(0)
     small = proved(Sequence(Einsum(equation)), torch.randn(2, 6, 5)).model
-    assert small.first.weight.shape[0] == 6  # type: ignore[union-attr]
+    assert within.tensor(small, "first.weight").shape[0] == 6
 
 
 class Sparse(nn.Module):
@@ -504,7 +527,10 @@ class Sparse(nn.Module):
         x = torch.relu(self.first(x))
         if self.how == "inside":
             near = torch.sparse_coo_tensor(near, torch.ones(near.shape[1]), (len(x), len(x)))
-        return self.last(torch.sparse.mm(near, x) if self.how == "mm" else torch.spmm(near, x))
+        out: Tensor = self.last(
+            torch.sparse.mm(near, x) if self.how == "mm" else torch.spmm(near, x)
+        )
+        return out
 
 
 @pytest.mark.filterwarnings("ignore:Sparse")
@@ -542,7 +568,8 @@ class Lora(nn.Module):
             weight = self.base + 0.5 * weight
         elif self.how == "multiplied":
             weight = self.base * weight
-        return self.last(torch.relu(F.linear(torch.relu(self.first(x)), weight)))
+        out: Tensor = self.last(torch.relu(F.linear(torch.relu(self.first(x)), weight)))
+        return out
 
 
 @pytest.mark.parametrize("how", ["alone", "added", "multiplied"])
@@ -550,7 +577,7 @@ def test_products_of_parameters(how: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3)
     small = proved(Lora(how), x).model
-    assert (small.up.shape, small.down.shape) == ((3, 2), (2, 4))  # type: ignore[union-attr]
+    assert (small.up.shape, small.down.shape) == ((3, 2), (2, 4))
     for repair, inputs in (
         ("auto", None),
         ("moments", None),

@@ -33,7 +33,8 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
-        return self.head(x + self.down(torch.relu(self.up(x))))
+        out: torch.Tensor = self.head(x + self.down(torch.relu(self.up(x))))
+        return out
 
 
 def test_every_group_says_what_it_costs_and_what_it_is_computed_from() -> None:
@@ -78,7 +79,8 @@ class Page(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows, self.paths, self.fetched = 0, 0, []
+        self.rows, self.paths = 0, 0
+        self.fetched: list[str | None] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.rows += tag == "tr"

@@ -8,6 +8,7 @@ import copy
 
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 
 import niwaki
@@ -35,7 +36,7 @@ class Side(nn.Module):
             return y, self.side(pooled)
         if self.how == "convolution":
             return y, self.convolution(x).mean((2, 3))
-        return y, nn.functional.linear(pooled, self.side[0].weight)
+        return y, nn.functional.linear(pooled, within.tensor(self, "side.0.weight"))
 
 
 @pytest.mark.parametrize("compensation", ["none", "merge", "moments"])
@@ -52,9 +53,14 @@ def test_a_head_that_runs_in_training_alone_is_cut_along(how: str, compensation:
         masked = copy.deepcopy(model).train()
         dropped = [unit for unit in range(16) if unit not in result.plan["low"].units]
         with torch.no_grad():
-            masked.low.weight[dropped], masked.low.bias[dropped] = 0, 0  # type: ignore[index]
+            (
+                within.tensor(masked, "low.weight")[dropped],
+                within.tensor(masked, "low.bias")[dropped],
+            ) = 0, 0
             masked.high.weight[[u for u in range(12) if u not in result.plan["high"].units]] = 0
-            masked.high.bias[[u for u in range(12) if u not in result.plan["high"].units]] = 0  # type: ignore[index]
+            within.tensor(masked, "high.bias")[
+                [u for u in range(12) if u not in result.plan["high"].units]
+            ] = 0
         torch.testing.assert_close(side, masked(x)[1], rtol=1e-4, atol=1e-5)
     assert any("training mode, another path" in note for note in result.record.notes)
 
@@ -79,7 +85,8 @@ class Path(nn.Module):
             "training": lambda: self.training,
         }[self.how]()
         h = h - h[:, 3:4] if other else h
-        return self.c(torch.relu(self.b(h)))  # type: ignore[no-any-return]
+        out: Tensor = self.c(torch.relu(self.b(h)))
+        return out
 
 
 @pytest.mark.parametrize("how", ["value", "length", "training"])
@@ -118,7 +125,8 @@ class Experts(nn.Module):
             rows = (which == number).nonzero().flatten()
             if len(rows):
                 more = more.index_add(0, rows, expert(h[rows]))
-        return self.tail(torch.relu(self.last(h + more)))  # type: ignore[no-any-return]
+        out: Tensor = self.tail(torch.relu(self.last(h + more)))
+        return out
 
 
 @pytest.mark.parametrize(("count", "gap"), [(2, 0.0), (8, 0.0), (4, 1e6)])
@@ -128,7 +136,7 @@ def test_experts_that_the_example_does_not_reach_run_afterwards(count: int, gap:
     small = niwaki.prune(model, torch.randn(3, 8), compensation="none").model
     assert niwaki.count_params(small) < niwaki.count_params(model)
     with torch.no_grad():
-        small.route.bias[-1] += 2 * gap  # now the last one is reached
+        within.tensor(small, "route.bias")[-1] += 2 * gap  # now the last one is reached
         assert small(torch.randn(200, 8)).shape == (200, 4)
 
 
@@ -140,7 +148,8 @@ def test_inputs_of_the_users_own_are_tried() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             h = torch.relu(self.a(x))
-            return self.b(h - h[..., 5:6] if x.shape[1] == 77 else h)  # type: ignore[no-any-return]
+            out: Tensor = self.b(h - h[..., 5:6] if x.shape[1] == 77 else h)
+            return out
 
     torch.manual_seed(0)
     model, x = Long().eval(), torch.randn(2, 6, 4)

@@ -29,7 +29,8 @@ class Far(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.first(x))
         h = self.near(h) if x.shape[1] < 500 else self.far(h)
-        return self.last(torch.relu(h))
+        out: Tensor = self.last(torch.relu(h))
+        return out
 
 
 class InMethod(Far):
@@ -37,11 +38,14 @@ class InMethod(Far):
 
     def body(self, h: Tensor, steps: int) -> Tensor:
         if steps < 500:
-            return self.near(h)
-        return self.far(h)
+            y: Tensor = self.near(h)
+            return y
+        out: Tensor = self.far(h)
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(torch.relu(self.body(torch.relu(self.first(x)), x.shape[1])))
+        out: Tensor = self.last(torch.relu(self.body(torch.relu(self.first(x)), x.shape[1])))
+        return out
 
 
 class Token(Far):
@@ -49,14 +53,15 @@ class Token(Far):
 
     def __init__(self) -> None:
         super().__init__()
-        self.far = nn.Identity()  # type: ignore[assignment]
+        self.far = nn.Identity()  # type: ignore[assignment]  # it has no such body
         self.token = nn.Parameter(torch.randn(12))
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.near(torch.relu(self.first(x))))
         if x.shape[1] >= 500:
             h = torch.cat([h, self.token.expand(len(h), 1, -1)], 1)
-        return self.last(h)
+        out: Tensor = self.last(h)
+        return out
 
 
 LONG = torch.randn(1, 600, 5)
@@ -82,7 +87,8 @@ class Tasks(nn.Module):
         self.heads = nn.ModuleDict({"a": nn.Linear(8, 3), "b": nn.Linear(8, 7)})
 
     def forward(self, x: Tensor, task: str = "a") -> Tensor:
-        return self.heads[task](self.body(x))  # type: ignore[no-any-return]
+        out: Tensor = self.heads[task](self.body(x))
+        return out
 
 
 def test_the_heads_of_other_tasks_still_fit() -> None:
@@ -110,8 +116,10 @@ class Settled(nn.Module):
         if self.how == "both":
             h = self.other(h)
         if self.early:
-            return self.last(h)  # type: ignore[no-any-return]
-        return self.last(self.other(h))  # type: ignore[no-any-return]
+            y: Tensor = self.last(h)
+            return y
+        out: Tensor = self.last(self.other(h))
+        return out
 
 
 def test_code_that_settings_rule_out_holds_nothing_up() -> None:
@@ -120,6 +128,12 @@ def test_code_that_settings_rule_out_holds_nothing_up() -> None:
 
 
 class Picks(nn.Module):
+    count: int
+    layers: nn.ModuleList
+    many: nn.Linear
+    headed: bool
+    heads: nn.ModuleDict
+
     def forward(self, x: Tensor, task: str) -> Any:
         for i in range(self.count):
             x = self.layers[i](x)
@@ -154,7 +168,8 @@ class ByMean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         near, far = torch.relu(self.first(x)).chunk(2, -1)
-        return self.last(far if self.far(x) else near)  # type: ignore[no-any-return]
+        out: Tensor = self.last(far if self.far(x) else near)
+        return out
 
 
 @pytest.mark.parametrize("how", ["float", "item", "any"])

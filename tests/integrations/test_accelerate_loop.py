@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ def test_steps_are_those_of_the_optimiser(precision: str) -> None:
     )
     model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 3))
     data = [(torch.randn(6), torch.tensor(0)) for _ in range(32)]
-    loader = torch.utils.data.DataLoader(data, batch_size=4)
+    loader: Any = torch.utils.data.DataLoader(data, batch_size=4)  # type: ignore[arg-type]  # a list does
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     gradual = schedule(

@@ -15,7 +15,7 @@ from niwaki.core.errors import SettingError
 lightning = pytest.importorskip("lightning.pytorch")
 
 
-class Task(lightning.LightningModule):  # type: ignore[misc,name-defined]
+class Task(lightning.LightningModule):  # type: ignore[misc,name-defined]  # it has no types
     def __init__(self, parts: int = 1) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -46,7 +46,8 @@ def fit(folder: Path, callbacks: list[Any], task: Any = None, **settings: Any) -
         callbacks=callbacks,
         **settings,
     )
-    run.fit(task, torch.utils.data.DataLoader(data, batch_size=4))
+    loader = torch.utils.data.DataLoader(data, batch_size=4)  # type: ignore[arg-type,var-annotated]  # a list does
+    run.fit(task, loader)
     return task
 
 

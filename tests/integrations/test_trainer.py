@@ -28,7 +28,7 @@ def model() -> Any:
     return transformers.BertForSequenceClassification(config)
 
 
-class Texts(torch.utils.data.Dataset):  # type: ignore[type-arg]
+class Texts(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return 32
 
@@ -107,7 +107,7 @@ def test_the_best_of_checkpoints_may_be_larger(tmp_path: Path) -> None:
 
 
 def test_a_training_that_stops_early_warns(tmp_path: Path) -> None:
-    class Stop(transformers.TrainerCallback):  # type: ignore[misc,name-defined]
+    class Stop(transformers.TrainerCallback):  # type: ignore[misc,name-defined]  # read without types
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
             control.should_training_stop = state.global_step == 3
             return control

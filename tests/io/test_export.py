@@ -29,6 +29,7 @@ def pair(
     torch.manual_seed(0)
     model = niwaki.models.build("digits-cnn:classes=10").eval()
     x = niwaki.models.example_inputs(model)
+    assert isinstance(x, torch.Tensor)
     pruned = niwaki.prune(model, x, budget=0.5).model
     folder = tmp_path_factory.mktemp("onnx")
     niwaki.export_onnx(model, x, folder / "whole.onnx")
@@ -186,7 +187,10 @@ class Picky(nn.Module):
         self.parts, self.a, self.b = parts, nn.Linear(6, 32), nn.Linear(32, 7)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.b(torch.relu(self.a(x))).softmax(1).reshape(self.parts, -1, 7).mean(0)
+        out: torch.Tensor = (
+            self.b(torch.relu(self.a(x))).softmax(1).reshape(self.parts, -1, 7).mean(0)
+        )
+        return out
 
 
 @pytest.mark.parametrize(("parts", "batch"), [(4, 8), (2, 2), (3, 6), (5, 5)])
@@ -209,7 +213,8 @@ class One(nn.Module):
         self.a, self.b = nn.Linear(6, 12), nn.Linear(12, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.b(torch.relu(self.a(x.view(6))))
+        out: torch.Tensor = self.b(torch.relu(self.a(x.view(6))))
+        return out
 
 
 @pytest.mark.parametrize("how", [niwaki.export_onnx, niwaki.export_program])

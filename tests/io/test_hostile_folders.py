@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fuzz
+import damage
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -225,8 +225,8 @@ def net(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def rehash(net: Path) -> None:
-    if all((net / name).is_file() and (net / name).stat().st_size < 2**30 for name in fuzz.READ):
-        fuzz.rehash(net)
+    if all((net / name).is_file() and (net / name).stat().st_size < 2**30 for name in damage.READ):
+        damage.rehash(net)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -236,7 +236,7 @@ def test_a_hostile_folder_is_refused_in_one_sentence(kind: str, net: Path) -> No
     if "manifest" not in kind and kind != "a device":
         rehash(net)
     known = set(sys.modules)
-    with fuzz.watched() as events, pytest.raises(CheckpointError, match=said) as refused:
+    with damage.watched() as events, pytest.raises(CheckpointError, match=said) as refused:
         niwaki.load(net)
     assert events == []
     assert not list(net.parent.rglob("ran"))

@@ -23,7 +23,8 @@ class FakeHub:
     """Repositories as folders."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.made = root, {}
+        self.root = root
+        self.made: dict[str, Any] = {}
 
     def create_repo(self, repo: str, *, private: Any, token: Any, exist_ok: bool) -> str:
         assert exist_ok
@@ -50,7 +51,8 @@ class FakeHub:
 
 class _Answer:
     def __init__(self, status_code: int) -> None:
-        self.status_code, self.headers, self.request = status_code, {}, None
+        self.status_code, self.request = status_code, None
+        self.headers: dict[str, str] = {}
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -82,7 +83,7 @@ def test_scores_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         CheckpointError, match="of another network: the two differ at conv1 -> conv2"
     ):
         load_scores(path, graph)
-    niwaki.io.artefact.save_file({"a": torch.zeros(1)}, str(path))
+    save_file({"a": torch.zeros(1)}, str(path))
     with pytest.raises(CheckpointError, match="holds no scores that this niwaki reads"):
         load_scores(path, graph)
 

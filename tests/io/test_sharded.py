@@ -38,7 +38,8 @@ class Tied(nn.Module):
         q, k, v = self.qkv(self.norm(x)).view(*x.shape[:2], 3, self.heads, 3).permute(2, 0, 3, 1, 4)
         seen = torch.softmax(q @ k.transpose(-1, -2), -1) @ v
         x = x + self.out(seen.transpose(1, 2).flatten(2))
-        return self.last(x + self.down(torch.relu(self.up(x))))
+        out: Tensor = self.last(x + self.down(torch.relu(self.up(x))))
+        return out
 
 
 TOKENS = torch.tensor([[1, 2, 3], [4, 5, 6]])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+import within
 from torch import Tensor, nn
 
 import niwaki
@@ -38,7 +39,8 @@ class Tied(nn.Module):
         self.decode.weight = self.embed.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.decode(self.embed(tokens))
+        out: Tensor = self.decode(self.embed(tokens))
+        return out
 
 
 class Attention(nn.Module):
@@ -85,6 +87,8 @@ class ReadsValues(nn.Module):
 class Noisy(nn.Module):
     """Draws random numbers and counts its calls; optionally fails after both."""
 
+    calls: Tensor
+
     def __init__(self, fails: bool = False) -> None:
         super().__init__()
         self.linear, self.dropout, self.fails = nn.Linear(3, 2), nn.Dropout(0.5), fails
@@ -95,7 +99,8 @@ class Noisy(nn.Module):
         out = self.linear(x) + torch.rand(2)
         if self.fails:
             raise RuntimeError("the model's own fault")
-        return out
+        y: Tensor = out
+        return y
 
 
 @pytest.mark.parametrize(
@@ -217,7 +222,7 @@ def test_modes_and_random_state_come_back_when_forward_raises(
     measure: Callable[[nn.Module, Tensor], object],
 ) -> None:
     model = mixed_modes()
-    model[0].fails = True
+    within.part(model, "0", Noisy).fails = True
     found, state = flags(model), torch.get_rng_state()
     with pytest.raises(RuntimeError, match="the model's own fault"):
         measure(model, torch.ones(4, 3))
@@ -259,7 +264,7 @@ def test_inputs_are_tensor_tuple_or_dict() -> None:
     ]
     assert call(nn.Linear(3, 2), {"input": x}).shape == (4, 2)
     with pytest.raises(TraceError, match="got list"):
-        as_arguments([x])  # type: ignore[arg-type]
+        as_arguments([x])  # type: ignore[arg-type]  # refused
 
 
 def test_latency_takes_the_models_in_turns() -> None:
@@ -295,7 +300,8 @@ def test_latency_leaves_a_cached_tensor_trainable() -> None:
     class Caches(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.weight, self.angles = nn.Parameter(torch.ones(3)), None
+            self.weight = nn.Parameter(torch.ones(3))
+            self.angles: Tensor | None = None
 
         def forward(self, x: Tensor) -> Tensor:
             if self.angles is None:

@@ -8,6 +8,7 @@ import itertools
 
 import pytest
 import torch
+import within
 from torch import nn
 
 import niwaki
@@ -39,7 +40,7 @@ WAYS = list(
 )
 
 
-def network() -> nn.Module:
+def network() -> nn.Sequential:
     torch.manual_seed(0)
     first = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)]
     second = [nn.Conv2d(8, 12, 3, bias=False), nn.BatchNorm2d(12), nn.ReLU()]
@@ -58,7 +59,7 @@ def test_the_budget_is_met(name: str, budget: str, scope: str, compensation: str
         INPUTS,
         criterion=name,
         budget=budget,
-        scope=scope,  # type: ignore[arg-type]
+        scope=scope,
         compensation=compensation,
         calibration=SEEN,
         recovery="batchnorm",
@@ -75,9 +76,10 @@ def test_units_that_do_nothing_go_first(name: str) -> None:
     """Half of the units have no weights, and nothing hears them."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 4))
+    first, last = within.part(model, "0", nn.Linear), within.part(model, "2", nn.Linear)
     with torch.no_grad():
-        model[0].bias += 1
-        for tensor in (model[0].weight, model[0].bias, model[2].weight.T):
+        first.bias.add_(1)
+        for tensor in (first.weight, first.bias, last.weight.T):
             tensor[::2] = 0
     inputs = torch.randn(64, 6)
     seen = niwaki.Calibration.of(inputs.split(8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import within
 from torch import nn
 
 import niwaki
@@ -15,7 +16,8 @@ def network() -> nn.Sequential:
 
 
 def test_with_calibration_it_is_reconstruct() -> None:
-    model, inputs, said = network(), torch.randn(64, 6), []
+    model, inputs = network(), torch.randn(64, 6)
+    said: list[str] = []
     graph, seen = niwaki.trace(model, inputs), niwaki.Calibration.of([inputs])
     scores = niwaki.score(graph, "auto", calibration=seen, say=said.append)
     torch.testing.assert_close(
@@ -27,8 +29,8 @@ def test_with_calibration_it_is_reconstruct() -> None:
 def test_without_it_takes_what_answers_most_like_the_original() -> None:
     model, inputs = network(), torch.randn(32, 6)
     with torch.no_grad():  # large rows that nobody reads: norms of rows are fooled
-        model[0].weight[:8] *= 10  # type: ignore[union-attr,operator]  # a Linear
-        model[2].weight[:, :8] = 0  # type: ignore[union-attr,operator]
+        within.tensor(model, "0.weight")[:8] *= 10  # a Linear
+        within.tensor(model, "2.weight")[:, :8] = 0
     result = niwaki.prune(model, inputs, 0.5, criterion="auto", measure=False)
     assert result.plan["0"].units == tuple(range(8, 16))
     notes = [note for note in result.record.notes if note.startswith("criterion: ")]

@@ -26,22 +26,22 @@ class One(nn.Linear):
 
 
 class Masked(One):
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return super().forward(x if mask is None else x * mask)
 
 
 class Both(One):
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:  # type: ignore[override]  # takes two
         return super().forward(left + right)
 
 
 class Named(One):
-    def forward(self, input_ids=None, attention_mask=None, labels=None):  # type: ignore[no-untyped-def, override]
+    def forward(self, input_ids: Any = None, attention_mask: Any = None, labels: Any = None) -> Any:
         return super().forward(input_ids)
 
 
 class Open(One):
-    def forward(self, x, **more):  # type: ignore[no-untyped-def, override]
+    def forward(self, x: Tensor, **more: Tensor) -> Any:  # type: ignore[override]  # its own name
         return super().forward(x)
 
 

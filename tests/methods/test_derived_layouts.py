@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 
 import niwaki
@@ -34,14 +35,15 @@ class Flattened(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.conv(x)).permute(0, *self.order).reshape(len(x), -1)
-        return self.b(torch.relu(self.a(x)))  # type: ignore[no-any-return]
+        out: Tensor = self.b(torch.relu(self.a(x)))
+        return out
 
 
 def flattened(order: tuple[int, ...]) -> Flattened:
     torch.manual_seed(0)
     model = Flattened(order).double().eval()
     with torch.no_grad():
-        model.conv.bias.normal_()  # type: ignore[union-attr]
+        within.tensor(model, "conv.bias").normal_()
         weight = model.a.weight.view(9, CHANNELS, HEIGHT, WIDTH).permute(0, *order)
         model.a.weight.copy_(weight.reshape(9, -1))
     return model
@@ -72,7 +74,8 @@ class Parts(nn.Module):
             x = x.view(-1, 3, 4).transpose(1, 2).transpose(1, 2).reshape(-1, 12)
         elif self.how == "axes":
             x = x[:, None, :, None].squeeze(3).squeeze(1)
-        return self.b(x)  # type: ignore[no-any-return]
+        out: Tensor = self.b(x)
+        return out
 
 
 def read_last(model: nn.Module) -> tuple[Tensor, Tensor]:
@@ -122,7 +125,8 @@ class Pooled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = POOLS[self.how](torch.relu(self.a(x)))
-        return self.d(torch.relu(self.c(pooled)))  # type: ignore[no-any-return]
+        out: Tensor = self.d(torch.relu(self.c(pooled)))
+        return out
 
 
 @pytest.mark.parametrize("how", POOLS)

@@ -5,9 +5,11 @@ layers of a network.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,15 +32,15 @@ def correlated(channels: int) -> Gaussian:
 @pytest.mark.parametrize(
     "function", [torch.relu, F.leaky_relu, F.gelu, F.silu, F.hardswish, torch.tanh]
 )
-def test_mehlers_formula_is_what_sampling_finds(function: object) -> None:
+def test_mehlers_formula_is_what_sampling_finds(function: Callable[[Tensor], Tensor]) -> None:
     given = correlated(5)
-    made = given.mapped(function)  # type: ignore[arg-type]
+    made = given.mapped(function)
     assert made is not None
     root = torch.linalg.cholesky(given.covariance)
     generator = torch.Generator().manual_seed(1)
     samples = function(
         given.mean + torch.randn(400_000, 5, generator=generator, dtype=torch.float64) @ root.T
-    )  # type: ignore[operator]
+    )
     torch.testing.assert_close(made.mean, samples.mean(0), atol=6e-3, rtol=0)
     torch.testing.assert_close(made.covariance, torch.cov(samples.T), atol=1.5e-2, rtol=0)
 
@@ -66,7 +68,10 @@ def test_a_covariance_stays_one_through_any_function() -> None:
 def sampled(model: nn.Sequential, at: int, shape: tuple[int, ...]) -> Tensor:
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        return model[:at](torch.randn(20_000, *shape, generator=generator, dtype=torch.float64))  # type: ignore[no-any-return]
+        out: Tensor = model[:at](
+            torch.randn(20_000, *shape, generator=generator, dtype=torch.float64)
+        )
+        return out
 
 
 def test_two_layers_of_white_inputs() -> None:
@@ -92,8 +97,8 @@ def test_a_convolution_of_white_images_and_its_normalisation() -> None:
         model.train()(torch.randn(4000, 3, 6, 6, dtype=torch.float64))
         for _ in range(60):
             model(torch.randn(500, 3, 6, 6, dtype=torch.float64))
-        model[1].weight.uniform_(-1, 1)
-        model[1].bias.uniform_(-1, 1)
+        within.tensor(model, "1.weight").uniform_(-1, 1)
+        within.tensor(model, "1.bias").uniform_(-1, 1)
     graph = niwaki.trace(model.eval(), torch.randn(2, 3, 6, 6, dtype=torch.float64))
     (moments,) = derive(graph, ["0"], Prior(white=1.0))["0"].values()
     units = sampled(model, 3, (3, 6, 6)).movedim(1, -1).reshape(-1, 6)
@@ -107,8 +112,8 @@ def test_units_that_say_the_same_are_put_in_for_each_other_and_a_network_without
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 8), nn.GELU(), nn.Linear(8, 3)).double().eval()
     with torch.no_grad():
-        model[0].weight[6:] = model[0].weight[:2]
-        model[0].bias[6:] = model[0].bias[:2]
+        within.tensor(model, "0.weight")[6:] = within.tensor(model, "0.weight")[:2]
+        within.tensor(model, "0.bias")[6:] = within.tensor(model, "0.bias")[:2]
     x = torch.randn(5, 20, dtype=torch.float64)
     graph = niwaki.trace(model, x)
     plan = niwaki.Plan({"0": Kept(8, tuple(range(6)))})
@@ -135,6 +140,10 @@ def test_settings_out_of_range() -> None:
 class CountsAndLooksUp(nn.Module):
     """Writes into its buffers in every run, and reads a table by a buffer of indices."""
 
+    places: Tensor
+    average: Tensor
+    runs: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.inner, self.outer = nn.Linear(6, 10), nn.Linear(10, 3)
@@ -146,9 +155,10 @@ class CountsAndLooksUp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.average.mul_(0.9)
         self.runs += 1
-        return self.outer(
+        out: Tensor = self.outer(
             torch.relu(self.inner(x) + self.table[self.places].mean(0) - self.average)
-        )  # type: ignore[no-any-return]
+        )
+        return out
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -4,6 +4,8 @@ against the pruned network itself.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -18,6 +20,7 @@ from niwaki.methods.distortion.shape import RIDGE, Shape
 from niwaki.methods.none import NoCompensation
 from niwaki.methods.reconstruction.repair import Reconstruct
 from niwaki.running import Playback
+from niwaki.running.tape import Op
 
 
 def test_the_curve_is_what_least_squares_leaves_at_every_count() -> None:
@@ -108,10 +111,10 @@ def test_a_fork_does_not_see_what_the_other_writes() -> None:
     graph = niwaki.trace(model, inputs)
     tape = graph.inference.tape
 
-    def zero(position, op, args, kwargs):  # type: ignore[no-untyped-def]
+    def zero(position: int, op: Op, args: Any, kwargs: Any) -> Any:
         return op.func(*args, **kwargs).zero_()
 
-    def plain(position, op, args, kwargs):  # type: ignore[no-untyped-def]
+    def plain(position: int, op: Op, args: Any, kwargs: Any) -> Any:
         return op.func(*args, **kwargs)
 
     run = Playback(tape, graph.state, inputs)
@@ -127,7 +130,8 @@ def test_a_fork_does_not_see_what_the_other_writes() -> None:
 def test_a_network_that_cannot_be_measured_falls_back_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, inputs, said = convolutions(), torch.randn(2, 2, 8, 8), []
+    model, inputs = convolutions(), torch.randn(2, 2, 8, 8)
+    said: list[str] = []
     graph = niwaki.trace(model, inputs)
 
     def fails(*_: object) -> None:

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
+import within
 import zoo
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,6 +30,7 @@ from niwaki.methods.factors import (
     with_factors,
     zero_branches,
 )
+from niwaki.methods.factors._places import Over
 from niwaki.methods.factors.proximal import Proximal
 from niwaki.methods.structure_selection import StructureSelection
 from niwaki.running import call, tensors_in
@@ -35,28 +38,28 @@ from niwaki.running import call, tensors_in
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def outputs(model: nn.Module, inputs: object) -> list[Tensor]:
+def outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
     with torch.no_grad():
         return [
             out for out in tensors_in(call(model, copy.deepcopy(inputs))) if out.is_floating_point()
-        ]  # type: ignore[arg-type]
+        ]
 
 
 @pytest.mark.parametrize("over", ["units", "branches"])
 @pytest.mark.parametrize("name", zoo.MODELS)
 def test_ones_change_nothing_any_factor_folds_exactly_and_zeros_can_be_cut(
-    name: str, over: str
+    name: str, over: Over
 ) -> None:
     model = zoo.build(name, None if name in ("Float16", "Bfloat16") else torch.float64)
     inputs = zoo.inputs(model, 1)
     graph = niwaki.trace(model, inputs)
-    fitting, refused = places(graph, over)  # type: ignore[arg-type]
+    fitting, refused = places(graph, over)
     assert all(refused.values())
     if not fitting:
         with pytest.raises(SettingError, match="no factor"):
-            with_factors(graph, over)  # type: ignore[arg-type]
+            with_factors(graph, over)
         return
-    factored = with_factors(graph, over)  # type: ignore[arg-type]
+    factored = with_factors(graph, over)
     for found, wanted in zip(outputs(factored, inputs), outputs(model, inputs), strict=True):
         assert torch.equal(found, wanted)
     torch.manual_seed(0)
@@ -149,7 +152,8 @@ class Line(nn.Module):
         self.a, self.b = nn.Linear(2, 3), nn.Linear(3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.b(self.a(x).relu())
+        out: Tensor = self.b(self.a(x).relu())
+        return out
 
 
 def factored_line() -> nn.Module:
@@ -224,8 +228,8 @@ def test_sss_finds_the_units_that_the_answer_needs() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 1)).double()
     with torch.no_grad():
-        model[2].weight[:, [0, 3, 4, 5]] *= 1e-3
-        model[2].weight[:, [1, 2]] = 2.0
+        within.tensor(model, "2.weight")[:, [0, 3, 4, 5]] *= 1e-3
+        within.tensor(model, "2.weight")[:, [1, 2]] = 2.0
     inputs = torch.randn(256, 3, dtype=torch.float64)
     wanted = model(inputs).detach()
     graph, method = niwaki.trace(model, inputs), StructureSelection(reg=0.05)
@@ -253,7 +257,7 @@ def test_settings_and_models_without_factors_are_refused() -> None:
     with pytest.raises(SettingError, match="lr"):
         Fista(1.0, 0.0)
     with pytest.raises(UnknownNameError, match="known: branches, units"):
-        StructureSelection(over="layers")  # type: ignore[arg-type]
+        StructureSelection(over="layers")  # type: ignore[arg-type]  # refused
     with pytest.raises(SettingError, match="momentum"):
         StructureSelection(momentum=1.0)
     model = factored_line()

@@ -10,6 +10,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 
 import niwaki
@@ -33,7 +34,8 @@ def random(*shape: int, seed: int) -> Tensor:
 
 def test_a_plain_layer_is_described_by_its_weights_and_bias() -> None:
     model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 2)).double()
-    rows = torch.cat([model[0].weight, model[0].bias[:, None]], 1).detach()
+    first = within.part(model, "0", nn.Linear)
+    rows = torch.cat([first.weight, first.bias[:, None]], 1).detach()
     graph = niwaki.trace(model, torch.randn(2, 5).double())
     torch.testing.assert_close(likeness(graph["0"], graph.state), rows @ rows.T)
 
@@ -48,11 +50,11 @@ def normalised(size: float) -> nn.Sequential:
         .double()
         .eval()
     )
-    with torch.no_grad():
-        model[1].weight.normal_()
-        model[1].bias.normal_()
-        model[1].running_mean.copy_(model[0].bias)
-        model[1].running_var.copy_(size**2 * model[0].weight.square().sum(1))
+    state = model.state_dict()
+    state["1.weight"].normal_()
+    state["1.bias"].normal_()
+    state["1.running_mean"].copy_(state["0.bias"])
+    state["1.running_var"].copy_(size**2 * state["0.weight"].square().sum(1))
     return model
 
 
@@ -76,7 +78,7 @@ def test_distances_of_normalised_units_in_a_stream_are_those_of_their_values_und
 def test_what_one_layer_writes_is_described_by_what_gets_through_a_rectifier() -> None:
     model = normalised(1.7)
     with torch.no_grad():
-        model[1].bias[5:] = -20.0  # never on
+        within.tensor(model, "1.bias")[5:] = -20.0  # never on
     graph = niwaki.trace(model, torch.randn(2, 5).double())
     gram = likeness(graph["0"], graph.state)
     assert float(gram[5:].abs().max()) < 1e-12
@@ -174,7 +176,8 @@ class Stream(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         x = x + self.back(torch.tanh(self.inner(x)))
-        return self.left(torch.nn.functional.gelu(x)) + self.right(torch.sigmoid(x))
+        out: Tensor = self.left(torch.nn.functional.gelu(x)) + self.right(torch.sigmoid(x))
+        return out
 
 
 def test_units_that_are_computed_alike_go_without_a_trace_on_a_stream() -> None:
@@ -206,9 +209,10 @@ def test_units_that_are_computed_alike_go_without_a_trace_on_a_stream() -> None:
 def test_a_multiple_stands_in_behind_a_relu_and_what_is_like_nothing_is_dropped() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2)).double().eval()
+    first = within.part(model, "0", nn.Linear)
     with torch.no_grad():
-        model[0].weight[3], model[0].bias[3] = 2.5 * model[0].weight[1], 2.5 * model[0].bias[1]
-        model[0].weight[4], model[0].bias[4] = -model[0].weight[1], -model[0].bias[1]
+        first.weight[3], first.bias[3] = 2.5 * first.weight[1], 2.5 * first.bias[1]
+        first.weight[4], first.bias[4] = -first.weight[1], -first.bias[1]
     graph = niwaki.trace(model, random(2, 3, seed=0))
     mixing, note = niwaki.Fold().mix(graph["0"], [1], graph.state)
     assert mixing is not None
@@ -238,14 +242,12 @@ def test_the_assignment_is_the_best_of_all(seed: int) -> None:
 def test_no_kept_unit_takes_more_than_its_share_and_twins_still_find_each_other() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 2)).double().eval()
+    first = within.part(model, "0", nn.Linear)
     with torch.no_grad():
         for unit in range(3, 9):  # all most like unit 0; unit 3 is its multiple
-            model[0].weight[unit], model[0].bias[unit] = (
-                3 * model[0].weight[0],
-                3 * model[0].bias[0],
-            )
+            first.weight[unit], first.bias[unit] = 3 * first.weight[0], 3 * first.bias[0]
         for unit in range(4, 9):
-            model[0].weight[unit] += 0.2 * random(4, seed=unit)
+            first.weight[unit] += 0.2 * random(4, seed=unit)
     graph = niwaki.trace(model, random(2, 4, seed=0))
     matched, note = niwaki.Match(threshold=-1).mix(graph["0"], [0, 1, 2], graph.state)
     merged, _ = niwaki.Merge(threshold=-1).mix(graph["0"], [0, 1, 2], graph.state)
@@ -288,8 +290,9 @@ def test_a_guarded_move_keeps_what_is_right_and_says_what_is_lost(
 ) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2)).double().eval()
+    first = within.part(model, "0", nn.Linear)
     with torch.no_grad():
-        model[0].weight[3], model[0].bias[3] = 2.5 * model[0].weight[1], 2.5 * model[0].bias[1]
+        first.weight[3], first.bias[3] = 2.5 * first.weight[1], 2.5 * first.bias[1]
     x = random(50, 3, seed=0)
     graph = niwaki.trace(model, x[:2])
     plan = niwaki.Plan({"0": Kept(6, (0, 1, 2, 4, 5))})

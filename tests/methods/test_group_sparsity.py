@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
+import within
 import zoo
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +21,7 @@ from niwaki.training import TrainSettings, fit
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def cnn() -> nn.Module:
+def cnn() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2)
@@ -30,7 +33,7 @@ INPUTS = torch.randn(2, 2, 6, 6, dtype=torch.float64)
 
 def sums(model: nn.Module, kind: str) -> float:
     """A plain reading of the formula, group by group."""
-    first, second, last = (model[i].weight.detach() for i in (0, 2, 5))
+    first, second, last = (within.tensor(model, f"{i}.weight").detach() for i in (0, 2, 5))
     total = 0.0
     if kind == "filters":
         for weight in (first, second):
@@ -48,9 +51,11 @@ def sums(model: nn.Module, kind: str) -> float:
 
 
 @pytest.mark.parametrize("kind", ["filters", "channels", "shapes"])
-def test_ssl_is_the_sum_of_norms_and_its_proximal_step_the_block_threshold(kind: str) -> None:
+def test_ssl_is_the_sum_of_norms_and_its_proximal_step_the_block_threshold(
+    kind: Literal["filters", "channels", "shapes"],
+) -> None:
     model = cnn()
-    penalty = PENALTIES.build(f"ssl:kind={kind},reg=0.3").over(niwaki.trace(model, INPUTS))
+    penalty = SSL(0.3, kind).over(niwaki.trace(model, INPUTS))
     assert float(penalty(model).detach()) == pytest.approx(0.3 * sums(model, kind), rel=1e-10)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     penalty(model).backward()
@@ -72,14 +77,14 @@ def test_the_worked_example() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)).double()
     with torch.no_grad():
         for layer in (model[0], model[2]):
-            layer.weight.copy_(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+            within.tensor(layer, "weight").copy_(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
     graph = niwaki.trace(model, torch.randn(1, 2, dtype=torch.float64))
     filters, channels = (SSL(1.0, kind).over(graph) for kind in ("filters", "channels"))
     assert float(filters(model).detach()) == 6
     assert float(channels(model).detach()) == pytest.approx(3 + 17**0.5)
     filters.proximal(1.0)(model)
     torch.testing.assert_close(
-        model[0].weight.detach(), torch.tensor([[2.4, 3.2], [0, 0]]).double()
+        within.tensor(model, "0.weight").detach(), torch.tensor([[2.4, 3.2], [0, 0]]).double()
     )
 
 
@@ -102,17 +107,17 @@ def test_ssl_leaves_the_filters_that_matter() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)).double()
     with torch.no_grad():
-        model[0].bias += 1
-        model[2].weight.mul_(3)[:, [1, 2, 4]] = 0
+        within.tensor(model, "0.bias").add_(1)
+        within.tensor(model, "2.weight").mul_(3)[:, [1, 2, 4]] = 0
     inputs = torch.randn(64, 3, dtype=torch.float64)
     wanted = model(inputs).detach()
     step = SSL(0.02).over(niwaki.trace(model, inputs)).proximal(0.1)
     for _ in range(600):
         loss = F.mse_loss(model(inputs), wanted)
-        (slope,) = torch.autograd.grad(loss, [model[0].weight])
-        model[0].weight.data -= 0.1 * slope
+        (slope,) = torch.autograd.grad(loss, [within.tensor(model, "0.weight")])
+        within.tensor(model, "0.weight").data -= 0.1 * slope
         step(model)
-    norms = model[0].weight.detach().norm(dim=1)
+    norms = within.tensor(model, "0.weight").detach().norm(dim=1)
     assert norms.nonzero()[:, 0].tolist() == [0, 3]
 
 
@@ -128,7 +133,7 @@ def test_a_network_trained_by_fit_has_exact_zeros() -> None:
     history = fit(
         model, lambda epoch: [(inputs, labels)], settings=settings, after_step=step, progress=False
     )
-    zero = int((model[2].weight.detach().norm(dim=0) == 0).sum())
+    zero = int((within.tensor(model, "2.weight").detach().norm(dim=0) == 0).sum())
     assert 0 < zero < 8
     assert history.epochs[-1].accuracy > 0.9
 
@@ -136,7 +141,7 @@ def test_a_network_trained_by_fit_has_exact_zeros() -> None:
 def test_greg_is_a_growing_decay_of_the_units_that_go() -> None:
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2)).double()
     with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[3.0, 4.0], [1.0, -1.0]]))
+        within.tensor(model, "0.weight").copy_(torch.tensor([[3.0, 4.0], [1.0, -1.0]]))
     penalty = GReg(0.1, every=2, ceiling=0.35).over(niwaki.trace(model, torch.randn(1, 2).double()))
     assert penalty.plan.kept == {"0": (0,)}
     with torch.no_grad():
@@ -171,7 +176,7 @@ def test_greg_presses_what_it_chose_to_nothing_and_the_cut_costs_next_to_nothing
     assert history.epochs[-1].accuracy > 0.95
     smaller = niwaki.shrink(niwaki.Cut(niwaki.trace(model, inputs), penalty.plan))
     torch.testing.assert_close(smaller(inputs), model(inputs), atol=0.05, rtol=0)
-    assert smaller[0].weight.shape == (3, 3)
+    assert within.tensor(smaller, "0.weight").shape == (3, 3)
 
 
 @pytest.mark.parametrize("spec", ["greg:share=1", "greg:every=0", "greg:ceiling=0", "ssl:reg=-1"])
@@ -182,7 +187,7 @@ def test_settings_are_checked(spec: str) -> None:
 
 def test_kinds_are_listed() -> None:
     with pytest.raises(UnknownNameError, match="channels, depth, filters, shapes"):
-        SSL(1.0, "rows")  # type: ignore[arg-type]
+        SSL(1.0, "rows")  # type: ignore[arg-type]  # refused
     graph = niwaki.trace(nn.Linear(2, 2), torch.randn(1, 2))
     for name in ("ssl", "greg"):
         with pytest.raises(SettingError, match="group of channels"):
@@ -204,13 +209,15 @@ def test_batch_normalised_mlps_are_slimmed() -> None:
     inputs = torch.randn(8, 4)
     with torch.no_grad():
         for norm in (model[1], model[4]):
-            norm.weight.copy_(torch.linspace(-1, 2, len(norm.weight)))
+            within.tensor(norm, "weight").copy_(
+                torch.linspace(-1, 2, len(within.tensor(norm, "weight")))
+            )
     graph = niwaki.trace(model, inputs)
     penalty = PENALTIES.build("l1:reg=0.5").over(graph)
-    by_hand = 0.5 * sum(norm.weight.abs().sum() for norm in (model[1], model[4]))
+    by_hand = 0.5 * sum(within.tensor(norm, "weight").abs().sum() for norm in (model[1], model[4]))
     torch.testing.assert_close(penalty(model), by_hand)
     result = niwaki.prune(model, inputs, criterion="bn-scale", budget=0.4, compensation="none")
     for name, norm in (("0", model[1]), ("3", model[4])):
-        kept: Tensor = norm.weight.detach().abs()
+        kept: Tensor = within.tensor(norm, "weight").detach().abs()
         best = sorted(kept.argsort(descending=True, stable=True)[: round(0.6 * len(kept))].tolist())
         assert list(result.plan.kept[name]) == best

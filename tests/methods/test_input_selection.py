@@ -8,6 +8,7 @@ import copy
 
 import pytest
 import torch
+import within
 import zoo
 from torch import Tensor, nn
 
@@ -32,17 +33,18 @@ class PreActivated(nn.Module):
         x = self.stem(x)
         x = x + self.conv1(self.norm1(x).relu())
         x = x + self.conv2(self.norm2(x).relu())
-        return self.out(self.norm3(x).relu().mean((2, 3)))
+        out: Tensor = self.out(self.norm3(x).relu().mean((2, 3)))
+        return out
 
 
-def network() -> nn.Module:
+def network() -> PreActivated:
     torch.manual_seed(0)
     model = PreActivated().double().eval()
     with torch.no_grad():
         for norm in (model.norm1, model.norm2, model.norm3):
-            for tensor in (norm.weight, norm.bias, norm.running_mean):
-                tensor.copy_(torch.randn(6))
-            norm.running_var.copy_(torch.rand(6) + 0.5)
+            for name in ("weight", "bias", "running_mean"):
+                within.tensor(norm, name).copy_(torch.randn(6))
+            within.tensor(norm, "running_var").copy_(torch.rand(6) + 0.5)
     return model
 
 
@@ -62,7 +64,11 @@ def test_the_least_scales_of_all_entrances_go_and_the_stream_stays() -> None:
     model = network()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     smaller = select_inputs(niwaki.trace(model, INPUTS), 0.5)
-    scales = torch.cat([model.norm1.weight, model.norm2.weight]).detach().abs()
+    scales = (
+        torch.cat([within.tensor(model, "norm1.weight"), within.tensor(model, "norm2.weight")])
+        .detach()
+        .abs()
+    )
     going = scales.argsort()[:6].tolist()
     masked = copy.deepcopy(model)
     with torch.no_grad():
@@ -70,12 +76,12 @@ def test_the_least_scales_of_all_entrances_go_and_the_stream_stays() -> None:
             conv = masked.conv1 if unit < 6 else masked.conv2
             conv.weight[:, unit % 6] = 0
     torch.testing.assert_close(smaller(INPUTS), masked(INPUTS), rtol=1e-12, atol=1e-12)
-    kept1, kept2 = (len(layer.index) for layer in (smaller.norm1, smaller.norm2))
+    kept1, kept2 = (len(within.tensor(smaller, f"norm{i}.index")) for i in (1, 2))
     assert kept1 + kept2 == 6
-    assert smaller.conv1.weight.shape == (6, kept1, 3, 3)
-    assert smaller.conv1.in_channels == kept1
-    assert smaller.norm1.layer.num_features == kept1
-    assert smaller.stem.weight.shape == model.stem.weight.shape
+    assert within.tensor(smaller, "conv1.weight").shape == (6, kept1, 3, 3)
+    assert within.size(smaller, "conv1.in_channels") == kept1
+    assert within.size(smaller, "norm1.layer.num_features") == kept1
+    assert within.tensor(smaller, "stem.weight").shape == within.tensor(model, "stem.weight").shape
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
 
 
@@ -92,10 +98,12 @@ def test_it_can_be_trained_saved_and_traced_again() -> None:
 def test_an_entrance_keeps_one_channel() -> None:
     model = network()
     with torch.no_grad():
-        model.norm1.weight *= 1e-6
+        within.tensor(model, "norm1.weight").mul_(1e-6)
     smaller = select_inputs(niwaki.trace(model, INPUTS), 0.5)
     assert isinstance(smaller.norm1, SelectedInputs)
-    assert smaller.norm1.index.tolist() == [int(model.norm1.weight.abs().argmax())]
+    assert smaller.norm1.index.tolist() == [
+        int(within.tensor(model, "norm1.weight").abs().argmax())
+    ]
 
 
 def test_a_pre_activation_network_of_the_zoo_and_networks_without_entrances() -> None:

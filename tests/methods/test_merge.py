@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 
 import niwaki
@@ -120,7 +121,11 @@ def test_linear_with_bias_is_the_paper_pair_by_pair(seed: int, threshold: float 
     kept = sorted(torch.randperm(9)[:4].tolist())
     rows = [
         [*row, bias]
-        for row, bias in zip(model[0].weight.tolist(), model[0].bias.tolist(), strict=True)
+        for row, bias in zip(
+            within.tensor(model, "0.weight").tolist(),
+            within.tensor(model, "0.bias").tolist(),
+            strict=True,
+        )
     ]
     wanted = linear_matrix(rows, kept, 0.45 if threshold is None else threshold)
     found = mixing(model, torch.randn(2, 3).double(), "0", kept, Merge(threshold=threshold))
@@ -154,7 +159,7 @@ def test_convolution_with_batchnorm_is_the_paper_pair_by_pair(
         if variant == "derived":
             bn.weight[::3] *= -1
     kept = sorted(torch.randperm(9)[:4].tolist())
-    rows = model[0].weight.flatten(1).tolist()
+    rows = within.tensor(model, "0.weight").flatten(1).tolist()
     wanted = conv_matrix(rows, bn, kept, 0.1 if threshold is None else threshold, lam, variant)
     found = mixing(
         model,
@@ -184,9 +189,9 @@ def test_a_bias_before_the_batchnorm_is_part_of_its_mean() -> None:
         for tensor in biased[1].buffers():
             if tensor.is_floating_point():
                 tensor.copy_(torch.rand(8) + 0.2)
-        plain[0].weight.copy_(biased[0].weight)
+        within.tensor(plain, "0.weight").copy_(within.tensor(biased, "0.weight"))
         plain[1].load_state_dict(biased[1].state_dict())
-        plain[1].running_mean.sub_(biased[0].bias)
+        within.tensor(plain, "1.running_mean").sub_(within.tensor(biased, "0.bias"))
         plain[3].load_state_dict(biased[3].state_dict())
     x = torch.randn(2, 2, 4, 4).double()
     torch.testing.assert_close(plain(x), biased(x))
@@ -308,7 +313,8 @@ class TwoReaders(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         units = torch.relu(self.a(x))
-        return self.c(units) + self.d(torch.cat([torch.relu(self.b(x)), units], 1))
+        out: Tensor = self.c(units) + self.d(torch.cat([torch.relu(self.b(x)), units], 1))
+        return out
 
 
 def test_twins_with_two_readers_go_without_a_trace() -> None:
@@ -332,7 +338,8 @@ class Fork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        return self.left(torch.relu(self.bn(x))) + self.right(torch.relu(x))
+        out: Tensor = self.left(torch.relu(self.bn(x))) + self.right(torch.relu(x))
+        return out
 
 
 class LateBias(nn.Module):
@@ -349,7 +356,8 @@ class LateBias(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.relu(self.conv(x) + self.position))
+        out: Tensor = self.out(torch.relu(self.conv(x) + self.position))
+        return out
 
 
 class MapBias(nn.Module):
@@ -365,7 +373,8 @@ class MapBias(nn.Module):
         self.out = nn.Conv2d(8, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.relu(self.bn(self.conv(x) + self.position)))
+        out: Tensor = self.out(torch.relu(self.bn(self.conv(x) + self.position)))
+        return out
 
 
 class Standardised(nn.Module):
@@ -376,9 +385,10 @@ class Standardised(nn.Module):
         self.weight, self.out = nn.Parameter(torch.randn(8, 3)), nn.Linear(8, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(
+        out: Tensor = self.out(
             torch.relu(x.mean((2, 3)) @ (self.weight / self.weight.std(1, keepdim=True)).T)
         )
+        return out
 
 
 class Residual(nn.Module):
@@ -392,10 +402,11 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        return self.out(x + self.conv(torch.relu(x)))
+        out: Tensor = self.out(x + self.conv(torch.relu(x)))
+        return out
 
 
-def between_convolutions(*layers: nn.Module) -> nn.Module:
+def between_convolutions(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 8, 3), *layers, nn.Conv2d(8, 4, 1))
 
 
@@ -451,8 +462,8 @@ def test_dead_and_zero_units_are_dropped_plainly() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2)).double()
     with torch.no_grad():
-        model[0].weight[[0, 3]] = 0
-        model[0].bias[[0, 3]] = 0
+        within.tensor(model, "0.weight")[[0, 3]] = 0
+        within.tensor(model, "0.bias")[[0, 3]] = 0
     matrix = mixing(model, torch.randn(2, 3).double(), "0", [2, 3, 5], Merge(threshold=-1))
     assert bool(torch.isfinite(matrix).all())
     assert matrix[0].tolist() == [0, 0, 0]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import within
 import zoo
 from torch import Tensor, nn
 
@@ -45,10 +46,11 @@ class Small(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(torch.relu(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
-        return self.fc2(torch.relu(self.fc1(x.flatten(1))))
+        out: Tensor = self.fc2(torch.relu(self.fc1(x.flatten(1))))
+        return out
 
 
-def small() -> nn.Module:
+def small() -> Small:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Small().eval()
@@ -207,7 +209,7 @@ def test_groups_that_do_not_divide_a_layer_are_uneven_and_said_so() -> None:
 def dead() -> nn.Module:
     model = small()
     with torch.no_grad():
-        model.bn1.bias[4:] = -100  # two channels of conv1 that ReLU always closes
+        within.tensor(model, "bn1.bias")[4:] = -100  # two channels of conv1 that ReLU always closes
     return model
 
 
@@ -252,7 +254,7 @@ def test_units_that_are_not_finite_are_dead_and_a_layer_of_them_is_refused() -> 
     x = torch.rand(60, 4, generator=torch.Generator().manual_seed(0)) + 0.5
     graph = niwaki.trace(model, x[:2])
     with torch.no_grad():
-        model[0].weight[2] = 3e38  # overflows
+        within.tensor(model, "0.weight")[2] = 3e38  # overflows
     found = niwaki.Evidence(graph, niwaki.Calibration.of([x]), say=lambda remark: None)
     (pair,) = [pair for pair in layer_pairs(graph) if pair.child == "0"]
     (dependency,) = layer_dependencies(found, [pair], Estimation(2))
@@ -349,8 +351,8 @@ def test_mint_finds_the_channels_that_are_read() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 6)).eval()
     with torch.no_grad():
-        model[2].weight[:, 6:] = 0
-        model[0].weight.copy_(torch.randn(12, 8))
+        within.tensor(model, "2.weight")[:, 6:] = 0
+        within.tensor(model, "0.weight").copy_(torch.randn(12, 8))
     x = torch.randn(900, 8, generator=torch.Generator().manual_seed(1))
     graph = niwaki.trace(model, x[:2])
     scores = niwaki.score(
@@ -415,7 +417,8 @@ def test_finished_layers_are_kept_and_an_interrupted_scoring_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(Workers())
-    real, done = _layer_dependencies.estimate_piece, []
+    real = _layer_dependencies.estimate_piece
+    done: list[int] = []
 
     def interrupted(*piece: Any) -> Any:
         if len(done) == 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from niwaki.cli.blocks import BlockWords, MintWords
 from niwaki.core.errors import NiwakiError, SettingError
 from niwaki.graph.pairs import layer_pairs
 from niwaki.methods.mint import Estimation, Mint, PairSettings, layer_dependencies
-from niwaki.methods.mint.activations import Sampling
+from niwaki.methods.mint.activations import Sampling, observe
 from niwaki.methods.mint.blocks import CutOff, cut_blocks
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
@@ -76,14 +77,14 @@ def test_a_pair_has_as_many_samples_as_were_asked(
     from niwaki.methods.mint import _layer_dependencies as module
 
     seen: dict[int, int] = {}
-    watched = module.observe
+    watched: Callable[..., list[Tensor]] = observe
 
-    def observe(evidence: Any, sites: Any, sampling: Sampling) -> list[Tensor]:
+    def watching(evidence: Any, sites: Any, sampling: Sampling) -> list[Tensor]:
         values = watched(evidence, sites, sampling)
         seen[len(values[0])] = len(sites)
         return values
 
-    monkeypatch.setattr(module, "observe", observe)
+    monkeypatch.setattr(module, "observe", watching)
     own = {"2": PairSettings(per_class=15, samples=60)}
     found(Estimation(2, sampling=Sampling(10, 40), by_layer=own), labelled)
     assert seen == {40: 4, 60: 2}

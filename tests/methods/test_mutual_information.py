@@ -5,6 +5,7 @@ its docstring promises.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from niwaki.core.errors import SettingError, UnknownNameError
 from niwaki.methods.mint import exact_distances
-from niwaki.methods.mint import mutual_information as module
 from niwaki.methods.mint.mutual_information import conditional_mutual_information, dependencies
+from niwaki.methods.mint.resampling import Draw, Resampling, matched_once
 from niwaki.methods.mint.spanning_tree import DistanceTable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,7 +88,7 @@ def test_trees_of_summed_distances_are_those_of_the_points_side_by_side() -> Non
         assert brute_force(torch.cat([parts[a], parts[b]], 1), labels) == (count, count)
 
 
-def by_the_definition(x: Tensor, y: Tensor, z: Tensor, draw: module._Draw) -> float:
+def by_the_definition(x: Tensor, y: Tensor, z: Tensor, draw: Draw) -> float:
     """The estimator row by row, on the given split."""
     resampled = []
     for row in draw.receivers.tolist():
@@ -111,12 +112,12 @@ def test_the_value_is_that_of_the_definition(seed: int) -> None:
     y = torch.randn(60, 2, generator=generator, dtype=torch.float64)
     x = y + 0.3 * torch.randn(60, 2, generator=generator, dtype=torch.float64)
     found = conditional_mutual_information(x, y, z, generator=seeded(seed))
-    wanted = by_the_definition(x, y, z, module._Draw.of(60, seeded(seed), torch.device("cpu")))
+    wanted = by_the_definition(x, y, z, Draw.of(60, seeded(seed), torch.device("cpu")))
     assert found.item() == pytest.approx(wanted, abs=1e-12)
 
 
 def test_the_split_is_in_three_and_every_row_is_used_once() -> None:
-    draw = module._Draw.of(2500, seeded(0), torch.device("cpu"))
+    draw = Draw.of(2500, seeded(0), torch.device("cpu"))
     joint = set(draw.points[draw.labels == 0].tolist())
     assert (len(draw.receivers), len(draw.donors), len(joint)) == (833, 834, 833)
     assert joint | set(draw.receivers.tolist()) | set(draw.donors.tolist()) == set(range(2500))
@@ -126,13 +127,12 @@ def test_the_split_is_in_three_and_every_row_is_used_once() -> None:
 
 def gaussians(seed: int, samples: int = 2500) -> tuple[Tensor, Tensor, Tensor]:
     generator = seeded(seed)
-    return tuple(torch.randn(samples, width, generator=generator) for width in (8, 8, 56))  # type: ignore[return-value]
+    child, parent, rest = (torch.randn(samples, width, generator=generator) for width in (8, 8, 56))
+    return child, parent, rest
 
 
 @pytest.mark.parametrize(("resampling", "bound"), [("nearest", 0.08), ("once", 0.03)])
-def test_independent_variables_score_next_to_nothing(
-    resampling: module.Resampling, bound: float
-) -> None:
+def test_independent_variables_score_next_to_nothing(resampling: Resampling, bound: float) -> None:
     values = []
     for seed in range(20):
         values.append(
@@ -144,7 +144,7 @@ def test_independent_variables_score_next_to_nothing(
 
 
 @pytest.mark.parametrize("resampling", ["nearest", "once"])
-def test_the_score_grows_with_the_correlation(resampling: module.Resampling) -> None:
+def test_the_score_grows_with_the_correlation(resampling: Resampling) -> None:
     x, y, z = gaussians(0, 1500)
     children = torch.stack(
         [rho * y + (1 - rho**2) ** 0.5 * x for rho in (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)]
@@ -188,12 +188,12 @@ def test_pairs_of_groups_are_the_estimates_one_by_one() -> None:
 
 @pytest.mark.parametrize("memory", [1, 2 * DistanceTable.bytes(1, 60), 2**29])
 @pytest.mark.parametrize("resampling", ["nearest", "once"])
-def test_neither_batch_nor_chunks_change_a_bit(memory: int, resampling: module.Resampling) -> None:
+def test_neither_batch_nor_chunks_change_a_bit(memory: int, resampling: Resampling) -> None:
     generator = seeded(3)
     child = torch.randn(3, 1, 90, 2, generator=generator)
     parent = torch.randn(1, 2, 90, 3, generator=generator) + child[:1, :, :, :1]
     rest = torch.randn(1, 1, 90, 4, generator=generator)
-    settings_ = {"resampling": resampling, "memory": memory}
+    settings_: dict[str, Any] = {"resampling": resampling, "memory": memory}
     together = conditional_mutual_information(child, parent, rest, **settings_)
     assert together.shape == (3, 2)
     for c, g in itertools.product(range(3), range(2)):
@@ -207,7 +207,7 @@ def test_neither_batch_nor_chunks_change_a_bit(memory: int, resampling: module.R
 
 
 def dependencies_of(
-    child: Tensor, parent: Tensor, rest: Tensor, resampling: module.Resampling, memory: int
+    child: Tensor, parent: Tensor, rest: Tensor, resampling: Resampling, memory: int
 ) -> Tensor:
     columns = [
         dependencies(
@@ -305,7 +305,7 @@ def test_half_precision_and_whole_numbers_are_taken() -> None:
 
 def test_every_donor_gives_once() -> None:
     distances = torch.rand(30, 33, generator=seeded(0), dtype=torch.float64)
-    matches = module._matched_once(distances)
+    matches = matched_once(distances)
     assert len(set(matches.tolist())) == 30
     # the nearest of all pairs is among them
     row, column = divmod(int(distances.argmin()), 33)
@@ -339,6 +339,6 @@ def test_activations_that_are_not_finite_are_refused_by_name(bad: float) -> None
 def test_unknown_resampling_and_no_groups_are_refused() -> None:
     x, y, z = gaussians(0, 30)
     with pytest.raises(UnknownNameError, match="nearest"):
-        conditional_mutual_information(x, y, z, resampling="neares")  # type: ignore[arg-type]
+        conditional_mutual_information(x, y, z, resampling="neares")  # type: ignore[arg-type]  # refused
     with pytest.raises(SettingError, match="at least one group"):
         dependencies([x], [])

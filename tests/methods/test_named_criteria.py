@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 
 import niwaki
@@ -27,7 +28,8 @@ class Constant(nn.Module):
             self.b.weight.copy_(torch.tensor([[1.0, 1.0], [-2.0, 0.0]]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.b(self.a(x).relu())
+        out: Tensor = self.b(self.a(x).relu())
+        return out
 
 
 def evidence(model: nn.Module, inputs: Tensor) -> niwaki.Evidence:
@@ -43,7 +45,7 @@ def test_the_worked_examples() -> None:
     assert Flap().scores(seen)["a"].tolist() == pytest.approx([1, -1])
 
 
-def cnn() -> nn.Module:
+def cnn() -> nn.Sequential:
     torch.manual_seed(0)
     first = [nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU()]
     return nn.Sequential(*first, nn.Flatten(), nn.Linear(20, 3)).double()
@@ -54,14 +56,14 @@ def test_wanda_and_flap_of_maps_and_of_a_flattened_map() -> None:
     first, second = model[:2](inputs).detach(), model[:4](inputs).detach()
     seen = evidence(model, inputs)
     # all places of a channel are read by one column
-    rows, weight = first.movedim(1, -1).reshape(-1, 4), model[2].weight.detach()
+    rows, weight = first.movedim(1, -1).reshape(-1, 4), within.tensor(model, "2.weight").detach()
     wanda, flap = Wanda().scores(seen), Flap(standardise=False).scores(seen)
     size = weight.abs().sum((0, 2, 3))
     torch.testing.assert_close(wanda["0"] * 1, rows.norm(dim=0) * size, rtol=1e-10, atol=0)
     by_hand = rows.var(0) * weight.square().sum((0, 2, 3))
     torch.testing.assert_close(flap["0"], by_hand, rtol=1e-10, atol=0)
     # a flattened map has a column for every place
-    rows, weight = second.flatten(1), model[5].weight.detach()
+    rows, weight = second.flatten(1), within.tensor(model, "5.weight").detach()
     by_hand = (rows.norm(dim=0) * weight.abs().sum(0)).view(5, 4).sum(1)
     torch.testing.assert_close(wanda["2"], by_hand, rtol=1e-10, atol=0)
     by_hand = (rows.var(0) * weight.square().sum(0)).view(5, 4).sum(1)
@@ -83,8 +85,8 @@ def test_flap_puts_constant_units_into_biases_without_a_loss() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2)).double()
     with torch.no_grad():
-        model[0].weight[[1, 3]] = 0
-        model[0].bias[[1, 3]] = torch.tensor([2.0, 7.0], dtype=torch.float64)
+        within.tensor(model, "0.weight")[[1, 3]] = 0
+        within.tensor(model, "0.bias")[[1, 3]] = torch.tensor([2.0, 7.0], dtype=torch.float64)
     inputs = torch.randn(9, 3, dtype=torch.float64)
     result = niwaki.prune(
         model, inputs, criterion="flap", budget=1 / 3, compensation="flap", calibration=[inputs]
@@ -97,7 +99,9 @@ def test_flap_puts_constant_units_into_biases_without_a_loss() -> None:
 def test_lamp_keeps_the_heaviest_of_every_layer_and_orders_like_the_norm() -> None:
     model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
     with torch.no_grad():
-        model[2].weight *= 1e-3  # one threshold over norms would empty this layer
+        within.tensor(model, "2.weight").mul_(
+            1e-3
+        )  # one threshold over norms would empty this layer
     graph = niwaki.trace(model, torch.randn(2, 3))
     scores, norms = niwaki.score(graph, "lamp"), niwaki.score(graph, "l2")
     for name, values in scores.items():
@@ -118,7 +122,8 @@ class TwoKinds(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x).relu().mean((2, 3))
-        return self.out(self.second(self.first(x).relu()).relu())
+        out: Tensor = self.out(self.second(self.first(x).relu()).relu())
+        return out
 
 
 def test_groups_compete_within_their_kind_only() -> None:

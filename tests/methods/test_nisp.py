@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +22,7 @@ def test_absolute_products_are_the_worked_example() -> None:
         nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)
     ).double()
     with torch.no_grad():
-        model[2].weight.copy_(torch.tensor([[3.0, -1.0], [0.0, 2.0]]))
+        within.tensor(model, "2.weight").copy_(torch.tensor([[3.0, -1.0], [0.0, 2.0]]))
     graph = niwaki.trace(model, torch.randn(4, 3, dtype=torch.float64))
     (read,) = last_reads(graph)
     final = [(read, torch.tensor([1.0, 2.0], dtype=torch.float64))]
@@ -42,8 +43,8 @@ def test_convolutions_normalisations_and_pools_are_transposed() -> None:
     )
     norm = model[1]
     with torch.no_grad():
-        norm.weight.copy_(torch.tensor([1.0, -2.0, 0.5]))
-        norm.running_var.copy_(torch.tensor([0.5, 2.0, 3.0]))
+        within.tensor(norm, "weight").copy_(torch.tensor([1.0, -2.0, 0.5]))
+        within.tensor(norm, "running_var").copy_(torch.tensor([0.5, 2.0, 3.0]))
     inputs = torch.randn(2, 1, 6, 6, dtype=torch.float64)
     graph = niwaki.trace(model, inputs)
     (read,) = last_reads(graph)
@@ -51,7 +52,9 @@ def test_convolutions_normalisations_and_pools_are_transposed() -> None:
     scores = propagated(graph, [(read, final)], {})
     torch.testing.assert_close(scores["4"], final.view(4, 9).sum(1), rtol=1e-10, atol=0)
     # through the second convolution: its transpose with absolute weights
-    maps = F.conv_transpose2d(final.view(1, 4, 3, 3), model[4].weight.detach().abs(), padding=1)
+    maps = F.conv_transpose2d(
+        final.view(1, 4, 3, 3), within.tensor(model, "4.weight").detach().abs(), padding=1
+    )
     torch.testing.assert_close(scores["0"], maps.sum((0, 2, 3)), rtol=1e-10, atol=0)
 
 
@@ -63,7 +66,8 @@ class Stream(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        return self.out(x + self.back(self.inner(x).relu()))
+        out: Tensor = self.out(x + self.back(self.inner(x).relu()))
+        return out
 
 
 def test_of_a_sum_every_branch_gets_the_importance() -> None:
@@ -118,9 +122,9 @@ def test_a_plan_is_refined_from_the_last_group_to_the_first() -> None:
     ).double()
     with torch.no_grad():
         # unit 1 of the first layer is heard by response 2 alone, which says next to nothing new
-        model[2].weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 4.0]]))
-        model[2].bias.copy_(torch.tensor([1.0, 1.0, 100.0]))
-        model[0].weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1e-6]]))
+        within.tensor(model, "2.weight").copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 4.0]]))
+        within.tensor(model, "2.bias").copy_(torch.tensor([1.0, 1.0, 100.0]))
+        within.tensor(model, "0.weight").copy_(torch.tensor([[1.0, 0.0], [0.0, 1e-6]]))
     inputs = torch.randn(64, 2, dtype=torch.float64)
     graph, criterion = niwaki.trace(model, inputs), CRITERIA.build("nisp:alpha=1")
     seen = niwaki.Calibration.of([inputs])

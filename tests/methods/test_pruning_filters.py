@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import within
 from torch import nn
 
 import niwaki
@@ -18,9 +19,9 @@ def test_the_score_is_the_sum_of_absolute_weights_without_biases() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 1))
     model = model.double().eval()
     with torch.no_grad():
-        model[0].bias.copy_(torch.tensor([100.0, 0.0, 50.0]))
+        within.tensor(model, "0.bias").copy_(torch.tensor([100.0, 0.0, 50.0]))
     graph = niwaki.trace(model, torch.randn(1, 2, 5, 5, dtype=torch.float64))
-    by_hand = model[0].weight.detach().abs().sum((1, 2, 3))
+    by_hand = within.tensor(model, "0.weight").detach().abs().sum((1, 2, 3))
     scores = niwaki.score(graph, "pruning-filters")["0"]
     torch.testing.assert_close(scores, by_hand / by_hand.mean(), rtol=1e-10, atol=0)
     assert not torch.equal(niwaki.score(graph, "l1")["0"].argsort(), scores.argsort())
@@ -41,8 +42,8 @@ def test_curves_of_a_network_give_shares_to_the_layers_that_can_bear_them() -> N
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     with torch.no_grad():
-        model[0].weight[4:] *= 1e-4  # half of the first layer says nothing
-        model[0].bias[4:] *= 1e-4
+        within.tensor(model, "0.weight")[4:] *= 1e-4  # half of the first layer says nothing
+        within.tensor(model, "0.bias")[4:] *= 1e-4
     inputs = torch.randn(64, 4)
     found = niwaki.sensitivity(
         niwaki.trace(model, inputs),

@@ -4,8 +4,11 @@ few, dead or broken.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 
 import niwaki
@@ -74,9 +77,9 @@ def test_the_fit_of_one_layer_is_numpys_least_squares() -> None:
 
 @pytest.mark.parametrize(("make", "shape"), [(mlp, (6,)), (conv, (3, 6, 6))])
 def test_a_unit_that_is_a_sum_of_kept_ones_is_not_missed(
-    make: object, shape: tuple[int, ...]
+    make: Callable[[], nn.Sequential], shape: tuple[int, ...]
 ) -> None:
-    model, data = make(), inputs(*shape)  # type: ignore[operator]
+    model, data = make(), inputs(*shape)
     with torch.no_grad():
         for tensor in (
             *model[0].parameters(),
@@ -161,9 +164,9 @@ def test_fewer_inputs_than_units_raise_the_ridge_and_say_so(count: int) -> None:
 def test_dead_and_constant_units() -> None:
     model, data = mlp(), inputs(6)
     with torch.no_grad():
-        model[0].weight[:6] = 0
-        model[0].bias[:3] = -1.0  # dead
-        model[0].bias[3:6] = 2.0  # constant
+        within.tensor(model, "0.weight")[:6] = 0
+        within.tensor(model, "0.bias")[:3] = -1.0  # dead
+        within.tensor(model, "0.bias")[3:6] = 2.0  # constant
     graph = niwaki.trace(model, data[0][:2])
     plan = niwaki.Plan({"0": Kept(12, (0, 3, 6, 7, 8, 9, 10, 11))})
     fitted = niwaki.compensate(
@@ -241,7 +244,7 @@ def test_a_flatten_behind_kernels_of_one_place_and_single_channels(
     second = nn.Conv2d(4, 6, kernel, padding=kernel // 2)
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), second, nn.ReLU())
     model = nn.Sequential(*model, nn.Flatten(), nn.Linear(6 * 49, 5)).eval()
-    model = model.to(memory_format=layout)  # type: ignore[call-overload]
+    model.to(memory_format=layout)  # type: ignore[call-overload]  # torch lacks it
     data = [torch.randn(6, 3, 7, 7) for _ in range(3)]
     result = niwaki.prune(
         model, data[0][:2], budget=budget, compensation="reconstruct", calibration=data

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 
 import niwaki
@@ -152,8 +153,11 @@ def test_a_copy_goes_first_and_a_unit_that_nobody_reads() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(10, 6), nn.ReLU(), nn.Linear(6, 3)).double().eval()
     with torch.no_grad():
-        model[0].weight[4], model[0].bias[4] = 3 * model[0].weight[1], 3 * model[0].bias[1]
-        model[2].weight[:, 2] = 0
+        within.tensor(model, "0.weight")[4], within.tensor(model, "0.bias")[4] = (
+            3 * within.tensor(model, "0.weight")[1],
+            3 * within.tensor(model, "0.bias")[1],
+        )
+        within.tensor(model, "2.weight")[:, 2] = 0
     data = [torch.randn(300, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)]
     graph = niwaki.trace(model, data[0][:2])
     for calibration in (niwaki.Calibration.of(data), None):

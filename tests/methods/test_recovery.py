@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 
 import niwaki
@@ -30,17 +31,14 @@ def network() -> nn.Sequential:
 
 def cut(
     model: nn.Module, data: Tensor, compensation: str = "none"
-) -> tuple[niwaki.Graph, niwaki.Plan, nn.Module]:
+) -> tuple[niwaki.Graph, niwaki.Plan, nn.Sequential]:
     graph = niwaki.trace(model, data[:2])
     plan = niwaki.Plan({"0": Kept(8, (0, 2, 3, 6, 7))})
     calibration = niwaki.Calibration.of([data])
-    return (
-        graph,
-        plan,
-        niwaki.shrink(
-            niwaki.compensate(niwaki.Cut(graph, plan), compensation, calibration=calibration)
-        ),
-    )
+    compensated = niwaki.compensate(niwaki.Cut(graph, plan), compensation, calibration=calibration)
+    pruned = niwaki.shrink(compensated)
+    assert isinstance(pruned, nn.Sequential)
+    return graph, plan, pruned
 
 
 def seen() -> Tensor:
@@ -57,9 +55,9 @@ def test_statistics_are_those_of_the_pruned_network_layer_by_layer() -> None:
         calibration=niwaki.Calibration.of(list(data.split(25))),
     )
     assert said == "statistics of 2 normalisations counted anew over 60 inputs"
-    before_norm = pruned[:4](data)  # type: ignore[index]
-    torch.testing.assert_close(pruned[4].running_mean, before_norm.mean((0, 2, 3)))  # type: ignore[index]
-    torch.testing.assert_close(pruned[4].running_var, before_norm.var((0, 2, 3)))  # type: ignore[index]
+    before_norm = pruned[:4](data)
+    torch.testing.assert_close(within.tensor(pruned, "4.running_mean"), before_norm.mean((0, 2, 3)))
+    torch.testing.assert_close(within.tensor(pruned, "4.running_var"), before_norm.var((0, 2, 3)))
 
 
 @pytest.mark.parametrize("compensation", ["none", "reconstruct"])
@@ -98,7 +96,7 @@ def test_lbfgs_brings_what_comes_behind_the_nonlinearities_nearer_than_the_close
             (pruned[:depth](x) - model[:depth](x)).square().mean()
             for depth in (6, 8)
             for x in (data, other)
-        ]  # type: ignore[index]
+        ]
     assert said.startswith("3 layers fitted to the original's over 60 inputs, ")
     assert "2 of them further behind their non-linearities, 2 normalisations counted anew" in said
     assert all(new < old for new, old in zip(errors["lbfgs"], errors["refit"], strict=True)), errors
@@ -151,8 +149,12 @@ def test_lbfgs_keeps_the_closed_form_where_what_is_held_out_does_not_gain() -> N
 def test_a_network_that_lost_nothing_stays_as_it_is() -> None:
     data, model = seen(), network()
     with torch.no_grad():
-        model[0].weight[1], model[0].weight[4], model[0].weight[5] = 0, 0, 0
-        model[1].bias[[1, 4, 5]] = -1.0  # dead behind the ReLU
+        (
+            within.tensor(model, "0.weight")[1],
+            within.tensor(model, "0.weight")[4],
+            within.tensor(model, "0.weight")[5],
+        ) = 0, 0, 0
+        within.tensor(model, "1.bias")[[1, 4, 5]] = -1.0  # dead behind the ReLU
     graph, plan, pruned = cut(model, data)
     recover(
         Cut(graph, plan),

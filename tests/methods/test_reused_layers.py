@@ -29,7 +29,8 @@ class Frames(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.loop:
             return torch.stack([self.inner(x[:, i]) for i in range(x.shape[1])], 1)
-        return self.inner(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # type: ignore[no-any-return]
+        out: Tensor = self.inner(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return out
 
 
 class Siamese(nn.Module):
@@ -42,18 +43,20 @@ class Siamese(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         left, right = x[:, 0], x[:, 1]
         if self.loop:
-            return self.inner(left) - self.inner(right)  # type: ignore[no-any-return]
+            y: Tensor = self.inner(left) - self.inner(right)
+            return y
         both = self.inner(torch.cat([left, right]))
-        return both[: len(left)] - both[len(left) :]  # type: ignore[no-any-return]
+        out: Tensor = both[: len(left)] - both[len(left) :]
+        return out
 
 
-def dense() -> nn.Module:
+def dense() -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3)
     )
 
 
-def images() -> nn.Module:
+def images() -> nn.Sequential:
     layers = (nn.Conv2d(2, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
     more = (nn.Conv2d(8, 6, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(24, 3))
     return nn.Sequential(*layers, *more)
@@ -157,7 +160,8 @@ class Recurrent(nn.Module):
         state = torch.zeros_like(x[:, 0])
         for step in range(x.shape[1]):
             state = torch.tanh(self.read(torch.relu(self.write(state + x[:, step]))))
-        return self.out(state)  # type: ignore[no-any-return]
+        out: Tensor = self.out(state)
+        return out
 
 
 def test_calls_that_need_each_other_are_fitted_to_the_originals_units_over_all_calls() -> None:

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import within
 import zoo
 from torch import Tensor, nn
 
@@ -118,13 +120,17 @@ def test_shared_frozen_and_scaleless_layers_are_converted_as_they_were() -> None
     model.train()
     shared.eval()
     made = with_sigmoid_batchnorm(model)
-    assert made[1] is made[3]
-    assert (made[1].weight.dtype, made[1].weight.requires_grad, made[1].training) == (
+    assert within.layer(made, "1") is within.layer(made, "3")
+    assert (
+        within.tensor(made, "1.weight").dtype,
+        within.tensor(made, "1.weight").requires_grad,
+        within.layer(made, "1").training,
+    ) == (
         torch.float64,
         False,
         False,
     )
-    assert type(made[4]) is nn.BatchNorm1d
+    assert type(within.layer(made, "4")) is nn.BatchNorm1d
     assert isinstance(with_sigmoid_batchnorm(nn.BatchNorm1d(3)), SigmoidBatchNorm1d)
 
 
@@ -139,14 +145,18 @@ def gammas(model: nn.Module) -> list[Tensor]:
     return [module.weight for module in model.modules() if isinstance(module, (nn.BatchNorm2d,))]
 
 
+def total(parts: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(parts)).sum()
+
+
 def by_formula(name: str, model: nn.Module) -> Tensor:
     if name == "rni":
         ps = [torch.sigmoid(gamma + 3) for gamma in gammas(model)]
-        return 0.01 * sum((p * (1 - p.log())).sum() for p in ps)
+        return 0.01 * total((p * (1 - p.log())).sum() for p in ps)
     if name == "l1":
-        return 0.01 * sum(gamma.abs().sum() for gamma in gammas(model))
+        return 0.01 * total(gamma.abs().sum() for gamma in gammas(model))
     convs = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
-    return 0.01 * sum(weight.pow(2).sum((1, 2, 3)).sqrt().sum() for weight in convs)
+    return 0.01 * total(weight.pow(2).sum((1, 2, 3)).sqrt().sum() for weight in convs)
 
 
 @pytest.mark.parametrize("spec", ["rni:reg=0.01,b=3", "l1:reg=0.01", "group-lasso:reg=0.01"])
@@ -172,7 +182,7 @@ def test_needed_units_are_left_alone_by_rni_and_pushed_by_l1() -> None:
     model = vgg_like()
     graph = niwaki.trace(model, INPUTS)
     rni = RNI(reg=1.0, b=3.0).over(graph, only="0")
-    gamma = model[1].weight
+    gamma = within.tensor(model, "1.weight")
     pushes = {}
     for value in (-6.0, -3.0, 0.0, 3.0, 6.0):
         with torch.no_grad():
@@ -188,8 +198,8 @@ def test_needed_units_are_left_alone_by_rni_and_pushed_by_l1() -> None:
     l1 = Slimming(reg=1.0).over(niwaki.trace(plain, INPUTS), only="0")
     for value in (0.1, 3.0, 6.0):
         with torch.no_grad():
-            plain[1].weight.fill_(value)
-        (gradient,) = torch.autograd.grad(l1(plain), [plain[1].weight])
+            within.tensor(plain, "1.weight").fill_(value)
+        (gradient,) = torch.autograd.grad(l1(plain), [within.tensor(plain, "1.weight")])
         assert gradient.tolist() == [1.0] * 8
 
 
@@ -216,12 +226,18 @@ def test_scales_of_layernorm_rmsnorm_and_layer_scales_are_seen() -> None:
 def test_the_scale_criterion_reads_bounded_and_plain_scales() -> None:
     bounded, plain = vgg_like(), vgg_like(sigmoid=False)
     with torch.no_grad():
-        plain[1].weight.copy_(torch.randn(8))
+        within.tensor(plain, "1.weight").copy_(torch.randn(8))
     found = niwaki.score(niwaki.trace(bounded, INPUTS), "bn-scale")
-    torch.testing.assert_close(found["0"].float(), torch.sigmoid(bounded[1].weight))
-    torch.testing.assert_close(found["3"].float(), torch.sigmoid(bounded[4].weight))
+    torch.testing.assert_close(
+        found["0"].float(), torch.sigmoid(within.tensor(bounded, "1.weight"))
+    )
+    torch.testing.assert_close(
+        found["3"].float(), torch.sigmoid(within.tensor(bounded, "4.weight"))
+    )
     found = niwaki.score(niwaki.trace(plain, INPUTS), "bn-scale")
-    torch.testing.assert_close(found["0"].float(), plain[1].weight.abs())  # not divided by anything
+    torch.testing.assert_close(
+        found["0"].float(), within.tensor(plain, "1.weight").abs()
+    )  # not divided by anything
 
 
 def test_a_network_with_sigmoid_batchnorm_is_pruned_by_one_threshold_and_proved() -> None:
@@ -239,10 +255,10 @@ def test_a_network_with_sigmoid_batchnorm_is_pruned_by_one_threshold_and_proved(
     kept = {name: len(entry.units) for name, entry in result.plan.items()}
     assert sum(kept.values()) == 6
     assert all(count >= 3 for count in kept.values())
-    importances = torch.sigmoid(model[1].weight)
+    importances = torch.sigmoid(within.tensor(model, "1.weight"))
     assert set(result.plan["0"].units) == set(importances.topk(kept["0"]).indices.tolist())
-    assert isinstance(result.model[1], SigmoidBatchNorm2d)
-    assert result.model[1].num_features == kept["0"]
+    assert isinstance(within.layer(result.model, "1"), SigmoidBatchNorm2d)
+    assert within.size(result.model, "1.num_features") == kept["0"]
     x = torch.randn(3, 3, 10, 10)
     torch.testing.assert_close(
         fold_sigmoid_batchnorm(result.model).eval()(x), result.model.eval()(x)
@@ -263,7 +279,9 @@ def test_models_without_a_scale_are_told_which_criterion_serves(criterion: str) 
         ):
             penalty.over(niwaki.trace(model, torch.randn(2, 4)))
     assert GroupLasso(0.5).over(niwaki.trace(model, torch.randn(2, 4)))(model) > 0
-    mixed = nn.Sequential(*vgg_like()[:8], nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 2))
+    mixed = nn.Sequential(
+        *list(vgg_like().children())[:8], nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 2)
+    )
     with pytest.raises(SettingError, match=r"no scores for group '8'; leave it out with skip='8'"):
         niwaki.prune(mixed, INPUTS, criterion="bn-scale")
     assert (
@@ -291,7 +309,7 @@ def test_patterns_choose_groups() -> None:
 
 def test_parameter_groups_hold_every_parameter_once() -> None:
     model = vgg_like()
-    model[0].weight.requires_grad_(False)
+    within.tensor(model, "0.weight").requires_grad_(False)
     groups = parameter_groups(model, weight_decay=0.3)
     assert [(group["weight_decay"], group["lr_scale"]) for group in groups] == [
         (0.3, 1.0),

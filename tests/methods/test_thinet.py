@@ -8,6 +8,7 @@ import itertools
 
 import pytest
 import torch
+import within
 from torch import nn
 
 import niwaki
@@ -66,7 +67,7 @@ def test_summands_add_up_to_what_the_reader_computes() -> None:
     parts = summands(evidence, list(graph.groups), 10, 10_000)
     generator = torch.Generator().manual_seed(0)
     maps = Places.of(inputs, 10)(
-        (model[2](model[:2](inputs)) - model[2].bias.view(-1, 1, 1)).flatten(2)
+        (model[2](model[:2](inputs)) - within.tensor(model, "2.bias").view(-1, 1, 1)).flatten(2)
     )
     rows = maps.movedim(1, 2).flatten(0, 1)
     outputs = torch.randint(5, (len(rows),), generator=generator)
@@ -75,7 +76,7 @@ def test_summands_add_up_to_what_the_reader_computes() -> None:
     # a flattened map is read at 16 places a unit
     values = model[:5](inputs)
     outputs = torch.randint(3, (3,), generator=generator)
-    by_hand = (values * model[5].weight[outputs]).view(3, 5, 16).sum(2)
+    by_hand = (values * within.tensor(model, "5.weight")[outputs]).view(3, 5, 16).sum(2)
     torch.testing.assert_close(parts["2"], by_hand.detach(), rtol=1e-10, atol=1e-12)
 
 
@@ -84,11 +85,12 @@ def test_units_that_cancel_go_first_and_factors_mend_a_doubled_unit_exactly() ->
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 4)).double()
     with torch.no_grad():
-        for tensor in (model[0].weight, model[0].bias):
-            tensor[1], tensor[3] = tensor[0], tensor[2]
-        model[0].bias += 2
-        model[2].weight[:, 1] = model[2].weight[:, 0]
-        model[2].weight[:, 3] = -model[2].weight[:, 2]
+        for name in ("0.weight", "0.bias"):
+            values = within.tensor(model, name)
+            values[1], values[3] = values[0], values[2]
+        within.tensor(model, "0.bias").add_(2)
+        within.tensor(model, "2.weight")[:, 1] = within.tensor(model, "2.weight")[:, 0]
+        within.tensor(model, "2.weight")[:, 3] = -within.tensor(model, "2.weight")[:, 2]
     inputs = torch.randn(400, 3, dtype=torch.float64)
     graph, seen = niwaki.trace(model, inputs), niwaki.Calibration.of([inputs])
     order = niwaki.score(graph, "thinet", calibration=seen)["0"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+import within
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -55,7 +56,8 @@ class MergingVgg(nn.Module):
         self.classifier = nn.Sequential(*hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(F.avg_pool2d(self.feature(x), 2).flatten(1))
+        out: Tensor = self.classifier(F.avg_pool2d(self.feature(x), 2).flatten(1))
+        return out
 
 
 class RniVgg(nn.Module):
@@ -68,7 +70,8 @@ class RniVgg(nn.Module):
         self.classifier = nn.Sequential(nn.Linear(512, 10))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(self.features(x)).flatten(1))
+        out: Tensor = self.classifier(self.avgpool(self.features(x)).flatten(1))
+        return out
 
 
 class MintVgg(nn.Module):
@@ -90,7 +93,8 @@ class MintVgg(nn.Module):
         for number in range(1, 14):
             x = F.relu(getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(x)))
             x = F.max_pool2d(x, 2) if number in (2, 4, 7, 10, 13) else x
-        return self.linear3(F.relu(self.bn14(self.linear1(x.flatten(1)))))
+        out: Tensor = self.linear3(F.relu(self.bn14(self.linear1(x.flatten(1)))))
+        return out
 
 
 class RniBlock(nn.Module):
@@ -135,7 +139,8 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rectified = F.relu(self.bn1(x))
         inner = self.conv2(F.relu(self.bn2(self.conv1(rectified))))
-        return inner + (x if self.convShortcut is None else self.convShortcut(rectified))
+        out: Tensor = inner + (x if self.convShortcut is None else self.convShortcut(rectified))
+        return out
 
 
 class WideStage(nn.Module):
@@ -145,7 +150,8 @@ class WideStage(nn.Module):
         self.layer = nn.Sequential(WideBlock(before, width, stride), *rest)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)
+        out: Tensor = self.layer(x)
+        return out
 
 
 class MergingWideResNet(nn.Module):
@@ -162,7 +168,8 @@ class MergingWideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.block3(self.block2(self.block1(self.conv1(x))))
-        return self.fc(F.adaptive_avg_pool2d(F.relu(self.bn1(x)), 1).flatten(1))
+        out: Tensor = self.fc(F.adaptive_avg_pool2d(F.relu(self.bn1(x)), 1).flatten(1))
+        return out
 
 
 AUTHORS = {
@@ -245,7 +252,7 @@ def test_the_last_pool_and_the_stem_are_settings() -> None:
         ("vgg16:classifier=two-layer,pool=average", nn.AvgPool2d),
         ("vgg16:pool=maximum", nn.MaxPool2d),
     ):
-        assert isinstance(models.build(spec).features.pool5, kind)
+        assert isinstance(within.layer(models.build(spec), "features.pool5"), kind)
     with pytest.raises(niwaki.NiwakiError, match="average, maximum"):
         models.build("vgg16:pool=middle")
     with pytest.raises(niwaki.NiwakiError, match="relu, linear"):

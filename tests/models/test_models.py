@@ -2,9 +2,11 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+import within
 from torch import nn
 
 from niwaki import models
@@ -48,6 +50,7 @@ def test_size_and_output(spec: str) -> None:
     assert model.training
     assert parameters(model) == PARAMETERS[spec]
     inputs = models.example_inputs(model.eval())
+    assert isinstance(inputs, torch.Tensor)
     assert tuple(inputs.shape[1:]) == model.input_shape
     with torch.no_grad():
         outputs = model(inputs)
@@ -66,23 +69,27 @@ def test_trains(spec: str) -> None:
 
 
 def test_the_seed_decides_the_weights() -> None:
-    first, again, other = (
-        torch.manual_seed(seed) and models.build("resnet20").conv1.weight for seed in (1, 1, 2)
-    )
+    def drawn(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return within.tensor(models.build("resnet20"), "conv1.weight")
+
+    first, again, other = drawn(1), drawn(1), drawn(2)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_convolutions_start_as_rni_says() -> None:
     torch.manual_seed(0)
-    weight = models.build("vgg16").features.conv5.weight
+    weight = within.tensor(models.build("vgg16"), "features.conv5.weight")
     assert weight.std().item() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.02)
 
 
 def test_the_data_fills_what_the_spec_leaves_open() -> None:
     model = models.build("resnet20:shortcut=projection", classes=100, in_channels=1, image_size=8)
-    assert model.fc.out_features == 100
-    assert models.example_inputs(model, batch=3).shape == (3, 1, 8, 8)
+    assert within.size(model, "fc.out_features") == 100
+    inputs = models.example_inputs(model, batch=3)
+    assert isinstance(inputs, torch.Tensor)
+    assert inputs.shape == (3, 1, 8, 8)
     with pytest.raises(SettingError, match="states classes=5, but the data has 10"):
         models.build("resnet20:classes=5", classes=10)
 
@@ -91,7 +98,7 @@ def test_vgg_takes_larger_images() -> None:
     model = models.build("vgg16:image_size=64,classes=4").eval()
     with torch.no_grad():
         assert model(models.example_inputs(model, batch=1)).shape == (1, 4)
-    assert model.classifier.linear1.in_features == 512 * 4
+    assert within.size(model, "classifier.linear1.in_features") == 512 * 4
 
 
 def test_zero_padding_shortcut_adds_channels_on_both_sides() -> None:
@@ -114,7 +121,7 @@ def test_zero_padding_shortcut_adds_channels_on_both_sides() -> None:
 
 def test_a_narrower_copy_runs_as_it_is() -> None:
     model = models.build("resnet20").eval()
-    block = model.layer2[0]
+    block = within.layer(model, "layer2.0")
     block.conv1, block.bn1 = (
         nn.Conv2d(16, 5, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(5).eval(),
@@ -174,7 +181,7 @@ def number(): return 3
 
 
 @pytest.fixture
-def users_module(tmp_path, monkeypatch):
+def users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "garden_of_mine.py").write_text(USERS_MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "garden_of_mine", raising=False)
@@ -184,7 +191,9 @@ def users_module(tmp_path, monkeypatch):
 def test_import_string_from_the_current_folder() -> None:
     assert models.build("garden_of_mine:net").out_features == 7
     model = models.build("garden_of_mine:net:num_classes=5,bias=False,mode=fast")
-    assert (model.out_features, model.bias, model.mode) == (5, None, "fast")
+    assert within.size(model, "out_features") == 5
+    assert model.bias is None
+    assert within.part(model, "mode", str) == "fast"
 
 
 @pytest.mark.usefixtures("users_module")

@@ -2,6 +2,8 @@
 2010.13160).
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -16,7 +18,9 @@ from niwaki import io as checkpoint
         ("resnet56:shortcut=projection", "resnet56.cifar10.pth.tar", "cifar10", 93.88),
     ],
 )
-def test_published_baseline(shared_root, model_spec, weights, data_spec, published) -> None:
+def test_published_baseline(
+    shared_root: Path, model_spec: str, weights: str, data_spec: str, published: float
+) -> None:
     model = models.build(model_spec).eval()
     checkpoint.load_weights(model, shared_root / "checkpoints" / weights)
     test = data.load(data_spec, shared_root / "data").split("test")

@@ -74,7 +74,8 @@ def test_a_quick_run_trains_trims_and_retrains_and_a_second_reads_it(
         "tuning": {"epochs": 2},
     }
     monkeypatch.setattr(recipe, "tables", lambda: tables)
-    places, said = Places(shared_root / "data", None, work=tmp_path), []
+    places = Places(shared_root / "data", None, work=tmp_path)
+    said: list[str] = []
     quick = MintRecipe("quick")
     outcome = quick.run("mnist-mlp", places, said.append)
     original, trimmed, stored = outcome.cells
@@ -140,7 +141,7 @@ def test_what_a_cell_may_take_is_the_tables_word_the_rows_and_the_users() -> Non
         9,
     )
     with pytest.raises(UnknownNameError, match="budget 'fast'"):
-        MintRecipe("fast")  # type: ignore[arg-type]
+        MintRecipe("fast")  # type: ignore[arg-type]  # refused
 
 
 def test_the_tables_in_the_docs_are_those_of_the_records() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import oracle
 import pytest
 import torch
+import within
 import zoo
 from torch import Tensor, nn
 
@@ -58,12 +59,12 @@ def masked_by_hand(model: nn.Sequential) -> nn.Sequential:
     model = copy.deepcopy(model)
     with torch.no_grad():
         for channel in set(range(8)) - set(KEPT["0"]):
-            model[3].weight[:, channel] = 0
+            within.tensor(model, "3.weight")[:, channel] = 0
         for channel in set(range(6)) - set(KEPT["3"]):
             for place in range(9):
-                model[6].weight[:, channel * 9 + place] = 0
+                within.tensor(model, "6.weight")[:, channel * 9 + place] = 0
         for unit in set(range(10)) - set(KEPT["6"]):
-            model[8].weight[:, unit] = 0
+            within.tensor(model, "8.weight")[:, unit] = 0
     return model
 
 
@@ -86,17 +87,17 @@ def cut_by_hand(model: nn.Sequential) -> nn.Sequential:
         .double()
         .eval()
     )
-    with torch.no_grad():
-        small[0].weight.copy_(model[0].weight[a])
-        small[0].bias.copy_(model[0].bias[a])
-        for key in ("weight", "bias", "running_mean", "running_var"):
-            getattr(small[1], key).copy_(getattr(model[1], key)[a])
-        small[3].weight.copy_(model[3].weight[b][:, a])
-        small[3].bias.copy_(model[3].bias[b])
-        small[6].weight.copy_(model[6].weight[c][:, columns])
-        small[6].bias.copy_(model[6].bias[c])
-        small[8].weight.copy_(model[8].weight[:, c])
-        small[8].bias.copy_(model[8].bias)
+    own, whole = small.state_dict(), model.state_dict()
+    own["0.weight"].copy_(whole["0.weight"][a])
+    own["0.bias"].copy_(whole["0.bias"][a])
+    for key in ("weight", "bias", "running_mean", "running_var"):
+        own[f"1.{key}"].copy_(whole[f"1.{key}"][a])
+    own["3.weight"].copy_(whole["3.weight"][b][:, a])
+    own["3.bias"].copy_(whole["3.bias"][b])
+    own["6.weight"].copy_(whole["6.weight"][c][:, columns])
+    own["6.bias"].copy_(whole["6.bias"][c])
+    own["8.weight"].copy_(whole["8.weight"][:, c])
+    own["8.bias"].copy_(whole["8.bias"])
     return small
 
 
@@ -132,31 +133,33 @@ def test_surgery_and_reference_are_what_a_hand_makes_of_it() -> None:
 
 
 def other_channel(small: nn.Sequential, model: nn.Sequential) -> None:
-    small[0].weight[1] = model[0].weight[7]
+    within.tensor(small, "0.weight")[1] = within.tensor(model, "0.weight")[7]
 
 
 def other_order(small: nn.Sequential, model: nn.Sequential) -> None:
-    small[3].weight.copy_(small[3].weight[[1, 0, 2]])
+    within.tensor(small, "3.weight").copy_(within.tensor(small, "3.weight")[[1, 0, 2]])
 
 
 def other_columns(small: nn.Sequential, model: nn.Sequential) -> None:
-    small[6].weight.copy_(model[6].weight[list(KEPT["6"])][:, :27])
+    within.tensor(small, "6.weight").copy_(
+        within.tensor(model, "6.weight")[list(KEPT["6"])][:, :27]
+    )
 
 
 def a_weight_a_little_off(small: nn.Sequential, model: nn.Sequential) -> None:
-    small[3].weight[0, 1, 1, 1] += 1e-3
+    within.tensor(small, "3.weight")[0, 1, 1, 1] += 1e-3
 
 
 def a_bias_forgotten(small: nn.Sequential, model: nn.Sequential) -> None:
-    small[3].bias.zero_()
+    within.tensor(small, "3.bias").zero_()
 
 
 def other_statistics(small: nn.Sequential, model: nn.Sequential) -> None:
-    small[1].running_mean.copy_(model[1].running_mean[:3])
+    within.tensor(small, "1.running_mean").copy_(within.tensor(model, "1.running_mean")[:3])
 
 
 def other_epsilon(small: nn.Sequential, model: nn.Sequential) -> None:
-    small[1].eps = 1e-2
+    within.part(small, "1", nn.BatchNorm2d).eps = 1e-2
 
 
 CORRUPTIONS: list[tuple[Callable[[nn.Sequential, nn.Sequential], None], str]] = [
@@ -241,7 +244,8 @@ class Mean(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.a(x))
         h = h - h.sum(1, keepdim=True) / (h.shape[1] + 3)
-        return self.out(x + self.scale * self.b(h))
+        out: Tensor = self.out(x + self.scale * self.b(h))
+        return out
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-7, 0.0])
@@ -297,19 +301,18 @@ def test_statistics_over_kept_units_are_those_of_the_smaller_norm(name: str) -> 
                 ).plan,
             }
         )
-    first, norm = list(model.body)[:2]
+    first = within.layer(model, "body.0")
+    scale, shift = within.tensor(model, "body.1.weight"), within.tensor(model, "body.1.bias")
     if name == "LayerNormMlp":
         kept = list(plan["body.0"].units)
         wanted = nn.functional.layer_norm(
-            first(x)[..., kept], (len(kept),), norm.weight[kept], norm.bias[kept]
+            first(x)[..., kept], (len(kept),), scale[kept], shift[kept]
         )
         found: Any = niwaki.shrink(niwaki.Cut(graph, plan))
     else:
         groups, channels = (list(plan[group].units) for group in ("body.0", "body.0#2"))
         kept = [4 * g + c for g in groups for c in channels]
-        wanted = nn.functional.group_norm(
-            first(x)[:, kept], len(groups), norm.weight[kept], norm.bias[kept]
-        )
+        wanted = nn.functional.group_norm(first(x)[:, kept], len(groups), scale[kept], shift[kept])
         found = niwaki.shrink(niwaki.Cut(graph, plan))
     torch.testing.assert_close(found.body[1](found.body[0](x)), wanted)
     assert niwaki.check(niwaki.Cut(graph, plan), found).difference < 1e-12
@@ -330,7 +333,8 @@ class Boxes(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.b(torch.relu(self.a(x))))
         keep = self.score(x).squeeze(1) > 0
-        return self.box(x[keep])
+        out: Tensor = self.box(x[keep])
+        return out
 
 
 def boxes(passing: float) -> tuple[Boxes, Tensor]:
@@ -338,14 +342,14 @@ def boxes(passing: float) -> tuple[Boxes, Tensor]:
     model, x = Boxes().double().eval(), torch.randn(40, 6, dtype=torch.float64)
     with torch.no_grad():
         inner = torch.relu(model.b(torch.relu(model.a(x))))
-        model.score.bias -= model.score(inner).quantile(1 - passing) + 1e-6
+        model.score.bias.sub_(model.score(inner).quantile(1 - passing) + 1e-6)
     return model, x
 
 
 def test_nothing_is_proved_by_an_empty_output() -> None:
     model, x = boxes(0.8)
     with torch.no_grad():
-        model.score.bias -= 100
+        model.score.bias.sub_(100)
     with pytest.raises(SurgeryError, match="puts out nothing"):
         niwaki.prune(model, x, budget=0.5, compensation="none")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ class Maps(nn.Module):
         self.first, self.last, self.step = nn.Conv2d(3, 32, 3), nn.Conv2d(32, 4, 1), step
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.step(torch.relu(self.first(x)) + 0.1))
+        out: Tensor = self.last(self.step(torch.relu(self.first(x)) + 0.1))
+        return out
 
 
 # what the step is on the kept channels alone is what the pruned network must compute
@@ -93,20 +95,21 @@ class Placed(nn.Module):
         if self.positions is not None:
             x = x + self.positions(x.shape[1], x.shape[2])
         x = x + self.heads(x, x, x, need_weights=False)[0]
-        return self.last(x + self.outer(torch.relu(self.inner(x))))
+        out: Tensor = self.last(x + self.outer(torch.relu(self.inner(x))))
+        return out
 
 
 @pytest.mark.parametrize("positions", [sines, woven, ramp])
 @pytest.mark.parametrize("form", ["module", "graph"])
 def test_positions_are_named_as_what_keeps_a_stream(
-    positions: Callable[[int, int], Tensor], form: str
+    positions: Callable[[int, int], Tensor], form: Literal["module", "graph"]
 ) -> None:
     torch.manual_seed(0)
     model, x = Placed(positions).eval(), torch.randn(2, 6, 5)
     graph = niwaki.trace(model, x)
     kinds = {item.reason.kind for item in graph.frozen if item.layer == "first"}
     assert Freeze.POSITIONS in kinds
-    result = niwaki.prune(model, x, compensation="none", form=form)  # type: ignore[arg-type]
+    result = niwaki.prune(model, x, compensation="none", form=form)
     (note,) = (note for note in result.record.notes if note.startswith("first and"))
     width = 8 if positions is woven else 16  # pairs of a sine and a cosine
     assert f"keep {width} channels, joined with positions" in note

@@ -7,7 +7,9 @@ from __future__ import annotations
 import fuzzing
 import pytest
 import torch
+import within
 from absent import NAN, PassingOverNan
+from random_networks import drawn
 from torch import nn
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
@@ -28,20 +30,24 @@ def test_the_oracle_is_what_a_hand_makes_of_it() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 3)).double()
     x, kept = torch.randn(5, 4).double(), [0, 2, 5]
     h = nn.functional.layer_norm(model[0](x)[:, kept], (3,))
-    wanted = nn.functional.linear(nn.functional.gelu(h), model[3].weight[:, kept], model[3].bias)
+    wanted = nn.functional.linear(
+        nn.functional.gelu(h),
+        within.tensor(model, "3.weight")[:, kept],
+        within.tensor(model, "3.bias"),
+    )
     with torch.no_grad():
-        for tensor in (model[0].weight, model[0].bias, model[1].weight, model[1].bias):
-            tensor[[1, 3, 4]] = NAN
+        for name in ("0.weight", "0.bias", "1.weight", "1.bias"):
+            within.tensor(model, name)[[1, 3, 4]] = NAN
     with PassingOverNan():
         assert torch.allclose(model(x), wanted)
 
 
 def test_a_wrong_network_is_seen() -> None:
     seed = next(s for s in range(24) if fuzzing.tried(s).judged)
-    network, settings = fuzzing.drawn(seed), fuzzing.settings_of(seed)
+    network, settings = drawn(seed), fuzzing.settings_of(seed)
     result = fuzzing._pruned(network, dict(settings))
     with torch.no_grad():
-        for parameter in result.model.head.parameters():
+        for parameter in within.layer(result.model, "head").parameters():
             parameter.mul_(1.01)
     outcome = fuzzing.Outcome(seed, "proved", [], settings)
     assert list(fuzzing._wrongs(network, result, outcome))

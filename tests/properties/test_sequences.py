@@ -13,6 +13,7 @@ from typing import Any
 import oracle
 import pytest
 import torch
+import within
 from hypothesis import event, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -73,7 +74,8 @@ class Attention(nn.Module):
             seen = torch.softmax(q @ k.transpose(-2, -1) * 0.5, -1) @ v
         else:
             seen = nn.functional.scaled_dot_product_attention(q, k, v, scale=0.5)
-        return self.out(seen.transpose(1, 2).reshape(b, n, -1))
+        out: Tensor = self.out(seen.transpose(1, 2).reshape(b, n, -1))
+        return out
 
 
 class Windows(nn.Module):
@@ -86,9 +88,10 @@ class Windows(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, _, c = x.shape
         cut = x.view(b, 2, 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
-        return (
+        out: Tensor = (
             self.body(cut).view(b, 2, 2, 2, 2, -1).permute(0, 1, 3, 2, 4, 5).reshape(b, TOKENS, -1)
         )
+        return out
 
 
 class Mlp(nn.Module):
@@ -109,7 +112,8 @@ class Mlp(nn.Module):
             y = y * self.activation(gate)
         else:
             y = self.activation(y) * (self.gate(x) if self.kind == "two" else 1)
-        return self.down(y)
+        out: Tensor = self.down(y)
+        return out
 
 
 class AsImage(nn.Module):
@@ -121,7 +125,8 @@ class AsImage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         image = x.transpose(1, 2).reshape(x.shape[0], x.shape[2], SIDE, SIDE)
-        return self.body(image).flatten(2).transpose(1, 2)
+        out: Tensor = self.body(image).flatten(2).transpose(1, 2)
+        return out
 
 
 class Parts(nn.Module):
@@ -148,7 +153,8 @@ class OverTokens(nn.Module):
         self.up, self.down = nn.Linear(TOKENS, inner), nn.Linear(inner, TOKENS)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(torch.tanh(self.up(x.transpose(1, 2)))).transpose(1, 2)
+        out: Tensor = self.down(torch.tanh(self.up(x.transpose(1, 2)))).transpose(1, 2)
+        return out
 
 
 class RmsNorm(nn.Module):
@@ -173,7 +179,7 @@ class Network(nn.Module):
         pooled: bool,
     ) -> None:
         super().__init__()
-        width = stem.out_features
+        width = within.size(stem, "out_features")
         self.stem, self.last, self.pooled = stem, last, pooled
         self.positions = nn.Parameter(torch.randn(1, TOKENS, width))
         self.norms = nn.ModuleList(norm for norm, _, _ in blocks)
@@ -184,7 +190,8 @@ class Network(nn.Module):
         x = self.stem(x) + self.positions
         for norm, body, residual in zip(self.norms, self.bodies, self.residual, strict=True):
             x = x + body(norm(x)) if residual else body(norm(x))
-        return self.last(x.mean(1) if self.pooled else x[:, 0])
+        out: Tensor = self.last(x.mean(1) if self.pooled else x[:, 0])
+        return out
 
 
 @st.composite

@@ -116,7 +116,8 @@ def test_split_keeps_every_position_in_its_place(data: st.DataObject) -> None:
 
 @st.composite
 def factorisations(draw: st.DrawFn, size: int) -> list[int]:
-    factors, rest = [], size
+    factors: list[int] = []
+    rest = size
     while rest > 1 and len(factors) < 4:
         factors.append(draw(st.sampled_from([n for n in range(1, rest + 1) if rest % n == 0])))
         rest //= factors[-1]
@@ -238,7 +239,8 @@ class Moves(torch.nn.Module):
         self.moves, self.inp, self.out = moves, torch.nn.Linear(3, width), torch.nn.Linear(out, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(moved(torch.relu(self.inp(x)), self.moves).flatten(1))
+        out: Tensor = self.out(moved(torch.relu(self.inp(x)), self.moves).flatten(1))
+        return out
 
 
 def moved(x: Tensor, moves: list[tuple[str, int]]) -> Tensor:

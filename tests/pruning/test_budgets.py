@@ -246,6 +246,9 @@ def test_threads_are_given_back() -> None:
 
 def test_batches_of_another_size_hold_the_same_samples() -> None:
     x = torch.arange(6).reshape(3, 2)
-    assert batched(x, 5).tolist() == [[0, 1], [2, 3], [4, 5], [0, 1], [2, 3]]
-    assert batched({"x": x, "k": 3}, 1)["x"].tolist() == [[0, 1]]
+    five, one = batched(x, 5), batched({"x": x, "k": 3}, 1)
+    assert isinstance(five, torch.Tensor)
+    assert five.tolist() == [[0, 1], [2, 3], [4, 5], [0, 1], [2, 3]]
+    assert isinstance(one, dict)
+    assert one["x"].tolist() == [[0, 1]]
     assert batched(x, None) is x

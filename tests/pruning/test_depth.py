@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 
 import niwaki
@@ -32,7 +33,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.mix(x)
-        return x + self.scale * self.down(torch.relu(self.up(self.norm(x))))
+        out: Tensor = x + self.scale * self.down(torch.relu(self.up(self.norm(x))))
+        return out
 
 
 class Network(nn.Module):
@@ -46,7 +48,8 @@ class Network(nn.Module):
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
-        return self.head(x)
+        out: Tensor = self.head(x)
+        return out
 
 
 def network() -> tuple[Network, Tensor]:
@@ -62,7 +65,8 @@ def by_hand(model: Network, x: Tensor, dropped: set[str]) -> Tensor:
             x = x + block.mix(x)
         if f"blocks.{i}.up" not in dropped:
             x = x + block.scale * block.down(torch.relu(block.up(block.norm(x))))
-    return model.head(x)
+    out: Tensor = model.head(x)
+    return out
 
 
 def test_branches_are_found_with_what_they_cost() -> None:
@@ -99,9 +103,9 @@ def test_without_them_the_rest_computes_what_it_did(names: tuple[str, ...], form
 def test_the_least_influential_go_first() -> None:
     model, x = network()
     with torch.no_grad():
-        model.blocks[1].mix[1].weight.mul_(1e-3)  # type: ignore[index,operator,union-attr]
-        model.blocks[1].mix[1].bias.mul_(1e-3)  # type: ignore[index,operator,union-attr]
-        model.blocks[2].scale.mul_(1e-2)  # type: ignore[operator,union-attr]
+        within.tensor(model, "blocks.1.mix.1.weight").mul_(1e-3)
+        within.tensor(model, "blocks.1.mix.1.bias").mul_(1e-3)
+        within.tensor(model, "blocks.2.scale").mul_(1e-2)
     result = niwaki.drop_branches(
         model, x, share=1 / 3, calibration=[torch.randn(6, 5, dtype=torch.float64)] * 2
     )
@@ -110,7 +114,8 @@ def test_the_least_influential_go_first() -> None:
     by_value = sorted(result.influence, key=lambda name: result.influence[name])
     assert set(by_value[:2]) == set(result.dropped)
     stream = model.stem(x)
-    wanted = 1 - torch.cosine_similarity(stream, stream + model.blocks[0].mix(stream), dim=1)  # type: ignore[operator,union-attr]
+    mixed = within.layer(model, "blocks.0.mix")(stream)
+    wanted = 1 - torch.cosine_similarity(stream, stream + mixed, dim=1)
     alone = niwaki.drop_branches(model, x, names="blocks.1.mix")
     assert alone.influence["blocks.0.mix"] == pytest.approx(float(wanted.mean()), rel=1e-9)
 
@@ -175,7 +180,8 @@ def test_code_that_cannot_do_without_a_branch_keeps_it_and_the_graph_form_does_n
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.stem(x)
-            return self.head(x + nn.functional.linear(x, self.body.weight, self.body.bias))
+            out: Tensor = self.head(x + nn.functional.linear(x, self.body.weight, self.body.bias))
+            return out
 
     model, x = Named().eval(), torch.randn(3, 5)
     (branch,) = niwaki.branches(niwaki.trace(model, x))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import within
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -101,8 +102,8 @@ def test_prune_divides_by_loss(budget: str, calibrated: bool) -> None:
 def test_what_is_there_twice_goes_first() -> None:
     model, inputs = mlp(), torch.randn(128, 6)
     with torch.no_grad():
-        model[0].weight[8:] = model[0].weight[:8]  # type: ignore[union-attr,operator,index]
-        model[0].bias[8:] = model[0].bias[:8]  # type: ignore[union-attr,operator,index]
+        within.tensor(model, "0.weight")[8:] = within.tensor(model, "0.weight")[:8]
+        within.tensor(model, "0.bias")[8:] = within.tensor(model, "0.bias")[:8]
         wanted = model(inputs)
     result = niwaki.prune(
         model,

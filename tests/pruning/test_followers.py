@@ -34,7 +34,8 @@ class Attention(nn.Module):
                 for part in parts
             )
         seen = (q @ k.transpose(-2, -1) * 0.25).softmax(-1) @ v
-        return self.proj(seen.transpose(1, 2).reshape(b, n, c))  # type: ignore[no-any-return]
+        out: Tensor = self.proj(seen.transpose(1, 2).reshape(b, n, c))
+        return out
 
 
 class Blocks(nn.Module):
@@ -51,7 +52,8 @@ class Blocks(nn.Module):
         for block, mlp in zip(self.blocks, self.mlps, strict=True):
             x = x + block(x)
             x = x + mlp(x)
-        return self.head(x.mean(1))  # type: ignore[no-any-return]
+        out: Tensor = self.head(x.mean(1))
+        return out
 
 
 X = torch.randn(2, 9, 7, generator=torch.Generator().manual_seed(0))

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 
 import niwaki
 from niwaki.core.errors import BudgetError, SettingError, UnknownNameError
 from niwaki.core.plan import Kept, Plan
+from niwaki.pruning.selection import Scope
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -131,11 +133,11 @@ def params_left(graph: niwaki.Graph, plan: Plan) -> int:
     ],
 )
 def test_parameters_go_as_asked_and_not_a_step_further(
-    scope: str, widths: tuple[int, ...], share: float
+    scope: Scope, widths: tuple[int, ...], share: float
 ) -> None:
     graph = traced(*widths)
     scores, whole = niwaki.score(graph, "l2"), niwaki.count_params(graph.model)
-    selection = niwaki.Selection(scope=scope)  # type: ignore[arg-type]
+    selection = niwaki.Selection(scope=scope)
     plan = niwaki.select(niwaki.Scores(graph, scores), f"params={share}", selection).plan
     assert 1 - params_left(graph, plan) / whole >= share
     # by trying all shares of channels: none that keeps more is enough
@@ -265,7 +267,8 @@ def test_a_stream_is_known_by_any_layer_that_writes_it() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.stem(x)
-            return self.out(x + self.branch(torch.relu(x)))
+            out: Tensor = self.out(x + self.branch(torch.relu(x)))
+            return out
 
     graph = niwaki.trace(Stream(), torch.randn(2, 3))
     assert graph["stem"].layers == ("stem", "branch")
@@ -323,7 +326,7 @@ def test_half_of_crossing_groups_is_a_half() -> None:
     assert graph.crossing == {"0": {"0#2", "2"}, "0#2": {"0"}, "2": {"0"}}
     plan = niwaki.select(niwaki.Scores(graph, niwaki.score(graph, "l1")), 0.5).plan
     smaller = niwaki.shrink(niwaki.Cut(graph, plan))
-    assert smaller[2].out_channels == 8
+    assert within.size(smaller, "2.out_channels") == 8
     named = niwaki.select(
         niwaki.Scores(graph, niwaki.score(graph, "l1")), 0.5, niwaki.Selection(only=("0#2",))
     ).plan

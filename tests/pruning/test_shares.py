@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import within
 from torch import nn
 
 import niwaki
 from niwaki.cli.prune import selection_of
 from niwaki.core.errors import BudgetError, SettingError
 from niwaki.core.plan import Plan
+from niwaki.pruning.selection import Scope
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 
@@ -66,7 +68,7 @@ def test_a_budget_of_parameters_counts_the_whole_network(scope: str) -> None:
 
 
 @pytest.mark.parametrize("scope", ["global", "cost"])
-def test_no_group_loses_more_than_the_limit(scope: str) -> None:
+def test_no_group_loses_more_than_the_limit(scope: Scope) -> None:
     graph = traced(5, 10, 20, 30, 3)
     budget = 0.5 if scope == "global" else "macs=0.7"
     scores = {name: torch.rand(30)[: len(own)] for name, own in niwaki.score(graph, "l2").items()}
@@ -147,7 +149,10 @@ def test_prune_takes_a_whole_selection_and_records_it() -> None:
     x = niwaki.models.example_inputs(model)
     selection = niwaki.Selection(shares={"conv1": 0.5, "conv2": 0.25}, skip=("conv3", "fc1"))
     result = niwaki.prune(model, x, budget=0, selection=selection, compensation="none")
-    assert (result.model.conv1.out_channels, result.model.conv2.out_channels) == (16, 48)
+    assert (
+        within.size(result.model, "conv1.out_channels"),
+        within.size(result.model, "conv2.out_channels"),
+    ) == (16, 48)
     assert result.record.settings["shares"] == {"conv1": 0.5, "conv2": 0.25}
     with pytest.raises(SettingError, match="give them in it"):
         niwaki.prune(model, x, selection=selection, only="conv1")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import within
 from torch import nn
 from typer.testing import CliRunner
 
@@ -14,6 +15,7 @@ import niwaki
 from niwaki.cli.app import app
 from niwaki.core.errors import BudgetError, NiwakiError, SettingError, UnknownNameError
 from niwaki.methods.base import CRITERIA
+from niwaki.methods.mint.criterion import Mint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,7 +28,8 @@ class Block(nn.Module):
         self.first, self.second = nn.Conv2d(width, inner, 3, padding=1), nn.Conv2d(inner, width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.second(self.first(x).relu())
+        out: torch.Tensor = x + self.second(self.first(x).relu())
+        return out
 
 
 def network(depth: int = 4) -> tuple[nn.Module, torch.Tensor]:
@@ -35,7 +38,7 @@ def network(depth: int = 4) -> tuple[nn.Module, torch.Tensor]:
     blocks = [Block(6, 8) for _ in range(depth)]
     for place, block in enumerate(blocks):
         block.second.weight.data.mul_(0.01 * 10**place)
-        block.second.bias.data.zero_()
+        within.tensor(block, "second.bias").data.zero_()
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1),
         *blocks,
@@ -121,11 +124,13 @@ def test_blocks_go_as_in_mint() -> None:
     assert 0.5 <= result.params_gone < 0.8
     assert result.blocks
     assert result.dependencies is not None
+    mint = CRITERIA.build(criterion)
+    assert isinstance(mint, Mint)
     trimmed = niwaki.trim(
         model,
         torch.randn(2, 6),
         cut_off=niwaki.methods.mint.blocks.CutOff(params=0.5, upper_limit=1.0),
-        estimation=CRITERIA.build(criterion).estimation(),
+        estimation=mint.estimation(),
         calibration=batches,
     )
     assert result.blocks == trimmed.blocks
@@ -239,8 +244,8 @@ def test_a_dry_run_tells_of_branches() -> None:
 
 def test_a_module_that_is_skipped_is_foreseen_to_stay() -> None:
     model, x = network()
-    foreseen = niwaki.preview(model, x, 0.5, skip=[model[1]])
-    result = niwaki.prune(model, x, 0.5, skip=[model[1]], measure=False)
+    foreseen = niwaki.preview(model, x, 0.5, skip=[model.get_submodule("1")])
+    result = niwaki.prune(model, x, 0.5, skip=[model.get_submodule("1")], measure=False)
     assert dict(foreseen.plan.units) == dict(result.plan.units)
 
 

@@ -25,6 +25,7 @@ class Attention(nn.Module):
             self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         future = torch.full((32, 32), float("-inf")).triu(1)
+        self.future: Tensor
         self.register_buffer("future", future, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,7 +43,8 @@ class Attention(nn.Module):
                 late = torch.ones(t, t, dtype=torch.bool, device=x.device).triu(1)
                 scores = scores.masked_fill(late, -1e9)
             y = scores.softmax(-1) @ v
-        return self.out(y.transpose(1, 2).reshape(b, t, self.width))
+        out: Tensor = self.out(y.transpose(1, 2).reshape(b, t, self.width))
+        return out
 
     def projected(self, x: Tensor) -> list[Tensor]:
         """q, k, v: (batch, heads, time, dim)."""
@@ -76,7 +78,8 @@ class Grouped(nn.Module):
         )
         k, v = (part.repeat_interleave(self.shared, 1) for part in (k, v))
         y = F.scaled_dot_product_attention(q, k, v)
-        return self.out(y.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return out
 
 
 class Torchs(nn.Module):
@@ -91,7 +94,8 @@ class Torchs(nn.Module):
         mask = None
         if self.mask:
             mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=x.dtype)
-        return self.attention(x, x, x, attn_mask=mask, need_weights=False)[0]
+        out: Tensor = self.attention(x, x, x, attn_mask=mask, need_weights=False)[0]
+        return out
 
 
 class Linear(nn.Module):
@@ -106,7 +110,8 @@ class Linear(nn.Module):
         q, k = F.elu(self.q(x)) + 1, F.elu(self.k(x)) + 1
         kv = torch.einsum("btc,btd->bcd", k, self.v(x))
         scale = torch.einsum("btc,bc->bt", q, k.sum(1)) + 1e-6
-        return self.out(torch.einsum("btc,bcd->btd", q, kv) / scale[..., None])
+        out: Tensor = self.out(torch.einsum("btc,bcd->btd", q, kv) / scale[..., None])
+        return out
 
 
 class Pooled(nn.Module):
@@ -119,7 +124,8 @@ class Pooled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         seen = (self.key(x) @ self.query).softmax(1)
-        return x + (self.value(x) * seen[..., None]).sum(1, keepdim=True)
+        out: Tensor = x + (self.value(x) * seen[..., None]).sum(1, keepdim=True)
+        return out
 
 
 def _turned(x: Tensor) -> Tensor:

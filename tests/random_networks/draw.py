@@ -46,7 +46,8 @@ class Draw:
     def activation(self) -> nn.Module:
         """Any activation: some are zero at zero, some grow with their input, some do neither."""
         kinds = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.LeakyReLU, nn.Softplus, nn.Identity)
-        return self.of(*kinds)()
+        out: nn.Module = self.of(*kinds)()
+        return out
 
 
 # a part of a network and how many channels it gives
@@ -72,7 +73,8 @@ class Rms(Counts):
     def forward(self, x: Tensor) -> Tensor:
         if self.root:
             scale = x.norm(dim=-1, keepdim=True) * self.count(x) ** -0.5
-            return x / (scale + 1e-6) * self.weight
+            out: Tensor = x / (scale + 1e-6) * self.weight
+            return out
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
 
 
@@ -84,7 +86,8 @@ class Residual(nn.Module):
         self.body, self.norm, self.after = body, norm or nn.Identity(), after
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x + self.body(x)) if self.after else x + self.body(self.norm(x))
+        out: Tensor = self.norm(x + self.body(x)) if self.after else x + self.body(self.norm(x))
+        return out
 
 
 def shaken(model: nn.Module, seed: int) -> nn.Module:

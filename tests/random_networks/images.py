@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # as everybody calls it
@@ -73,7 +75,8 @@ class Pyramid(nn.Module):
             y = self.up(y)[..., : x.shape[2], : x.shape[3]]
         else:
             y = F.interpolate(y, size=x.shape[2:], mode=self.how)
-        return self.join(torch.cat([x, y], 1))
+        out: Tensor = self.join(torch.cat([x, y], 1))
+        return out
 
 
 class Split(nn.Module):
@@ -109,7 +112,8 @@ class Halves(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = list(self.first(x).split((self.inner, self.inner), 1))
         y.extend(F.silu(step(y[-1])) for step in self.steps)
-        return self.last(torch.cat(y, 1))
+        out: Tensor = self.last(torch.cat(y, 1))
+        return out
 
 
 class Norm2d(nn.Module):
@@ -140,7 +144,8 @@ class Responses(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         amount = x.norm(dim=(2, 3), keepdim=True)
         share = amount / (amount.mean(1, keepdim=True) + 1e-6)
-        return x + self.scale * (x * share) + self.shift
+        out: Tensor = x + self.scale * (x * share) + self.shift
+        return out
 
 
 class Merged(nn.Module):
@@ -164,7 +169,8 @@ class Padded(nn.Module):
         self.more, self.layer = more, nn.Conv2d(width, width + more, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x) + F.pad(x, (0, 0, 0, 0, 0, self.more))
+        out: Tensor = self.layer(x) + F.pad(x, (0, 0, 0, 0, 0, self.more))
+        return out
 
 
 class Folded(nn.Module):
@@ -205,7 +211,8 @@ class Tokens(Counts):
         b, c, h, w = x.shape
         q, k, v = self.qkv(x).reshape(b, 3, self.heads, c // self.heads, h * w).unbind(1)
         seen = (q.transpose(-2, -1) @ k * self.count(k, -2) ** -0.5).softmax(-1)
-        return x + self.out((v @ seen.transpose(-2, -1)).reshape(b, c, h, w))
+        out: Tensor = x + self.out((v @ seen.transpose(-2, -1)).reshape(b, c, h, w))
+        return out
 
 
 class Standardised(nn.Conv2d):
@@ -255,7 +262,11 @@ def _residual(draw: Draw, width: int) -> Part:
 
 
 def _normed_weight(draw: Draw, width: int) -> Part:
-    out, norm = draw.size(), draw.of(parametrizations.weight_norm, parametrizations.spectral_norm)
+    norms: list[Callable[[nn.Module], nn.Module]] = [
+        parametrizations.weight_norm,
+        parametrizations.spectral_norm,
+    ]
+    out, norm = draw.size(), draw.of(*norms)
     return nn.Sequential(norm(nn.Conv2d(width, out, 3, padding=1)), draw.activation()), out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,8 @@ class OverTime(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.transpose(1, 2)).transpose(1, 2)
+        out: Tensor = self.layer(x.transpose(1, 2)).transpose(1, 2)
+        return out
 
 
 class Recurrent(nn.Module):
@@ -33,7 +35,8 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.layer(x.flip(1) if self.turned else x)[0]
-        return y.flip(1) if self.turned else y
+        out: Tensor = y.flip(1) if self.turned else y
+        return out
 
 
 class Gated(nn.Module):
@@ -47,7 +50,8 @@ class Gated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.up(x)
         if self.how == "glu":
-            return self.down(F.glu(y, -1))
+            whole: Tensor = self.down(F.glu(y, -1))
+            return whole
         if self.how == "chunk":
             a, b = y.chunk(2, -1)
         elif self.how == "split":
@@ -56,7 +60,8 @@ class Gated(nn.Module):
             a, b = y[..., : self.inner], y[..., self.inner :]
         else:
             a, b = y.view(*y.shape[:2], 2, -1).unbind(2)
-        return self.down(a * F.silu(b))
+        out: Tensor = self.down(a * F.silu(b))
+        return out
 
 
 class LowRank(nn.Module):
@@ -72,7 +77,8 @@ class LowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.merged:
             return F.linear(x, self.base.weight + self.scaling * self.b @ self.a, self.base.bias)
-        return self.base(x) + F.linear(F.linear(x, self.a), self.b) * self.scaling
+        out: Tensor = self.base(x) + F.linear(F.linear(x, self.a), self.b) * self.scaling
+        return out
 
 
 class Positions(nn.Module):
@@ -92,8 +98,10 @@ class Positions(nn.Module):
         assert self.looked is not None
         places = torch.arange(time, device=x.device)
         if self.how == "clamped":
-            return x + self.looked(places.clamp(max=self.limit - 1))
-        return x + self.looked(places % self.limit)
+            y: Tensor = x + self.looked(places.clamp(max=self.limit - 1))
+            return y
+        out: Tensor = x + self.looked(places % self.limit)
+        return out
 
 
 class Relative(nn.Module):
@@ -111,7 +119,8 @@ class Relative(nn.Module):
         far = (places[:, None] - places).clamp(-self.limit, self.limit) + self.limit
         seen = self.table[far].permute(2, 0, 1).softmax(-1)
         value = self.value(x).view(b, t, self.heads, c // self.heads).transpose(1, 2)
-        return self.out((seen @ value).transpose(1, 2).reshape(b, t, -1))
+        out: Tensor = self.out((seen @ value).transpose(1, 2).reshape(b, t, -1))
+        return out
 
 
 class ByValue(nn.Module):
@@ -122,7 +131,8 @@ class ByValue(nn.Module):
         self.one, self.other, self.limit = one, other, limit
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.one(x) if float(x.mean()) > self.limit else self.other(x)
+        out: Tensor = self.one(x) if float(x.mean()) > self.limit else self.other(x)
+        return out
 
 
 class ByLength(nn.Module):
@@ -133,7 +143,8 @@ class ByLength(nn.Module):
         self.one, self.other, self.limit = one, other, limit
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.one(x) if x.shape[1] <= self.limit else self.other(x)
+        out: Tensor = self.one(x) if x.shape[1] <= self.limit else self.other(x)
+        return out
 
 
 class Experts(nn.Module):
@@ -174,7 +185,8 @@ class Scaled(Counts):
     """Multiplied by a number that is computed from the count of channels."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.count(x) ** -0.5
+        out: Tensor = x * self.count(x) ** -0.5
+        return out
 
 
 @dataclass
@@ -208,7 +220,8 @@ class Configured(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         width, heads = self.sizes()
         y = self.up(x).view(*x.shape[:2], heads, width // heads)
-        return self.down(torch.relu(y).reshape(*x.shape[:2], width))
+        out: Tensor = self.down(torch.relu(y).reshape(*x.shape[:2], width))
+        return out
 
 
 class Windowed(nn.Module):
@@ -219,7 +232,8 @@ class Windowed(nn.Module):
         self.limit, self.layer = limit, nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x) + x[:, -self.limit :].mean(1, keepdim=True)
+        out: Tensor = self.layer(x) + x[:, -self.limit :].mean(1, keepdim=True)
+        return out
 
 
 class Dense(nn.Module):
@@ -272,7 +286,7 @@ class SetInForward(nn.Module):
         self.weight, self.how = nn.Parameter(torch.randn(out, width)), how
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight
+        weight: Tensor = self.weight
         if self.how == "rows":
             weight = weight / weight.norm(dim=1, keepdim=True)
         elif self.how == "centred":
@@ -320,7 +334,11 @@ def _recurrent(draw: Draw, width: int) -> Part:
 
 
 def _normed_weight(draw: Draw, width: int) -> Part:
-    out, norm = draw.size(), draw.of(parametrizations.weight_norm, parametrizations.spectral_norm)
+    norms: list[Callable[[nn.Module], nn.Module]] = [
+        parametrizations.weight_norm,
+        parametrizations.spectral_norm,
+    ]
+    out, norm = draw.size(), draw.of(*norms)
     return nn.Sequential(norm(nn.Linear(width, out)), draw.activation()), out
 
 

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import niwaki
+from niwaki.running.inputs import Inputs
 from random_networks import attention, images, sequences
 from random_networks.draw import Draw, Maker, shaken
 
 
 class Network(nn.Module):
     """A stem, parts, and a head; a second head in training alone; parameters that nothing reads."""
+
+    steps: int
 
     def __init__(self, stem: nn.Module, parts: list[nn.Module], head: nn.Module) -> None:
         super().__init__()
@@ -43,7 +45,8 @@ class Mean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         axes = [axis for axis in range(1, x.ndim) if axis != self.axis % x.ndim]
-        return self.last(self.norm(x.mean(axes)))
+        out: Tensor = self.last(self.norm(x.mean(axes)))
+        return out
 
 
 class Marked(nn.Module):
@@ -67,7 +70,8 @@ class First(nn.Module):
         self.last, self.place = nn.Linear(width, out), place
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(x[:, self.place])
+        out: Tensor = self.last(x[:, self.place])
+        return out
 
 
 class Flat(nn.Module):
@@ -83,8 +87,10 @@ class Flat(nn.Module):
         if self.how == "last":
             x = x.permute(0, 2, 3, 1)
         if self.how == "view":
-            return self.last(x.view(len(x), -1))
-        return self.last(x.flatten(1))
+            y: Tensor = self.last(x.view(len(x), -1))
+            return y
+        out: Tensor = self.last(x.flatten(1))
+        return out
 
 
 class ToOne(nn.Module):
@@ -96,7 +102,8 @@ class ToOne(nn.Module):
         self.last = nn.Linear(side * side, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.pool(self.one(x)).flatten(1))
+        out: Tensor = self.last(self.pool(self.one(x)).flatten(1))
+        return out
 
 
 @dataclass
@@ -109,7 +116,7 @@ class Drawn:
     """
 
     model: nn.Module
-    inputs: niwaki.Inputs
+    inputs: Inputs
     parts: list[str]
     by_space: bool
     tokens: int = 0
@@ -144,7 +151,8 @@ def drawn(seed: int) -> Drawn:
     if draw.yes(0.8):
         network.model = model.double()
         if not network.tokens:
-            network.inputs = network.inputs.double()  # type: ignore[union-attr]  # a tensor
+            assert isinstance(network.inputs, Tensor)
+            network.inputs = network.inputs.double()
     return network
 
 

@@ -70,6 +70,7 @@ def test_what_is_said_to_be_gone_of_a_trimmed_network_is_gone(model: torch.nn.Mo
     assert result.plan.kept
     graph = niwaki.trace(model, niwaki.models.example_inputs(model))
     indices = graph.kept_indices(result.plan.kept)
+    assert result.dependencies is not None
     maps = {item.child: item for item in result.dependencies.maps}
     assert list(maps) == ["conv2", "conv3", "fc1", "fc2"]
     for item in found[1:]:

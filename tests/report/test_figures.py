@@ -6,7 +6,9 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from needed import needs
 
@@ -51,21 +53,26 @@ def test_lines_baseline_and_legend(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     drawn: list[Figure] = []
     save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k))[1]
-    )
+
+    def savefig(figure: Figure, *arguments: Any, **settings: Any) -> None:
+        drawn.append(figure)
+        save(figure, *arguments, **settings)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
     accuracy_size_figure(POINTS, tmp_path / "figure.png", baseline=0.93)
     axes = drawn[0].axes[0]
     solid, dotted, merge, baseline = axes.get_lines()
-    assert list(solid.get_xdata()) == [0.2, 0.6]
-    assert list(solid.get_ydata()) == pytest.approx([87, 92])
-    assert list(dotted.get_ydata()) == pytest.approx([22, 80])
-    assert list(merge.get_ydata()) == pytest.approx([66, 90])
+    assert np.asarray(solid.get_xdata()).tolist() == [0.2, 0.6]
+    assert np.asarray(solid.get_ydata()).tolist() == pytest.approx([87, 92])
+    assert np.asarray(dotted.get_ydata()).tolist() == pytest.approx([22, 80])
+    assert np.asarray(merge.get_ydata()).tolist() == pytest.approx([66, 90])
     assert solid.get_color() == dotted.get_color() != merge.get_color()
     assert solid.get_marker() != merge.get_marker()
-    assert list(baseline.get_ydata()) == pytest.approx([93, 93])
+    assert np.asarray(baseline.get_ydata()).tolist() == pytest.approx([93, 93])
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["magnitude", "merge"]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [
         "after fine-tuning",
         "before",
     ]
@@ -102,7 +109,7 @@ def test_points_out_of_range_are_refused(
 
 def test_bad_unit_and_path_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown unit 'param'; did you mean 'params'"):
-        accuracy_size_figure(POINTS, tmp_path / "figure.png", unit="param")  # type: ignore[arg-type]
+        accuracy_size_figure(POINTS, tmp_path / "figure.png", unit="param")  # type: ignore[arg-type]  # refused
     with pytest.raises(OutputError, match="cannot write"):
         accuracy_size_figure(POINTS, tmp_path / "no" / "figure.png")
 

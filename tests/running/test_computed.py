@@ -11,6 +11,7 @@ from pathlib import Path
 import oracle
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 from torch.nn import utils
 from torch.nn.utils import parametrizations, parametrize, prune
@@ -24,7 +25,7 @@ pytestmark = [
 ]
 
 Norm = Callable[[nn.Module], nn.Module]
-NORMS = [
+NORMS: list[Norm] = [
     parametrizations.weight_norm,
     parametrizations.spectral_norm,
     utils.weight_norm,
@@ -90,7 +91,7 @@ def test_a_row_of_zeros_stays_zero() -> None:
     weight[:, :2] = 1  # of columns that go, once those of the layer before have small weights
     model[4].weight = weight
     with torch.no_grad():
-        model[2].weight[:2] = 1e-3 * torch.randn(2, 8)
+        within.tensor(model, "2.weight")[:2] = 1e-3 * torch.randn(2, 8)
     result = niwaki.prune(model, torch.randn(4, 6), compensation="none", budget=0.5)
     assert bool(result.model(torch.randn(4, 6)).isfinite().all())
 
@@ -119,10 +120,11 @@ def test_units_that_a_mask_silences_go_exactly() -> None:
     model = plain()
     for place in (0, 2, 6):
         prune.ln_structured(model[place], "weight", 0.5, 2, dim=0)
+        silent = within.tensor(model, f"{place}.weight_mask").flatten(1).sum(1) == 0
         with torch.no_grad():
-            model[place].bias[(model[place].weight_mask.flatten(1).sum(1) == 0)] = 0
+            within.tensor(model, f"{place}.bias")[silent] = 0
     result = niwaki.prune(model, IMAGE, compensation="none", criterion="l1")
-    assert result.model[0].out_channels == 4
+    assert within.size(result.model, "0.out_channels") == 4
     other = torch.randn(5, 3, 9, 9)
     assert torch.allclose(result.model(other), model(other), atol=1e-6)
 
@@ -131,7 +133,7 @@ def test_the_class_of_a_parametrised_layer_is_left_alone() -> None:
     """Torch takes the weight from a class that copies share."""
     model = normed(parametrizations.weight_norm)
     twin = with_plain_weights(model, computed_weights(model))
-    assert type(twin[0]) is nn.Conv2d
+    assert type(within.layer(twin, "0")) is nn.Conv2d
     assert parametrize.is_parametrized(model[0], "weight")
     assert torch.allclose(twin(IMAGE), model(IMAGE), atol=1e-6)
 
@@ -161,5 +163,5 @@ def test_recoveries_mend_normed_weights(recovery: str) -> None:
         model.eval(), IMAGE, compensation="none", recovery=recovery, calibration=batches,
         probes=False,
     )  # fmt: skip
-    assert parametrize.is_parametrized(result.model[0], "weight")
+    assert parametrize.is_parametrized(within.layer(result.model, "0"), "weight")
     assert bool(result.model(IMAGE).isfinite().all())

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import within
 from torch import nn
 
 import niwaki
@@ -33,7 +34,8 @@ class Attention(nn.Module):
         shape = (*h.shape[:-1], self.heads, self.width)
         q, k, v = (layer(h).view(shape).transpose(1, 2) for layer in (self.q, self.k, self.v))
         scores = (q @ k.transpose(2, 3) / 4).softmax(-1)
-        return self.leave((scores @ v).transpose(1, 2).flatten(2))
+        out: torch.Tensor = self.leave((scores @ v).transpose(1, 2).flatten(2))
+        return out
 
 
 @pytest.mark.parametrize("heads", [2, 4, 8])
@@ -45,7 +47,9 @@ def test_the_config_never_states_another_network(heads: int, dtype: torch.dtype)
     result = niwaki.prune(model, x, compensation="none")
     small = result.model
     said = any("config cannot state" in note for note in result.record.notes)
-    again = None if said else Attention(small.config).to(dtype).eval()
+    again = (
+        None if said else Attention(within.part(small, "config", SimpleNamespace)).to(dtype).eval()
+    )
     assert model.config == SimpleNamespace(hidden=32, heads=heads)
     if again is None:
         assert small.config == model.config

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import within
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -34,11 +35,12 @@ def built(make: Any) -> nn.Module:
         model = make().eval()
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                for tensor in (module.weight, module.running_var):
-                    tensor.data.uniform_(0.5, 1.5)
-                for tensor in (module.bias, module.running_mean):
-                    tensor.data.normal_()
-        return model
+                for name in ("weight", "running_var"):
+                    within.tensor(module, name).data.uniform_(0.5, 1.5)
+                for name in ("bias", "running_mean"):
+                    within.tensor(module, name).data.normal_()
+        out: nn.Module = model
+        return out
 
 
 def noise(*shape: int, seed: int = 5) -> Tensor:
@@ -80,7 +82,8 @@ class Mlp(nn.Module):
         self.act = activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.act(self.c(self.act(self.b(self.act(self.a(x)))))))
+        out: Tensor = self.head(self.act(self.c(self.act(self.b(self.act(self.a(x)))))))
+        return out
 
 
 def test_a_unit_that_reads_nothing_leaves_and_its_constant_goes_into_the_bias() -> None:
@@ -89,9 +92,13 @@ def test_a_unit_that_reads_nothing_leaves_and_its_constant_goes_into_the_bias() 
     lean = without_idle(niwaki.trace(model, noise(2, 6)), plan)
     assert lean.units.kept == {"b": (0, 2, 3, 5, 6)}
     assert (lean.unread, lean.constant) == (0, 2)
-    wanted = model.c.bias + model.c.weight[:, [1, 4]] @ torch.tanh(model.b.bias[[1, 4]])
-    torch.testing.assert_close(lean.model.c.bias, wanted)
-    assert lean.model.b.out_features == lean.model.c.in_features == 5
+    wanted = within.tensor(model, "c.bias") + within.tensor(model, "c.weight")[
+        :, [1, 4]
+    ] @ torch.tanh(within.tensor(model, "b.bias")[[1, 4]])
+    torch.testing.assert_close(within.tensor(lean.model, "c.bias"), wanted)
+    assert (
+        within.size(lean.model, "b.out_features") == within.size(lean.model, "c.in_features") == 5
+    )
     assert_same(model, lean, plan, noise(9, 6))
     (said,) = lean.remarks
     assert said == (
@@ -112,7 +119,9 @@ def test_what_leaves_is_what_a_brute_force_finds(seed: int) -> None:
     plan = BlockPlan(
         {
             f"{name}.weight": single(
-                model, f"{name}.weight", torch.rand(layer.weight.shape, generator=generator) < share
+                model,
+                f"{name}.weight",
+                torch.rand(within.tensor(layer, "weight").shape, generator=generator) < share,
             )
             for name, layer in (("b", model.b), ("c", model.c))
         }
@@ -125,9 +134,10 @@ def test_what_leaves_is_what_a_brute_force_finds(seed: int) -> None:
         hidden = torch.tanh(masked.get_submodule(name)(hidden))
         seen[name] = hidden
         hidden.retain_grad()
-    masked.head(hidden).square().sum().backward()
+    within.layer(masked, "head")(hidden).square().sum().backward()
     lean = without_idle(niwaki.trace(model, noise(2, 6).double()), plan)
     for name, values in seen.items():
+        assert values.grad is not None
         idle = (values.grad == 0).all(0) | ((values - values[:1]).abs() < 1e-12).all(0)
         wanted = (~idle).nonzero().squeeze(1).tolist() or [0]
         assert (
@@ -150,7 +160,8 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn2(self.second(F.relu(self.bn1(self.first(x))))))
-        return self.head(x.mean((2, 3)))
+        out: Tensor = self.head(x.mean((2, 3)))
+        return out
 
 
 def with_shifts(model: nn.Module, shift: list[float]) -> nn.Module:
@@ -158,8 +169,8 @@ def with_shifts(model: nn.Module, shift: list[float]) -> nn.Module:
     statistics.
     """
     with torch.no_grad():
-        model.bn1.running_mean.zero_()
-        model.bn1.bias.copy_(torch.tensor(shift))
+        within.tensor(model, "bn1.running_mean").zero_()
+        within.tensor(model, "bn1.bias").copy_(torch.tensor(shift))
     return model
 
 
@@ -179,8 +190,8 @@ def test_constants_behind_batchnorm_go_into_what_reads_them(bias: bool, norm: bo
     lean = without_idle(niwaki.trace(model, noise(2, 3, 7, 7)), plan)
     assert lean.units.kept == {"first": (3, 4, 5)}
     assert lean.constant == 3
-    assert lean.model.bn1.num_features == 3
-    assert (lean.model.second.bias is None) == (not bias and norm)
+    assert within.size(lean.model, "bn1.num_features") == 3
+    assert (within.layer(lean.model, "second").bias is None) == (not bias and norm)
     assert_same(model, lean, plan, noise(4, 3, 7, 7, seed=8))
 
 
@@ -197,14 +208,16 @@ def test_a_border_of_zeros_keeps_constants_but_those_that_are_zero() -> None:
         ),
     )
     assert_same(model, lean, plan, noise(4, 3, 7, 7, seed=8))
-    torch.testing.assert_close(lean.model.second.bias, model.second.bias)
+    torch.testing.assert_close(
+        within.tensor(lean.model, "second.bias"), within.tensor(model, "second.bias")
+    )
 
 
 def test_what_a_training_closes_leaves_after_it() -> None:
     model = with_shifts(built(lambda: Conv(1)), SHIFTS)
     lean = without_idle(niwaki.trace(model, noise(2, 3, 7, 7)), plan_of_first(model))
     with torch.no_grad():
-        lean.model.bn1.bias[0] = -1.0  # 0 of the original
+        within.tensor(lean.model, "bn1.bias")[0] = -1.0  # 0 of the original
     again = retrained(lean, lambda model, hold: None)
     assert again.units == Plan({"first": Kept(6, (2, 3, 4, 5))})
     assert (again.unread, again.constant) == (0, 2)
@@ -239,9 +252,9 @@ def test_trimming_looks_again_after_its_retraining() -> None:
     widths: list[int] = []
 
     def retrain(masked: nn.Module, hold: Any) -> None:
-        widths.append(masked.first.out_channels)
+        widths.append(within.size(masked, "first.out_channels"))
         with torch.no_grad():
-            masked.bn1.bias.fill_(-1.0)
+            within.tensor(masked, "bn1.bias").fill_(-1.0)
 
     result = trim(
         model,
@@ -253,7 +266,7 @@ def test_trimming_looks_again_after_its_retraining() -> None:
     )
     assert widths == [5]
     assert dict(result.plan) == {"first": Kept(6, (3, 4, 5))}
-    assert result.model.first.blocks.rows == (3, 4, 5)
+    assert within.part(result.model, "first.blocks.rows", tuple) == (3, 4, 5)
     assert "3 that read nothing" in " ".join(result.record.notes)
     assert "stay" not in " ".join(result.record.notes)
 
@@ -266,17 +279,22 @@ def test_readers_before_and_after_the_nonlinearity_get_constants_of_their_own() 
 
         def forward(self, x: Tensor) -> Tensor:
             hidden = self.a(x)
-            return self.b(hidden) + self.c(torch.sigmoid(hidden))
+            out: Tensor = self.b(hidden) + self.c(torch.sigmoid(hidden))
+            return out
 
     model = built(Twice)
     plan = without_rows(model, "a.weight", [7])
     lean = without_idle(niwaki.trace(model, noise(2, 6)), plan)
     assert lean.units.kept == {"a": tuple(range(7))}
     torch.testing.assert_close(
-        lean.model.b.bias, model.b.bias + model.b.weight[:, 7] * model.a.bias[7]
+        within.tensor(lean.model, "b.bias"),
+        within.tensor(model, "b.bias")
+        + within.tensor(model, "b.weight")[:, 7] * within.tensor(model, "a.bias")[7],
     )
     torch.testing.assert_close(
-        lean.model.c.bias, model.c.bias + model.c.weight[:, 7] * torch.sigmoid(model.a.bias[7])
+        within.tensor(lean.model, "c.bias"),
+        within.tensor(model, "c.bias")
+        + within.tensor(model, "c.weight")[:, 7] * torch.sigmoid(within.tensor(model, "a.bias")[7]),
     )
     assert_same(model, lean, plan, noise(9, 6))
 
@@ -305,7 +323,8 @@ def test_a_stream_is_constant_only_where_all_that_write_into_it_are() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.stem(x)
-            return self.head(torch.tanh(x + self.branch(torch.tanh(x))))
+            out: Tensor = self.head(torch.tanh(x + self.branch(torch.tanh(x))))
+            return out
 
     model = built(Stream)
     stem, branch = torch.ones(6, 4, dtype=torch.bool), torch.ones(6, 6, dtype=torch.bool)
@@ -324,7 +343,8 @@ def test_a_pooling_that_counts_a_border_of_zeros_makes_no_constant() -> None:
             self.conv, self.last = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.last(F.avg_pool2d(self.conv(x), 3, 2, padding=1))
+            out: Tensor = self.last(F.avg_pool2d(self.conv(x), 3, 2, padding=1))
+            return out
 
     model = built(Pooled)
     plan = without_rows(model, "conv.weight", [0, 5])
@@ -348,7 +368,8 @@ def test_units_whose_statistics_others_share_stay() -> None:
             self.a, self.norm, self.b = nn.Linear(5, 8), nn.LayerNorm(8), nn.Linear(8, 4)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.b(self.norm(self.a(x)))
+            out: Tensor = self.b(self.norm(self.a(x)))
+            return out
 
     model = built(Normed)
     kept = torch.ones(4, 8, dtype=torch.bool)
@@ -363,7 +384,7 @@ def test_two_rounds_with_a_new_bias_are_saved_and_loaded(tmp_path: Path) -> None
     x = noise(2, 3, 7, 7)
     model = with_shifts(built(lambda: Conv(0, bias=False)), SHIFTS)
     first = without_idle(niwaki.trace(model, x), plan_of_first(model))
-    assert first.model.second.bias is not None
+    assert within.layer(first.model, "second").bias is not None
     second = without_idle(
         niwaki.trace(first.model, x), without_rows(first.model, "second.weight", [0])
     )

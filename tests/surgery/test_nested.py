@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import within
 from torch import nn
 
 import niwaki
@@ -23,7 +24,10 @@ class Reader(nn.Module):
         self.body, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(width, 3)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.head(self.body(self.words(ids), src_key_padding_mask=ids == 0)[:, 0])
+        out: torch.Tensor = self.head(
+            self.body(self.words(ids), src_key_padding_mask=ids == 0)[:, 0]
+        )
+        return out
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
@@ -35,8 +39,9 @@ def test_any_number_of_heads_may_be_left(
     ids = torch.randint(1, 50, (3, 9))
     ids[1, 6:] = ids[2, 4:] = 0
     result = niwaki.prune(Reader(heads).eval(), ids, compensation="none")
-    assert [layer.self_attn.num_heads for layer in result.model.body.layers] == [left, left]
-    assert result.model.body.use_nested_tensor == packs
+    body = within.part(result.model, "body", nn.TransformerEncoder)
+    assert [within.size(layer, "self_attn.num_heads") for layer in body.layers] == [left, left]
+    assert body.use_nested_tensor == packs
     assert result.record.after.params < 0.45 * result.record.before.params
     again = niwaki.load(
         niwaki.save(result, tmp_path / "pruned"), model=lambda: Reader(heads).eval()

@@ -109,9 +109,11 @@ def test_schedulers_groups_and_strangers_stay(quick_latency: None) -> None:
     model, stranger = network(), nn.Parameter(torch.ones(3))
     convolutions = [p for n, p in model.named_parameters() if n[0] in "03"]
     rest = [p for n, p in model.named_parameters() if n[0] not in "03"]
-    optimizer = torch.optim.SGD(
-        [{"params": convolutions, "lr": 0.3}, {"params": [*rest, stranger]}], lr=0.1
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": convolutions, "lr": 0.3},
+        {"params": [*rest, stranger]},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
     result = niwaki.prune(model, batch()[0], budget=0.5)
     result.hand_over(optimizer)
@@ -132,7 +134,7 @@ def test_state_of_another_form_is_dropped_and_said(quick_latency: None) -> None:
         loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]  # torch states float
+    optimizer.step(closure)
     result = niwaki.prune(model, x.double(), budget=0.5)
     remarks = result.hand_over(optimizer)
     assert "what LBFGS remembers of 0.weight cannot be cut; it starts afresh" in remarks

@@ -125,7 +125,8 @@ def test_a_batch_whose_samples_depend_on_each_other_keeps_its_size() -> None:
             self.a, self.b = nn.Linear(6, 12), nn.Linear(12, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.b(torch.relu(self.a(x - x.mean(0, keepdim=True))))
+            out: Tensor = self.b(torch.relu(self.a(x - x.mean(0, keepdim=True))))
+            return out
 
     torch.manual_seed(0)
     small = pruned(Ranked().eval(), torch.randn(4, 6), "graph").model
@@ -187,7 +188,7 @@ def test_a_mixing_with_a_shift_is_taken_up(name: str) -> None:
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     model, x = batches()
     with pytest.raises(niwaki.core.errors.UnknownNameError, match=r"form 'grapf'.*graph"):
-        niwaki.prune(model, x, form="grapf")  # type: ignore[arg-type]
+        niwaki.prune(model, x, form="grapf")  # type: ignore[arg-type]  # refused
     with pytest.raises(niwaki.core.errors.SettingError, match="measured on modules"):
         niwaki.prune(model, x, form="graph", budget="latency=0.5")
     result = pruned(model, x, "graph")
@@ -206,7 +207,8 @@ def test_the_other_form_is_named_where_a_group_was_left_whole() -> None:
             self.a, self.b, self.c = nn.Linear(6, 12), nn.Linear(12, 10), nn.Linear(10, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.c(torch.relu(self.b(self.a(x).view(len(x), 3, 4).flatten(1))))
+            out: Tensor = self.c(torch.relu(self.b(self.a(x).view(len(x), 3, 4).flatten(1))))
+            return out
 
     torch.manual_seed(0)
     model, x = Half().eval(), torch.randn(2, 6)

@@ -11,6 +11,7 @@ from typing import Any
 import oracle
 import pytest
 import torch
+import within
 from torch import Tensor, nn
 
 import niwaki
@@ -46,7 +47,8 @@ class FromSettings(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         width, heads = self.read(self.settings)
         y = torch.relu(self.up(x)).view(-1, heads, width // heads)
-        return self.down(y.flip(1).reshape(-1, width))
+        out: Tensor = self.down(y.flip(1).reshape(-1, width))
+        return out
 
 
 def by_name(settings: Any) -> tuple[int, int]:
@@ -77,7 +79,7 @@ def test_sizes_in_settings_follow(name: str, tmp_path: Path) -> None:
     assert read(settings) == (16, 4)
     assert all(type(number) is int for number in read(settings))
     width, heads = read(result.model.settings)
-    assert (width, heads) == (result.model.up.out_features, 4) == (8, 4)
+    assert (width, heads) == (within.size(result.model, "up.out_features"), 4) == (8, 4)
     full = oracle.masked(niwaki.trace(model, x), result.plan, {})
     other = torch.randn(5, 6)
     assert oracle.distance(oracle.outputs(full, other), oracle.outputs(result.model, other)) < 1e-5
@@ -96,7 +98,8 @@ class Counting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.state["calls"] += 1
-        return self.down(torch.relu(self.up(x)).view(-1, self.state["width"]))
+        out: Tensor = self.down(torch.relu(self.up(x)).view(-1, self.state["width"]))
+        return out
 
 
 def test_settings_that_forward_writes_are_left_as_found() -> None:
@@ -104,7 +107,11 @@ def test_settings_that_forward_writes_are_left_as_found() -> None:
     result = niwaki.prune(model, torch.randn(2, 6), compensation="none")
     assert model.state == {"calls": 0, "width": 16}
     assert type(model.state["width"]) is int
-    assert result.model.state["width"] == result.model.up.out_features == 8
+    assert (
+        within.part(result.model, "state", dict)["width"]
+        == within.size(result.model, "up.out_features")
+        == 8
+    )
 
 
 class Shared(nn.Module):
@@ -117,11 +124,15 @@ class Shared(nn.Module):
         self.second = FromSettings(settings, by_name)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.first(x) + self.second(x)
+        out: Tensor = self.first(x) + self.second(x)
+        return out
 
 
 def test_shared_settings_follow_where_all_agree() -> None:
     result = niwaki.prune(Shared().eval(), torch.randn(2, 6), compensation="none")
-    assert result.model.first.settings is result.model.second.settings
-    assert result.model.first.settings.width == 8
+    first, second = (
+        within.part(result.model, f"{name}.settings", Settings) for name in ("first", "second")
+    )
+    assert first is second
+    assert within.size(result.model, "first.settings.width") == 8
     assert not result.left_whole

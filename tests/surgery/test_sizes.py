@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+import within
+from torch import Tensor, nn
 
 import niwaki
 from niwaki.core.errors import SurgeryError
 from niwaki.surgery import least_sizes, size_guesses
+from niwaki.surgery.sizes import Sizes
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 
 
 class Net(nn.Module):
     """Two layers of 32; what stands between them reads integers of the module."""
+
+    hidden: int
+    limit: int
+    shape: Sequence[int]
+    _hidden: int
+    rows: int
+    columns: int
 
     def __init__(self, **numbers: object) -> None:
         super().__init__()
@@ -26,77 +38,78 @@ class Net(nn.Module):
         return x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.c(torch.relu(self.b(self.between(torch.relu(self.a(x))))))
+        out: torch.Tensor = self.c(torch.relu(self.b(self.between(torch.relu(self.a(x))))))
+        return out
 
 
 class Viewed(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return x.view(-1, self.hidden)
 
 
 class ThroughArithmetic(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return torch.stack([x, -x], -1).view(-1, 2 * self.hidden).view(-1, self.hidden, 2)[..., 0]
 
 
 class ThroughAShape(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return x.view(x.shape[1] // self.hidden, x.shape[0], self.hidden)[0]
 
 
 class EntryOfATuple(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return x.view(-1, self.shape[1])
 
 
 class EntryOfAList(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return x.view(-1, self.shape[1])
 
 
 class Private(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return x.reshape(x.size(0), self._hidden)
 
 
 class SourceForgotten(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return x.clamp(max=int(self.limit)).view(-1, int(self.hidden))
 
 
 class Clamped(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return x.clamp(max=self.limit).view(-1, self.hidden)
 
 
 class Divided(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return x.view(-1, self.hidden) / (1.0 * self.limit)
 
 
 class SlicedBeyond(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return x[:, : self.limit].view(-1, self.hidden)
 
 
 class InAMessage(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         assert x.ndim == 2, f"{self.limit}"
         return x.view(-1, self.hidden)
 
 
 class InZeros(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return x + torch.zeros(x.shape[0], self.hidden, dtype=x.dtype)
 
 
 class InANorm(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return nn.functional.layer_norm(x, (self.hidden,))
 
 
 class Compared(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         if x.shape[1] != self.hidden:
             raise ValueError("another width")
         return x
@@ -105,21 +118,21 @@ class Compared(Net):
 class Sliced(Net):
     """The first half gates the second; both are repeated."""
 
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         gated = x[:, : self.hidden] * x[:, self.hidden :].sigmoid()
         return torch.cat([gated, gated], 1)
 
 
 class Split(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         one, other = x.split(self.hidden, 1)
         return torch.cat([one * other, one - other], 1)
 
 
-def pruned(model: nn.Module, **options: object) -> niwaki.Result:
+def pruned(model: nn.Module, **options: Any) -> niwaki.Result:
     torch.manual_seed(0)
     options = {"compensation": "none", **options}
-    return niwaki.prune(model.double().eval(), torch.randn(4, 8).double(), **options)  # type: ignore[arg-type]
+    return niwaki.prune(model.double().eval(), torch.randn(4, 8).double(), **options)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +166,7 @@ def test_a_size_follows(model: nn.Module, attribute: str, wanted: object) -> Non
 )
 def test_what_only_equals_a_size_stays(kind: type[Net]) -> None:
     result = pruned(kind(hidden=32, limit=32))
-    assert (result.model.hidden, result.model.limit) == (16, 32)
+    assert (within.size(result.model, "hidden"), within.size(result.model, "limit")) == (16, 32)
     assert not any("left whole" in note for note in result.record.notes)
 
 
@@ -171,15 +184,21 @@ class Heads(nn.Module):
         shape = (*x.shape[:2], self.num_heads, self.dim // self.num_heads)
         q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.q, self.k, self.v))
         attention = (q @ k.transpose(2, 3) * self.scale).softmax(-1)
-        return self.leave((attention @ v).transpose(1, 2).reshape(*x.shape[:2], self.dim))
+        out: torch.Tensor = self.leave(
+            (attention @ v).transpose(1, 2).reshape(*x.shape[:2], self.dim)
+        )
+        return out
 
 
 @pytest.mark.parametrize(("width", "heads"), [(32, 4), (48, 6), (16, 4)])
 def test_a_quotient_of_two_sizes_follows(width: int, heads: int) -> None:
     model = Heads(width, heads).eval()
     result = niwaki.prune(model, torch.randn(2, 5, 6), compensation="none")
-    assert (result.model.dim, result.model.num_heads) == (width // 2, heads // 2)
-    assert result.model.q.out_features == width // 2
+    assert (within.size(result.model, "dim"), within.size(result.model, "num_heads")) == (
+        width // 2,
+        heads // 2,
+    )
+    assert within.size(result.model, "q.out_features") == width // 2
 
 
 class Spectrum(nn.Module):
@@ -194,7 +213,8 @@ class Spectrum(nn.Module):
         h = torch.relu(self.first(x.unfold(1, self.window, self.window // 2)))
         batch, frames, channels = h.shape
         h = torch.relu(self.mix(h.view(batch * frames, channels)))
-        return self.last(h.view(batch, frames, -1)).mean(1)
+        out: torch.Tensor = self.last(h.view(batch, frames, -1)).mean(1)
+        return out
 
 
 @pytest.mark.parametrize("window", [28, 32, 36])
@@ -233,7 +253,7 @@ def test_inputs_and_outputs_of_one_width_are_told_apart(kept: tuple[int, int]) -
     }
     smaller = niwaki.shrink(niwaki.Cut(graph, niwaki.Plan(units)))
     niwaki.check(niwaki.Cut(graph, niwaki.Plan(units)), smaller)
-    assert (smaller[1].in_features, smaller[1].out_features) == kept
+    assert (within.size(smaller, "1.in_features"), within.size(smaller, "1.out_features")) == kept
 
 
 class Branches(nn.Module):
@@ -254,30 +274,32 @@ def test_a_size_that_forward_does_not_read_follows_by_its_name(name: str) -> Non
     blocks = [Branches(16, name), Branches(16, name)]
     model = nn.Sequential(nn.Conv2d(3, 16, 3), *blocks, nn.Flatten(), nn.Linear(16 * 36, 3)).eval()
     small = niwaki.prune(model, torch.randn(2, 3, 8, 8), compensation="none").model
-    assert getattr(small[1], name) == small[1].wide.in_channels == 8
-    assert (small[1].kernel_size, small[1].steps) == (16, 16)
+    assert within.size(small, f"1.{name}") == within.size(small, "1.wide.in_channels") == 8
+    assert (within.size(small, "1.kernel_size"), within.size(small, "1.steps")) == (16, 16)
 
 
 class Factors(Net):
     """A width out of two numbers of which either could have become smaller."""
 
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return x.view(-1, self.rows * self.columns)
 
 
 class ForgottenFactors(Net):
-    def between(self, x):  # type: ignore[no-untyped-def]
+    def between(self, x: Tensor) -> Tensor:
         return x.view(-1, int(self.rows) * int(self.columns) // 32)
 
 
 class OneForBoth(Net):
     """One number states two sizes."""
 
-    def between(self, x):  # type: ignore[no-untyped-def]
-        return self.b(x.view(-1, self.hidden)).view(-1, self.hidden)
+    def between(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(x.view(-1, self.hidden))
+        return y.view(-1, self.hidden)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.c(torch.relu(self.between(torch.relu(self.a(x)))))
+        out: torch.Tensor = self.c(torch.relu(self.between(torch.relu(self.a(x)))))
+        return out
 
 
 @pytest.mark.parametrize(
@@ -318,8 +340,8 @@ def test_sizes_that_are_needed_are_all_kept_and_no_others() -> None:
         asked.append(sizes)
         return True
 
-    wide = {"": {"hidden": 16, "limit": 16}}
-    assert least_sizes(graph, plan, wide, proves) == shown  # type: ignore[arg-type]
+    wide: Sizes = {"": {"hidden": 16, "limit": 16}}
+    assert least_sizes(graph, plan, wide, proves) == shown
     assert asked == [shown]  # what an operator showed is not doubted
     asked.clear()
     assert least_sizes(graph, plan, shown, proves) == shown
@@ -332,4 +354,8 @@ def test_an_instance_norm_without_tensors_follows(norm: type[nn.Module]) -> None
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
     model = nn.Sequential(conv(3, 8, 1), norm(8), nn.ReLU(), conv(8, 2, 1)).eval()
     result = niwaki.prune(model, torch.randn(2, 3, *[4] * axes), compensation="none")
-    assert result.model[1].num_features == result.model[0].out_channels == 4
+    assert (
+        within.size(result.model, "1.num_features")
+        == within.size(result.model, "0.out_channels")
+        == 4
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,10 +53,10 @@ def test_names_differ_where_only_signs_do() -> None:
     ],
 )
 def test_what_means_nothing_is_refused_before_anything_runs(
-    words: dict[str, tuple[str, ...]], error: type[NiwakiError], message: str
+    words: dict[str, Any], error: type[NiwakiError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        Grid(**{"models": ("digits-cnn",), **words}).checked()  # type: ignore[arg-type]
+        Grid(**{"models": ("digits-cnn",), **words}).checked()
 
 
 def test_a_file_is_read_and_the_command_line_replaces_its_words(tmp_path: Path) -> None:

@@ -4,9 +4,12 @@ nothing is left behind.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+import within
 from needed import needs
 from torch import nn
 
@@ -46,14 +49,14 @@ def test_features_are_compared_at_the_groups_over_the_kept_units() -> None:
     kept = list(result.plan["0"].units)
     distillation = Distillation(teacher, weight=0.0, plan=result.plan, feature_weight=2.0)
     with torch.no_grad():
-        result.model[0].weight.mul_(1.1)
-        result.model[0].bias.mul_(1.1)
+        within.tensor(result.model, "0.weight").mul_(1.1)
+        within.tensor(result.model, "0.bias").mul_(1.1)
     with distillation.watching(result.model) as watch:
         logits = result.model(INPUTS)
         loss = F.cross_entropy(logits, TARGETS)
         found = watch.loss(INPUTS, logits, loss)
     wanted = teacher[0](INPUTS)[:, kept]
-    mine = result.model[0](INPUTS)
+    mine = within.layer(result.model, "0")(INPUTS)
     torch.testing.assert_close(
         found - loss, 2 * (mine - wanted).square().sum() / wanted.square().sum()
     )
@@ -65,7 +68,7 @@ def test_a_student_learns_from_a_teacher_alone_and_both_are_left_as_found() -> N
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     torch.manual_seed(5)
     student = make_teacher()
-    student[4].reset_parameters()
+    within.part(student, "4", nn.Linear).reset_parameters()
     wrong = (TARGETS + 1) % 4
     distillation = Distillation(teacher, weight=1.0, temperature=1.0)
     settings = TrainSettings(epochs=60, lr=0.02, weight_decay=0.0)
@@ -97,7 +100,7 @@ def test_a_student_learns_from_a_teacher_alone_and_both_are_left_as_found() -> N
         ({"feature_weight": 1.0}, "needs the plan"),
     ],
 )
-def test_bad_settings_are_refused(settings: dict[str, float], complaint: str) -> None:
+def test_bad_settings_are_refused(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(SettingError, match=complaint):
         Distillation(make_teacher(), **settings)
 

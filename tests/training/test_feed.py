@@ -5,6 +5,7 @@ named or counted.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -38,9 +39,11 @@ def cropped(image: Tensor, down: int, right: int, mirrored: int, pad: int, borde
 
 
 @pytest.mark.parametrize("border", ["reflect", "zero"])
-def test_crops_are_those_of_padding_cropping_and_mirroring(border: str) -> None:
+def test_crops_are_those_of_padding_cropping_and_mirroring(
+    border: Literal["reflect", "zero"],
+) -> None:
     images = make_split().images
-    augment = Augment(pad=3, border=border)  # type: ignore[arg-type]
+    augment = Augment(pad=3, border=border)
     drawn = augment.draw(len(images), torch.Generator().manual_seed(1))
     assert drawn.min() == -3
     assert drawn[:, :2].max() == 3
@@ -155,18 +158,18 @@ def test_files_give_the_same_batches_as_memory(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [{"batch_size": 0}, {"workers": -1}, {"batch_size": 2.5}])
-def test_bad_settings_are_refused(bad: dict[str, int]) -> None:
+def test_bad_settings_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="must be a whole number"):
         FeedSettings(**bad)
 
 
 def test_unknown_words_get_a_hint() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'reflect'"):
-        Augment(border="reflct")  # type: ignore[arg-type]
+        Augment(border="reflct")  # type: ignore[arg-type]  # refused
     with pytest.raises(SettingError, match="crop must be a share"):
         Augment(crop=0)
     with pytest.raises(UnknownNameError, match="did you mean 'skip'"):
-        FeedSettings(missing="skp")  # type: ignore[arg-type]
+        FeedSettings(missing="skp")  # type: ignore[arg-type]  # refused
     with pytest.raises(SettingError, match="reflects more than"):
         Augment(pad=6)(make_split().images, torch.zeros(50, 3, dtype=torch.int64))
 
@@ -208,4 +211,4 @@ def test_images_grow_from_epoch_to_epoch() -> None:
         with pytest.raises(SettingError, match="later epochs last"):
             FeedSettings(8, sizes=bad)
     with pytest.raises(SettingError, match="flip is true, false or 'alternate'"):
-        Augment(flip="twice")  # type: ignore[arg-type]
+        Augment(flip="twice")  # type: ignore[arg-type]  # refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import within
 from needed import needs
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -45,7 +47,7 @@ def make_split(count: int = 96) -> HeldSplit:
     return HeldSplit(images, labels, Normalization((0.4,) * 3, (0.3,) * 3))
 
 
-def make_model() -> nn.Module:
+def make_model() -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
@@ -258,12 +260,12 @@ def test_a_disk_that_fills_leaves_the_old_checkpoint(
 
 
 def test_a_diverged_run_is_not_saved_over_the_good_one(tmp_path: Path) -> None:
-    def poison(model: nn.Module) -> None:
-        poison.steps += 1  # type: ignore[attr-defined]
-        if poison.steps == 25:  # type: ignore[attr-defined]
-            model[0].weight.data.fill_(float("nan"))  # type: ignore[index,union-attr]
+    steps = itertools.count(1)
 
-    poison.steps = 0  # type: ignore[attr-defined]
+    def poison(model: nn.Module) -> None:
+        if next(steps) == 25:
+            within.tensor(model, "0.weight").data.fill_(float("nan"))
+
     model = make_model()
     kept = RunFolder(tmp_path, every=0, trackers=())
     history = fit(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import within
 from needed import needs
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ needs("accelerate")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def make_model() -> nn.Module:
+def make_model() -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
@@ -103,7 +104,7 @@ def test_ema_is_the_running_mean_of_the_weights() -> None:
 def test_channels_last_is_the_same_arithmetic() -> None:
     model = make_model()
     train(model, settings={"channels_last": True})
-    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert within.tensor(model, "0.weight").is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(weights(model), by_hand(torch.optim.SGD, **SGD)[-1])
 
 
@@ -141,30 +142,33 @@ def test_patience_stops_and_keeps_the_best() -> None:
 
 def test_after_step_holds_a_mask() -> None:
     model = make_model()
-    mask = torch.rand(model[0].weight.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    mask = (
+        torch.rand(
+            within.tensor(model, "0.weight").shape, generator=torch.Generator().manual_seed(1)
+        )
+        < 0.5
+    )
 
     def hold(trained: nn.Module) -> None:
-        trained[0].weight.mul_(mask)  # type: ignore[index,union-attr,operator]
+        within.tensor(trained, "0.weight").mul_(mask)
 
     train(model, after_step=hold)
-    assert not model[0].weight[~mask].any()
-    assert (model[0].weight[mask] != 0).all()
+    assert not within.tensor(model, "0.weight")[~mask].any()
+    assert (within.tensor(model, "0.weight")[mask] != 0).all()
 
 
 def test_parameter_groups_have_rates_and_decays_of_their_own() -> None:
     model, reference = make_model(), make_model()
     groups = [
-        {"params": [model[0].weight], "lr_scale": 10.0, "weight_decay": 0.0},
-        {"params": [model[0].bias, *model[3].parameters()]},
+        {"params": [within.tensor(model, "0.weight")], "lr_scale": 10.0, "weight_decay": 0.0},
+        {"params": [within.tensor(model, "0.bias"), *model[3].parameters()]},
     ]
     train(model, parameter_groups=groups, settings={"epochs": 1, "lr": 0.01})
-    stepper = torch.optim.SGD(
-        [
-            {"params": [reference[0].weight], "lr": 0.1, "weight_decay": 0.0},
-            {"params": [reference[0].bias, *reference[3].parameters()]},
-        ],
-        **{**SGD, "lr": 0.01},
-    )
+    own: list[dict[str, Any]] = [
+        {"params": [within.tensor(reference, "0.weight")], "lr": 0.1, "weight_decay": 0.0},
+        {"params": [within.tensor(reference, "0.bias"), *reference[3].parameters()]},
+    ]
+    stepper = torch.optim.SGD(own, **{**SGD, "lr": 0.01})
     for inputs, targets in batches(1):
         stepper.zero_grad()
         F.cross_entropy(reference(inputs), targets).backward()
@@ -238,10 +242,15 @@ def test_bad_schedules_are_refused(setting: dict[str, Any], complaint: str) -> N
 
 def test_every_second_epoch_is_evaluated_and_the_last() -> None:
     looked: list[int] = []
+
+    def look(model: nn.Module) -> Evaluation:
+        looked.append(1)
+        return Evaluation(0.5, 1.0, 10, 5)
+
     history = train(
         make_model(),
         validate=lambda model: Evaluation(0.9 - len(looked) / 10, 1.0, 10, 5),
-        observe={"test": lambda model: looked.append(1) or Evaluation(0.5, 1.0, 10, 5)},
+        observe={"test": look},
         settings={"epochs": 5, "evaluate_every": 2, "patience": 4},
     )
     assert [epoch.validation is not None for epoch in history.epochs] == [0, 1, 0, 1, 1]
@@ -282,5 +291,5 @@ def test_convolutions_are_channels_last_on_a_processor_only_while_training() -> 
             progress=False,
         )
     assert set(seen) == {True}
-    assert model[0].weight.is_contiguous()
+    assert within.tensor(model, "0.weight").is_contiguous()
     torch.testing.assert_close(weights(model), weights(reference))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from niwaki.core.errors import SurgeryError
 from niwaki.core.plan import Plan
+from niwaki.graph.channel_graph import Graph
 from niwaki.graph.inference import Work
-from niwaki.graph.types import Graph
 from niwaki.running import Op, Ref
 
 SUMS = ("aten.add", "aten.add_")

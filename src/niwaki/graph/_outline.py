@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from niwaki.graph._ways_out import ways_out
+from niwaki.graph.channel_graph import Graph
+from niwaki.graph.group import Frozen, Group, Role
 from niwaki.graph.groups import layer_of
-from niwaki.graph.types import Frozen, Graph, Group, Role
 from niwaki.graph.unread import Unread
 
 

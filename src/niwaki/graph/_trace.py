@@ -9,12 +9,13 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from niwaki.core.errors import TraceError
+from niwaki.graph.channel_graph import Graph
+from niwaki.graph.group import Frozen
 from niwaki.graph.groups import build_groups
 from niwaki.graph.inference import Inference, infer
 from niwaki.graph.operators import RULES
 from niwaki.graph.paths import Probes, find_probes, freeze_elsewhere
 from niwaki.graph.reasons import Freeze, Reason
-from niwaki.graph.types import Frozen, Graph
 from niwaki.running import Inputs, as_arguments, named_state, record, tensors_in
 from niwaki.running.computed import computed_weights, with_plain_weights
 from niwaki.running.probes import Variant, variants

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from niwaki.graph.channel_graph import Graph
 from niwaki.graph.terms import Var, leaves
-from niwaki.graph.types import Graph
 
 _SHOWN = 3  # names in a sentence
 

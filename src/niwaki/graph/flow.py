@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
+from niwaki.graph.group import Normaliser, Role, Slice, Writer
 from niwaki.graph.inference import Inference, Kind, Norm
 from niwaki.graph.terms import Term, Var, leaves
-from niwaki.graph.types import Normaliser, Role, Slice, Writer
 from niwaki.running import Op, Ref
 
 Slices = Mapping[tuple[str, int], Slice]

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 from niwaki.graph.flow import follow
+from niwaki.graph.group import Frozen, Group, Role, Scale, Slice
 from niwaki.graph.inference import Inference, Read
 from niwaki.graph.reasons import PLACES, Reason
 from niwaki.graph.terms import Var, leaves, positions
-from niwaki.graph.types import Frozen, Group, Role, Scale, Slice
 from niwaki.running import Ref
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
+from niwaki.graph.channel_graph import Graph
 from niwaki.graph.inference import Read
 from niwaki.graph.offsets import weight_of
 from niwaki.graph.terms import Var, keep_mask, leaves, resolve, transform
-from niwaki.graph.types import Graph
 from niwaki.running import Op, Ref
 
 

@@ -8,66 +8,24 @@ else into a new bias of the layer.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+from torch import nn
 
+from niwaki.graph.channel_graph import Graph
+from niwaki.graph.group import Role
 from niwaki.graph.inference import Read
-from niwaki.graph.types import Graph, Role
+from niwaki.graph.offset import Offset
 from niwaki.running import Op, Ref
 from niwaki.running.layers import can_take_bias
-
-# graph → group → its places, as every step of a pruning asks for them
-_KNOWN: WeakKeyDictionary[Graph, dict[str, tuple[tuple[Offset, ...], str | None]]] = (
-    WeakKeyDictionary()
-)
-
-
-@dataclass(frozen=True)
-class Offset:
-    """The place for one consumer's constant.
-
-    Attributes:
-        weight: the consumer's weight, by name; `axis` holds what it reads, `out_axis` what it puts
-            out.
-        tensor: the bias or stored mean that takes the constant up; of kind "new", the name that a
-            new bias will have.
-        layer: the consumer.
-        padded: it reads zeros around an image, so that at the border a constant unit makes less of
-            its constant.
-    """
-
-    weight: str
-    axis: int
-    out_axis: int
-    kind: Literal["bias", "mean", "new"]
-    tensor: str
-    layer: str
-    padded: bool = False
-
-    def constant(self, weight: Tensor, units: Tensor, shift: Tensor) -> Tensor:
-        """W · shift in float64, by output channel: (out,).
-
-        Args:
-            units: int64 (axis size,), the unit of every index of the axis, -1 where it belongs to
-                another group.
-            shift: (width,).
-        """
-        values = shift.new_zeros(len(units))
-        values[units >= 0] = shift[units[units >= 0]]
-        rows = weight.detach().double().movedim((self.out_axis, self.axis), (0, 1))
-        table = rows.reshape(*rows.shape[:2], -1).sum(2)  # over the places of a kernel
-        return table @ values.to(weight.device)
 
 
 def offsets(graph: Graph, name: str) -> tuple[tuple[Offset, ...], str | None]:
     """The places for the constants of a group's consumers, or why one of them has none."""
-    known = _KNOWN.setdefault(graph, {})
-    if name not in known:
-        known[name] = _offsets(graph, name)
-    return known[name]
+    if name not in graph.offsets:  # every step of a pruning asks
+        graph.offsets[name] = _offsets(graph, name)
+    return graph.offsets[name]
 
 
 def _offsets(graph: Graph, name: str) -> tuple[tuple[Offset, ...], str | None]:

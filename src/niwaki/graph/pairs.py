@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from niwaki.core.errors import SettingError, TraceError, UnknownNameError
+from niwaki.graph.channel_graph import Graph
 from niwaki.graph.inference import Read
 from niwaki.graph.reasons import PLACES, Freeze
 from niwaki.graph.terms import Term, Var, leaves, positions, resolve
-from niwaki.graph.types import Graph
 
 INPUT = "input"
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from niwaki.graph.channel_graph import Graph
 from niwaki.graph.inference import Norm
 from niwaki.graph.offsets import turned_over
 from niwaki.graph.operators.elementwise import is_function
 from niwaki.graph.places import Places
-from niwaki.graph.types import Graph
 from niwaki.running import Op, Ref
 
 

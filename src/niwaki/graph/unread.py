@@ -45,9 +45,13 @@ class Unread:
 def unread(model: nn.Module, tape: Tape) -> Unread:
     """The parameters that a run never touched.
 
-    >>> model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))  # of which only "0" is called
-    >>> str(graph.unread)
-    '4 of 13 parameters (31%) are never read …, and stay whole: 1.weight, 1.bias'
+    >>> import niwaki, torch
+    >>> class First(nn.Sequential):
+    ...     def forward(self, x):
+    ...         return self[0](x)
+    >>> model = First(nn.Linear(2, 3), nn.Linear(3, 1))
+    >>> unread(model, niwaki.trace(model, torch.ones(1, 2)).inference.tape)
+    Unread(names=('1.weight', '1.bias'), entries=4, total=13)
     """
     touched = {
         name

@@ -23,7 +23,8 @@ class GradualPruning(Asked, TrainerCallback):  # type: ignore[misc]  # the libra
     `.result` is the pruned network with its record, after `trainer.train()`.
 
     Example:
-        >>> pruning = GradualPruning(dict(tokenizer("a text", return_tensors="pt")), "params=0.5")
+        >>> import torch  # the inputs are what a tokenizer makes of a text, as a dict
+        >>> pruning = GradualPruning({"input_ids": torch.tensor([[5, 3, 8]])}, "params=0.5")
 
     Raises:
         SettingError: when training begins: the schedule is longer than the run, the callback is

@@ -18,7 +18,6 @@ value; nothing is traced.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import shutil
 import warnings
@@ -28,19 +27,17 @@ from typing import Any, Protocol
 
 import torch
 import torch.fx
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from niwaki import models
 from niwaki.core.errors import CheckpointError, NiwakiError
 from niwaki.core.records import DEPENDENCIES, Record, staged_folder
 from niwaki.io import standalone
-from niwaki.io.blocks import BLOCKS, kept_weights, opened, put_back, take_out
+from niwaki.io.assembly import assembled, refuse_broken
+from niwaki.io.blocks import BLOCKS, kept_weights, take_out
 from niwaki.io.blueprint import Blueprint
 from niwaki.io.card import model_card
-from niwaki.io.construct import build_original
 from niwaki.io.fetched import fetch, is_repo
 from niwaki.io.manifest import (
     BUFFERS,
@@ -55,7 +52,6 @@ from niwaki.io.manifest import (
 )
 from niwaki.running import (
     call,
-    duplicate,
     made_up,
     named_state,
     preserved_mode,
@@ -113,7 +109,7 @@ def save(
             "write it with niwaki.export_program(model, inputs, 'model.pt2')"
         )
     ordinary, blocks = take_out(result.model)
-    _refuse_broken(
+    refuse_broken(
         ordinary, dict(ordinary.named_parameters()), f"this {type(result.model).__name__}"
     )
     blueprint = Blueprint.of(ordinary, model, arguments)
@@ -179,7 +175,7 @@ def load(
     files = check_manifest(folder)
     blueprint = read_blueprint(folder)
     trusted = (trust,) if isinstance(trust, str) else tuple(trust)
-    return _assembled(blueprint, [folder / name for name in files], model, folder, trusted)
+    return assembled(blueprint, [folder / name for name in files], model, folder, trusted)
 
 
 def read_blueprint(folder: Path) -> Blueprint:
@@ -205,103 +201,6 @@ def read_record(folder: str | os.PathLike[str]) -> Record:
     return Record.from_json(read_text(path), str(path))
 
 
-def _assembled(
-    blueprint: Blueprint,
-    files: Sequence[Path],
-    factory: nn.Module | Callable[[], nn.Module] | str | None,
-    folder: Path,
-    trust: Sequence[str] = (),
-) -> nn.Module:
-    tensors = {
-        name: tensor
-        for file in files
-        if file.name in (WEIGHTS, BUFFERS)
-        for name, tensor in _tensors(file).items()
-    }
-    blocks = next((read_text(file) for file in files if file.name == BLOCKS), None)
-    if blocks is not None:
-        tensors = opened(blocks, tensors, str(folder / BLOCKS))
-    sizes = {name: math.prod(pair[0] or ()) for name, pair in blueprint.tensors.items()}
-    sizes |= {name: tensor.numel() for name, tensor in tensors.items() if name not in sizes}
-    with preserved_rng():
-        original = _original(blueprint, factory, sizes, folder, trust)
-    _refuse_broken(original, tensors, folder)
-    _refuse_other_kinds(original, tensors, folder)
-    try:
-        standalone.rebuild(original, blueprint.as_data(), tensors)
-    except ValueError as error:
-        raise CheckpointError(
-            f"{folder} cannot be loaded into {type(original).__name__}: {error}"
-        ) from error
-    original.eval()  # caches of the full size go with the mode, in modules that keep some
-    _remember(original, blueprint)
-    return original if blocks is None else put_back(original, blocks, str(folder / BLOCKS))
-
-
-def _original(
-    blueprint: Blueprint,
-    factory: Any,
-    sizes: Mapping[str, int],
-    folder: Path,
-    trust: Sequence[str],
-) -> nn.Module:
-    if isinstance(factory, nn.Module):
-        return duplicate(factory)
-    if isinstance(factory, str):
-        return models.build(factory, **_split(blueprint.arguments))
-    if factory is not None:
-        built = factory()
-        if not isinstance(built, nn.Module):
-            raise CheckpointError(
-                f"model= must give a torch.nn.Module; it gave a {type(built).__name__}"
-            )
-        return built
-    if blueprint.factory is None:
-        raise CheckpointError(
-            f"{folder} does not name the factory of its model; pass the original: load(folder, "
-            "model=…)"
-        )
-    try:
-        return build_original(blueprint.factory, blueprint.arguments, sizes, trust)
-    except NiwakiError as error:
-        raise CheckpointError(
-            f"{folder} names the factory {blueprint.factory!r}, but {error}"
-        ) from error
-
-
-def _split(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    known = {
-        key: arguments[key] for key in ("classes", "in_channels", "image_size") if key in arguments
-    }
-    return {
-        **known,
-        "arguments": {key: value for key, value in arguments.items() if key not in known},
-    }
-
-
-def _remember(model: nn.Module, blueprint: Blueprint) -> None:
-    """Let the loaded network know where it comes from, so that it can be pruned and saved again."""
-    before = {name: list(tensor.shape) for name, tensor in named_state(model).items()}
-    before |= {name: old for name, (old, _) in blueprint.tensors.items() if old is not None}
-    added = {name for name, (old, _) in blueprint.tensors.items() if old is None}
-    noted = {
-        "factory": blueprint.factory,
-        "arguments": dict(blueprint.arguments),
-        "inputs": blueprint.inputs,
-        "steps": [
-            {name: [kept.width, list(kept.units)] for name, kept in plan.items()}
-            for plan in blueprint.steps
-        ],
-        "shapes": {name: shape for name, shape in before.items() if name not in added},
-        "attributes": {
-            path: {name: old for name, (old, _) in table.items()}
-            for path, table in blueprint.attributes.items()
-        },
-        "stand_ins": dict(blueprint.stand_ins),
-    }
-    setattr(model, models.PROVENANCE, noted)
-
-
 def _write_weights(model: nn.Module, kept: Mapping[str, Tensor], stage: Path) -> None:
     tensors = {**named_state(model), **kept}
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
@@ -314,39 +213,6 @@ def _write_weights(model: nn.Module, kept: Mapping[str, Tensor], stage: Path) ->
         save_file(rest, str(stage / BUFFERS))
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path} is not a whole safetensors file ({error}); copy or download it again"
-        ) from error
-
-
-def _refuse_broken(original: nn.Module, tensors: Mapping[str, Tensor], where: object) -> None:
-    learned = dict(original.named_parameters(remove_duplicate=False))
-    bad = [
-        name
-        for name, t in tensors.items()
-        if name in learned and t.is_floating_point() and not bool(t.isfinite().all())
-    ]
-    if bad:
-        raise CheckpointError(
-            f"{where} holds NaN or infinite weights in {', '.join(bad[:5])}; its training diverged"
-        )
-
-
-def _refuse_other_kinds(original: nn.Module, tensors: Mapping[str, Tensor], where: object) -> None:
-    """Whole numbers in the place of real ones; plans of schema 2 name no types to compare with."""
-    own = named_state(original)
-    for name, tensor in tensors.items():
-        if name in own and own[name].is_floating_point() != tensor.is_floating_point():
-            raise CheckpointError(
-                f"{where} holds numbers of another kind for {name}: {tensor.dtype}, where "
-                f"{type(original).__name__} has {own[name].dtype}"
-            )
-
-
 def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, stated: bool) -> Blueprint:
     """The blueprint, once its factory and the weights written gave the model again.
 
@@ -355,7 +221,7 @@ def _proved(model: nn.Module, blueprint: Blueprint, stage: Path, *, stated: bool
     """
     try:
         files = [stage / name for name in (WEIGHTS, BUFFERS, BLOCKS) if (stage / name).exists()]
-        again = _assembled(blueprint, files, blueprint.factory, stage)
+        again = assembled(blueprint, files, blueprint.factory, stage)
         difference = _difference(model, again, blueprint)
     except NiwakiError as error:
         difference = str(error).replace(str(stage), "it")

@@ -234,7 +234,7 @@ def _wall_ms(work: Work, synchronize: Callable[[], None]) -> float:
 
 def _cuda_ms(work: Work, device: torch.device) -> float:
     with torch.cuda.device(device):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
         start.record()
         work()

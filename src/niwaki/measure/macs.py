@@ -110,7 +110,7 @@ def _bilinear(left: Shape, weight: Shape, *_args: object, **_: object) -> int:
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *_args: object, **_: object) -> int:
-    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+    return int(sdpa_flop_count(query, key, value))
 
 
 def _onednn_rnn(

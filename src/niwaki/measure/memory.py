@@ -64,7 +64,7 @@ def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
     return ends, places, tensor.values()
 
 
-class _Watch(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+class _Watch(OperatorMode):
     """Adds up the storages that operators make, and takes off those that die."""
 
     def __init__(self, known: list[int]) -> None:

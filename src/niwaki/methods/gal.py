@@ -40,10 +40,18 @@ class GAL:
     """The method's settings; an objective of `niwaki.training.fit`.
 
     Example:
-        >>> method = GAL(teacher=model, reg=0.6, over="branches")
+        >>> import niwaki, torch
+        >>> from niwaki.training import TrainSettings, fit
+        >>> model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+        >>> x, labels = torch.randn(8, 4), torch.arange(8) % 2
+        >>> graph, batches = niwaki.trace(model, x), [(x, labels)]
+        >>> method = GAL(teacher=model, reg=0.6)
         >>> student = method.prepare(graph)
-        >>> fit(student, batches, distillation=method, after_step=method.after_step(lr=0.01),
-        ...     settings=settings, parameter_groups=[{"params": method.weights(student)}])
+        >>> history = fit(
+        ...     student, lambda epoch: batches, settings=TrainSettings(epochs=1, lr=0.01),
+        ...     progress=False, distillation=method, after_step=method.after_step(lr=0.01),
+        ...     parameter_groups=[{"params": method.weights(student)}],
+        ... )
 
     Attributes:
         teacher: the trained network; it is run in evaluation mode and never changed.

@@ -40,12 +40,20 @@ class StructureSelection:
     """The method's settings, and its parts in the order of their use.
 
     Example:
+        >>> import niwaki, torch
+        >>> from niwaki.training import TrainSettings, fit
+        >>> model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+        >>> x, labels = torch.randn(8, 4), torch.arange(8) % 2
+        >>> graph, batches = niwaki.trace(model, x), [(x, labels)]
         >>> method = StructureSelection(reg=0.01)
-        >>> model = method.prepare(graph)
-        >>> fit(model, batches, settings=settings, after_step=method.after_step(lr=0.1),
-        ...     parameter_groups=[{"params": method.weights(model)}])
-        >>> plain = niwaki.trace(method.folded(model), x)
-        >>> smaller = niwaki.shrink(plain, method.plan(graph, model))
+        >>> factored = method.prepare(graph)
+        >>> history = fit(
+        ...     factored, lambda epoch: batches, settings=TrainSettings(epochs=1, lr=0.1),
+        ...     progress=False, after_step=method.after_step(lr=0.1),
+        ...     parameter_groups=[{"params": method.weights(factored)}],
+        ... )
+        >>> plain = niwaki.trace(method.folded(factored), x)
+        >>> smaller = niwaki.shrink(niwaki.Cut(plain, method.plan(graph, factored)))
 
     Attributes:
         over: "units" or "branches".

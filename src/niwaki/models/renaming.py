@@ -74,6 +74,7 @@ def renamed(own: State, given: State) -> Renamed:
     Raises:
         CheckpointError: the layers are not the same ones in the same order.
 
+    >>> import torch
     >>> own = {"conv.weight": torch.zeros(2, 3), "fc.weight": torch.zeros(4, 2)}
     >>> given = {"0.weight": torch.ones(2, 3), "2.weight": torch.ones(4, 2)}
     >>> renamed(own, given).layers

@@ -58,7 +58,7 @@ class Line:
     def cells(self) -> tuple[str, ...]:
         """The line under the `COLUMNS`."""
         here = "; ".join(map(str, self.measured)) or self._not_run()
-        bases = dict.fromkeys(_number(found.base) for found in self.measured)
+        bases = dict.fromkeys(_number(run.base) for run in self.measured)
         return (
             self.row,
             self.removed,

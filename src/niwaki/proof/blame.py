@@ -50,8 +50,8 @@ class Blame:
             ]
             finders += [partial(_holding, graph, layer)]
         for find in finders:
-            found = set(find())
-            suspects = [name for name in plan.kept if name in found]
+            culprits = set(find())
+            suspects = [name for name in plan.kept if name in culprits]
             if suspects:
                 return suspects
         return []

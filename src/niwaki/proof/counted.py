@@ -5,7 +5,14 @@ The tape holds such a number, not where it came from. Where the pruned model han
 function of the count that it has now, the masked original is to be given that number too: as with
 statistics that are taken over the kept channels, such a cut changes more than a mask would.
 
->>> # of 32 channels 8 are kept, and the code multiplies by the root of their number
+>>> import niwaki, torch
+>>> class Scaled(nn.Module):
+...     def forward(self, x):
+...         return x * x.shape[1] ** 0.5
+>>> model = nn.Sequential(nn.Linear(4, 32), Scaled(), nn.Linear(32, 2)).eval()
+>>> graph = niwaki.trace(model, torch.ones(3, 4))
+>>> plan = niwaki.Plan({"0": niwaki.Kept(32, range(8))})
+>>> pruned = niwaki.shrink(niwaki.Cut(graph, plan))
 >>> [str(number) for number in counted_numbers(graph, plan, pruned)]
 ['1 multiplies by 2.83, where it was 5.66 (computed from 8 channels, which were 32)']
 """

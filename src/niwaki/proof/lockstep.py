@@ -26,7 +26,7 @@ from niwaki.running.compare import ROUNDINGS, agrees, size_of, tolerance
 from niwaki.running.watching import OperatorMode
 
 
-class Lockstep(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+class Lockstep(OperatorMode):
     """A mode under which the pruned model is run.
 
     Attributes:

@@ -28,7 +28,7 @@ def first_misshapen(graph: Graph, plan: Plan, pruned: nn.Module, inputs: Inputs)
     return watch.position
 
 
-class _Watch(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+class _Watch(OperatorMode):
     """Holds the shapes of results, in their order, against what is left of the recorded ones."""
 
     def __init__(self, graph: Graph, plan: Plan) -> None:

@@ -27,12 +27,12 @@ def check_structure(graph: Graph, plan: Plan, pruned: nn.Module) -> None:
     kept = {graph.variables[name]: len(units) for name, units in plan.kept.items()}
     tape = graph.inference.tape
     try:
-        found = record(pruned, graph.inputs)
+        pruned_tape = record(pruned, graph.inputs)
     except TraceError as error:
         raise SurgeryError(
             f"the pruned model does not run: {error}", error.layer, error.position
         ) from error
-    for position, (op, other) in enumerate(zip(tape.ops, found.ops, strict=False)):
+    for position, (op, other) in enumerate(zip(tape.ops, pruned_tape.ops, strict=False)):
         where = op.layer or "the model"
         if op.func is not other.func:
             raise SurgeryError(
@@ -43,16 +43,16 @@ def check_structure(graph: Graph, plan: Plan, pruned: nn.Module) -> None:
         for ref, new in zip(op.outputs, other.outputs, strict=True):
             if ref is not None and new is not None:
                 wanted = tuple(kept_size(term, kept) for term in graph.inference.axes[ref])
-                if found.shapes[new.index] != wanted:
+                if pruned_tape.shapes[new.index] != wanted:
                     raise SurgeryError(
                         (
-                            f"{op.name} in {where} gives {found.shapes[new.index]} in the pruned "
-                            f"model; {wanted} is left of it"
+                            f"{op.name} in {where} gives {pruned_tape.shapes[new.index]} in "
+                            f"the pruned model; {wanted} is left of it"
                         ),
                         op.layer,
                         position,
                     )
-    if len(tape.ops) != len(found.ops):
+    if len(tape.ops) != len(pruned_tape.ops):
         raise SurgeryError(
-            f"the pruned model calls {len(found.ops)} operators, the original {len(tape.ops)}"
+            f"the pruned model calls {len(pruned_tape.ops)} operators, the original {len(tape.ops)}"
         )

@@ -78,7 +78,7 @@ def finished(
                 macs=_counted(attempt, shown) if first is model else None,
             )
     if form == "module":
-        masked = any(found.kind == "mask" for found in cut.graph.computed)
+        masked = any(weight.kind == "mask" for weight in cut.graph.computed)
         # masks are the user's, and not what a factory makes; blocks are of ordinary weights
         plain = masked or bool(cut.plan.blocks)
         remember(cut.graph.model if plain else model, attempt.model, cut.plan, inputs)

@@ -39,13 +39,13 @@ def _names(model: nn.Module, part: nn.Module) -> list[str]:
     """Patterns of a module and of what is in it."""
     if not isinstance(part, nn.Module):
         raise SettingError(f"skip= takes names, patterns and modules; got a {type(part).__name__}")
-    found = [name for name, module in model.named_modules() if module is part]
-    if not found:
+    names = [name for name, module in model.named_modules() if module is part]
+    if not names:
         raise SettingError(
             f"skip= has a {type(part).__name__} that is not part of the model; give a module of "
             "the model itself, or its name"
         )
-    return [pattern for name in found for pattern in ([name, f"{name}.*"] if name else ["*"])]
+    return [pattern for name in names for pattern in ([name, f"{name}.*"] if name else ["*"])]
 
 
 def _prunable(graph: Graph) -> Iterable[str]:

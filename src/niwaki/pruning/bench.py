@@ -35,12 +35,12 @@ class Bench:
             peaks = [peak_memory(one, inputs) for one in models]
         before, after = (
             replace(
-                found,
+                measurement,
                 latency_ms=latency.median_ms,
                 latency_spread_ms=latency.spread_ms,
                 peak_bytes=peak,
             )
-            for found, latency, peak in zip(
+            for measurement, latency, peak in zip(
                 (record.before, record.after), latencies, peaks, strict=True
             )
         )

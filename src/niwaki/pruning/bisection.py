@@ -74,8 +74,8 @@ def within_budget(
         middle = (low + high) / 2
         if choose(groups, scores, middle, selection) == choose(groups, scores, high, selection):
             high = middle
-        elif (found := removed(choose(groups, scores, middle, selection))) >= budget.amount:
-            high, reached = middle, found
+        elif (share := removed(choose(groups, scores, middle, selection))) >= budget.amount:
+            high, reached = middle, share
         else:
             low = middle
     return choose(groups, scores, high, selection)

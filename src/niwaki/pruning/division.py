@@ -57,8 +57,8 @@ def divided(choices: Choices, cost: Cost, most: float, rates: Cost | None = None
     lowest = loss_of(choices, best)
     price = prices(choices, {name: choice.counts[-1] for name, choice in choices.items()}, rates)
     for _ in range(ROUNDS):
-        found = at_budget(Table.of(choices, price), cost, (most, most), HALVINGS)
-        full = _filled(choices, found, cost, most)
+        counts = at_budget(Table.of(choices, price), cost, (most, most), HALVINGS)
+        full = _filled(choices, counts, cost, most)
         loss = loss_of(choices, full)
         if loss < lowest:
             best, lowest = full, loss

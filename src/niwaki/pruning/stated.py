@@ -88,12 +88,11 @@ def _stated(
     for _ in range(ROUNDS):
         if attempt.unstated is None:
             break
-        found = unstatable(search, attempt.cut.plan)
-        if not found:
+        names = unstatable(search, attempt.cut.plan)
+        if not names:
             raise SurgeryError(attempt.unstated)
-        whole += found
-        fewer = dataclasses.replace(selection, skip=(*selection.skip, *found))
-        selection = fewer
+        whole += names
+        selection = dataclasses.replace(selection, skip=(*selection.skip, *names))
         attempt = search.within_budget(scores, budget, selection)
     if attempt.unstated is not None:
         raise SurgeryError(attempt.unstated)
@@ -108,7 +107,7 @@ def unstatable(search: Search, plan: Plan) -> list[str]:
     leaders = {tie.part: tie.stream for tie in ties_among(graph, plan.kept)}
     for name in plan.kept:
         kinds.setdefault(kind(graph[leaders.get(name, name)]), []).append(name)
-    found: list[str] = []
+    whole: list[str] = []
     for names in kinds.values():
         alone = partial(_part, plan, names)
         try:
@@ -116,8 +115,8 @@ def unstatable(search: Search, plan: Plan) -> list[str]:
         except SurgeryError as error:
             unstated = str(error)
         if unstated is not None:
-            found += names
-    return found
+            whole += names
+    return whole
 
 
 def _part(plan: Plan, names: Collection[str], without: Collection[str] = ()) -> Plan:

@@ -9,7 +9,7 @@ they come out as they are. A mask is made final: the zeros stay zeros, as values
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ def computed_weights(model: nn.Module) -> tuple[Computed, ...]:
     another way, is left out.
     """
     return tuple(
-        found for name, module in model.named_modules() for found in _of_module(name, module)
+        weight for name, module in model.named_modules() for weight in _of_module(name, module)
     )
 
 
@@ -70,13 +70,13 @@ def _parametrised(name: str, module: nn.Module) -> list[Computed]:
     """All parametrised weights of a layer; none where one of them is of another kind."""
     if not parametrize.is_parametrized(module):
         return []
-    found = []
+    weights = []
     for tensor, steps in module.parametrizations.items():  # type: ignore[union-attr,operator]  # a ModuleDict
         kind = _KINDS.get(type(steps[0]).__name__)
         if kind is None or len(steps) > 1 or getattr(module, tensor).ndim < 2:
             return []
-        found.append(Computed(name, tensor, kind, steps[0]))
-    return found
+        weights.append(Computed(name, tensor, kind, steps[0]))
+    return weights
 
 
 _KINDS: dict[str, Kind] = {"_WeightNorm": "weight_norm", "_SpectralNorm": "spectral_norm"}
@@ -86,61 +86,63 @@ def with_plain_weights(model: nn.Module, computed: tuple[Computed, ...]) -> nn.M
     """A copy in which these weights are parameters, with the values that they have in
     evaluation mode.
     """
-    values = {found.name: _value(model, found) for found in computed}
+    values = {weight.name: _value(model, weight) for weight in computed}
     twin = duplicate(model)
     learning = {
-        found.name: any(p.requires_grad for p in _sources(twin.get_submodule(found.layer), found))
-        for found in computed
+        weight.name: any(
+            p.requires_grad for p in _sources(twin.get_submodule(weight.layer), weight)
+        )
+        for weight in computed
     }
-    for found in computed:
-        layer, learned = twin.get_submodule(found.layer), learning[found.name]
-        _undo(layer, found)
-        parameter = nn.Parameter(values[found.name], requires_grad=learned)
-        setattr(layer, found.tensor, parameter)
+    for weight in computed:
+        layer, learned = twin.get_submodule(weight.layer), learning[weight.name]
+        _undo(layer, weight)
+        parameter = nn.Parameter(values[weight.name], requires_grad=learned)
+        setattr(layer, weight.tensor, parameter)
     return twin
 
 
-def _sources(layer: nn.Module, found: Computed) -> list[nn.Parameter]:
-    if found.kind in _KINDS.values():
-        return list(layer.parametrizations[found.tensor].parameters())  # type: ignore[index,union-attr]
-    names = (f"{found.tensor}_{end}" for end in ("orig", "g", "v"))
+def _sources(layer: nn.Module, weight: Computed) -> list[nn.Parameter]:
+    if weight.kind in _KINDS.values():
+        return list(layer.parametrizations[weight.tensor].parameters())  # type: ignore[index,union-attr]
+    names = (f"{weight.tensor}_{end}" for end in ("orig", "g", "v"))
     return [layer._parameters[name] for name in names if layer._parameters.get(name) is not None]  # type: ignore[misc]
 
 
-def _value(model: nn.Module, found: Computed) -> Tensor:
+def _value(model: nn.Module, weight: Computed) -> Tensor:
     """What the weight comes out as; of a spectral norm, without another step of its iteration."""
-    layer = model.get_submodule(found.layer)
+    layer = model.get_submodule(weight.layer)
     with torch.no_grad():
-        if found.kind == "mask":
-            value = found.how.apply_mask(layer)
-        elif found.kind == "old weight_norm":
-            value = found.how.compute_weight(layer)
-        elif found.kind == "old spectral_norm":
-            value = found.how.compute_weight(layer, do_power_iteration=False)
+        if weight.kind == "mask":
+            value = weight.how.apply_mask(layer)
+        elif weight.kind == "old weight_norm":
+            value = weight.how.compute_weight(layer)
+        elif weight.kind == "old spectral_norm":
+            value = weight.how.compute_weight(layer, do_power_iteration=False)
         else:
-            steps = _steps(layer, found)
-            before = found.how.training
-            found.how.training = False
+            steps = _steps(layer, weight)
+            before = weight.how.training
+            weight.how.training = False
             try:
                 value = steps()
             finally:
-                found.how.training = before
+                weight.how.training = before
     return torch.Tensor.detach(value).clone()
 
 
-def _steps(layer: nn.Module, found: Computed) -> Any:
+def _steps(layer: nn.Module, weight: Computed) -> Any:
     """What torch computes a weight by (a `ParametrizationList`)."""
     table: Any = layer.parametrizations
-    return table[found.tensor]
+    return table[weight.tensor]
 
 
-def _undo(layer: nn.Module, found: Computed) -> None:
-    if found.kind == "mask":
-        prune.remove(layer, found.tensor)  # type: ignore[no-untyped-call]
-    elif found.kind == "old weight_norm":
-        remove_old_weight_norm(layer, found.tensor)
-    elif found.kind == "old spectral_norm":
-        remove_spectral_norm(layer, found.tensor)
+def _undo(layer: nn.Module, weight: Computed) -> None:
+    if weight.kind == "mask":
+        prune.remove(layer, weight.tensor)
+    elif weight.kind == "old weight_norm":
+        remove_old_weight_norm(layer, weight.tensor)
+    elif weight.kind == "old spectral_norm":
+        remove_spectral_norm(layer, weight.tensor)
     elif "parametrizations" in layer._modules:
         # not torch's remove_parametrizations: it takes the weight from the class, and a copy has
         # the class of the layer that it is a copy of
@@ -154,30 +156,30 @@ def computed_again(model: nn.Module, computed: tuple[Computed, ...]) -> None:
     """
     with preserved_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch's own hooks, which the model uses
-        for found in computed:
-            layer = model.get_submodule(found.layer)
-            weight = layer._parameters.get(found.tensor)
-            if weight is not None:
-                learned = weight.requires_grad
-                _AGAIN[found.kind](layer, found)  # type: ignore[no-untyped-call]
-                for parameter in _sources(layer, found) if found.kind != "mask" else ():
+        for weight in computed:
+            layer = model.get_submodule(weight.layer)
+            value = layer._parameters.get(weight.tensor)
+            if value is not None:
+                learned = value.requires_grad
+                _AGAIN[weight.kind](layer, weight)
+                for parameter in _sources(layer, weight) if weight.kind != "mask" else ():
                     parameter.requires_grad_(learned)
-                result = vars(layer).get(found.tensor)
+                result = vars(layer).get(weight.tensor)
                 if isinstance(result, Tensor):  # of a hook; without a gradient it can be copied
-                    vars(layer)[found.tensor] = result.detach()
+                    vars(layer)[weight.tensor] = result.detach()
 
 
-def _weight_norm(layer: nn.Module, found: Computed) -> None:
-    parametrizations.weight_norm(layer, found.tensor, found.how.dim)
-    steps = _steps(layer, found)
+def _weight_norm(layer: nn.Module, weight: Computed) -> None:
+    parametrizations.weight_norm(layer, weight.tensor, weight.how.dim)
+    steps = _steps(layer, weight)
     _fill_empty(steps.original0, steps.original1)
 
 
-def _old_weight_norm(layer: nn.Module, found: Computed) -> None:
-    axis: Any = None if found.how.dim == -1 else found.how.dim
-    old_weight_norm(layer, found.tensor, axis)
+def _old_weight_norm(layer: nn.Module, weight: Computed) -> None:
+    axis: Any = None if weight.how.dim == -1 else weight.how.dim
+    old_weight_norm(layer, weight.tensor, axis)
     table = layer._parameters
-    _fill_empty(table[f"{found.tensor}_g"], table[f"{found.tensor}_v"])  # type: ignore[arg-type]
+    _fill_empty(table[f"{weight.tensor}_g"], table[f"{weight.tensor}_v"])  # type: ignore[arg-type]
 
 
 def _fill_empty(length: Tensor, direction: Tensor) -> None:
@@ -186,28 +188,28 @@ def _fill_empty(length: Tensor, direction: Tensor) -> None:
         direction.copy_(torch.where(length == 0, torch.ones_like(direction), direction))
 
 
-def _spectral_norm(layer: nn.Module, found: Computed) -> None:
-    how, weight = found.how, getattr(layer, found.tensor).detach().clone()
-    parametrizations.spectral_norm(layer, found.tensor, how.n_power_iterations, how.eps, how.dim)
-    steps = _steps(layer, found)
+def _spectral_norm(layer: nn.Module, weight: Computed) -> None:
+    how, value = weight.how, getattr(layer, weight.tensor).detach().clone()
+    parametrizations.spectral_norm(layer, weight.tensor, how.n_power_iterations, how.eps, how.dim)
+    steps = _steps(layer, weight)
     own = steps[0]
-    matrix = own._reshape_weight_to_matrix(weight)
+    matrix = own._reshape_weight_to_matrix(value)
     _norm_of_one(own._u, matrix, own._v)
 
 
-def _old_spectral_norm(layer: nn.Module, found: Computed) -> None:
-    how, weight = found.how, getattr(layer, found.tensor).detach().clone()
-    old_spectral_norm(layer, found.tensor, how.n_power_iterations, how.eps, how.dim)
+def _old_spectral_norm(layer: nn.Module, weight: Computed) -> None:
+    how, value = weight.how, getattr(layer, weight.tensor).detach().clone()
+    old_spectral_norm(layer, weight.tensor, how.n_power_iterations, how.eps, how.dim)
     own = next(
         hook
         for hook in layer._forward_pre_hooks.values()
-        if type(hook).__module__ == type(how).__module__ and hook.name == found.tensor  # type: ignore[attr-defined]
+        if type(hook).__module__ == type(how).__module__ and hook.name == weight.tensor  # type: ignore[attr-defined]
     )
-    matrix = own.reshape_weight_to_matrix(weight)  # type: ignore[attr-defined]
+    matrix = own.reshape_weight_to_matrix(value)  # type: ignore[attr-defined]
     # its first vectors are noise: a few steps make them those of the largest singular value
     for _ in range(15):
         own.compute_weight(layer, do_power_iteration=True)  # type: ignore[attr-defined]
-    u, v = layer._buffers[f"{found.tensor}_u"], layer._buffers[f"{found.tensor}_v"]
+    u, v = layer._buffers[f"{weight.tensor}_u"], layer._buffers[f"{weight.tensor}_v"]
     _norm_of_one(u, matrix, v)  # type: ignore[arg-type]
 
 
@@ -223,25 +225,25 @@ def _norm_of_one(u: Tensor, matrix: Tensor, v: Tensor) -> None:
             u.div_(norm)
 
 
-_AGAIN = {
+_AGAIN: dict[Kind, Callable[[nn.Module, Computed], None]] = {
     "weight_norm": _weight_norm,
     "old weight_norm": _old_weight_norm,
     "spectral_norm": _spectral_norm,
     "old spectral_norm": _old_spectral_norm,
-    "mask": lambda layer, found: None,
+    "mask": lambda layer, weight: None,
 }
 
 
 def described(computed: tuple[Computed, ...]) -> list[str]:
     """What a reader should know of them, in words; nothing where there are none."""
     words = []
-    masks = [found.name for found in computed if found.kind == "mask"]
+    masks = [weight.name for weight in computed if weight.kind == "mask"]
     if masks:
         words.append(
             f"the masks of torch.nn.utils.prune on {_listed(masks)} are final now: zeros that are "
             "left are values"
         )
-    spectral = [found.name for found in computed if "spectral" in found.kind]
+    spectral = [weight.name for weight in computed if "spectral" in weight.kind]
     if spectral:
         words.append(
             f"{_listed(spectral)} with spectral_norm come out as they were, without what went; "

@@ -65,7 +65,7 @@ def _module(module: nn.Module, memory: dict[int, Any]) -> Any:
     twin = object.__new__(type(module))
     memory[id(module)] = twin
     state = {key: _value(value, memory) for key, value in _state(module).items()}
-    twin.__setstate__(state)  # type: ignore[no-untyped-call]  # torch has no types for it
+    twin.__setstate__(state)
     return twin
 
 

@@ -128,17 +128,17 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
     calls or keep what it saw.
     """
     modules = list(modules_of(model).values())
-    found = [(module, dict(vars(module))) for module in modules]
+    attributes = [(module, dict(vars(module))) for module in modules]
     # what a module keeps in a container of its own: a cache by device or by size
     kept = [
         (value, copy.copy(value))
-        for _, known in found
+        for _, known in attributes
         for value in known.values()
         if type(value) in (dict, list)
     ]
     members = [
         (table, dict(table))
-        for _, known in found
+        for _, known in attributes
         for table in (known["_parameters"], known["_buffers"])
     ]
     buffers = _members(modules, "_buffers")
@@ -149,7 +149,7 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
     try:
         yield model
     finally:
-        for module, known in found:
+        for module, known in attributes:
             vars(module).clear()
             vars(module).update(known)
         for container, content in kept:
@@ -208,11 +208,11 @@ def seed_all(seed: int) -> None:
     use yet: a millisecond each time, and the notes are never thrown away.
     """
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch has no types for it
+    if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
     if torch.backends.mps.is_available():
         torch.mps.manual_seed(seed)
-    if hasattr(torch, "xpu") and torch.xpu.is_initialized():  # type: ignore[no-untyped-call]
+    if hasattr(torch, "xpu") and torch.xpu.is_initialized():
         torch.xpu.manual_seed_all(seed)
 
 
@@ -221,7 +221,7 @@ def _preserved_torch_rng() -> Iterator[None]:
     cpu = torch.get_rng_state()
     # An uninitialised CUDA stays so: asking for its state would cost a context of several hundred
     # MB.
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
         yield
     finally:
@@ -282,7 +282,8 @@ def _first_batch(description: Any) -> int | None:
     values = (
         nested.values() if isinstance(nested, dict) else nested if isinstance(nested, list) else ()
     )
-    return next((found for value in values if (found := _first_batch(value)) is not None), None)
+    sizes = (_first_batch(value) for value in values)
+    return next((size for size in sizes if size is not None), None)
 
 
 def _made_up(description: Any, batch: tuple[int, int] | None, generator: torch.Generator) -> Any:

@@ -142,9 +142,9 @@ def _record(
             "changes it; write into parameters outside of forward, or make it a buffer "
             "(register_buffer). The values of before are back"
         )
-    found = list(named_tensors_in(output))
-    recorder.tape.outputs = [recorder.operand(tensor) for _, tensor in found]
-    recorder.tape.output_names = [name for name, _ in found]
+    outputs = list(named_tensors_in(output))
+    recorder.tape.outputs = [recorder.operand(tensor) for _, tensor in outputs]
+    recorder.tape.output_names = [name for name, _ in outputs]
     if not recorder.tape.outputs:
         raise TraceError(
             f"no tensor can be seen in what the model returns ({type(output).__name__}); return "
@@ -183,7 +183,7 @@ class _Recorder(OperatorMode):
 
     def ref(self, tensor: Tensor) -> Ref:
         """The number of a tensor, a new one where it was never seen."""
-        ref: Ref | None = self._refs.get(tensor)  # type: ignore[no-untyped-call]
+        ref: Ref | None = self._refs.get(tensor)
         if ref is None:
             ref = self._refs[tensor] = Ref(len(self.tape.shapes))
             self.tape.shapes.append(tuple(tensor.shape))
@@ -213,7 +213,7 @@ class _Recorder(OperatorMode):
 
     def source(self, tensor: Tensor) -> Ref | str | None:
         """A tensor that the tape knows, or the name of a parameter; None for any other."""
-        ref: Ref | None = self._refs.get(tensor)  # type: ignore[no-untyped-call]
+        ref: Ref | None = self._refs.get(tensor)
         return self._names.get(id(tensor)) if ref is None else self.tape.parameters.get(ref, ref)
 
     def __torch_dispatch__(

@@ -115,7 +115,7 @@ def _in_own_memory(values: Mapping[Ref, Tensor]) -> dict[Ref, Tensor]:
             continue
         memory = value.untyped_storage()
         key = memory.data_ptr()
-        own = copies[key] = copies[key] if key in copies else memory.clone()  # type: ignore[no-untyped-call]
+        own = copies[key] = copies[key] if key in copies else memory.clone()
         blank = torch.empty(0, dtype=value.dtype, device=value.device)
         twins[ref] = blank.set_(own, value.storage_offset(), value.shape, value.stride())
     return twins
@@ -125,20 +125,20 @@ def written(tape: Tape) -> set[Ref]:
     """Values in whose memory an operator writes, itself or through a view: the caller's must be
     copied before a replay.
     """
-    found: set[Ref] = set()
+    statistics: set[Ref] = set()
     whole: dict[Ref, Ref] = {}  # view → what it is a view of
     for op in tape.ops:
-        found.update(_statistics(op))
+        statistics.update(_statistics(op))
         for place, schema in enumerate(op.func._schema.arguments):
             if schema.alias_info is None:
                 continue
             seen = [whole.get(ref, ref) for ref in refs_in(op.arg(place, schema.name))]
             if schema.alias_info.is_write:
-                found.update(seen)
+                statistics.update(seen)
             whole.update(
                 {ref: seen[0] for ref in op.outputs if ref is not None and seen and ref != seen[0]}
             )
-    return found
+    return statistics
 
 
 def _statistics(op: Op) -> list[Ref]:

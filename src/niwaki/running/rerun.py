@@ -20,7 +20,7 @@ from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
 Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
 
 
-class _Stepper(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+class _Stepper(OperatorMode):
     """Lets a step run each operator of a model in the place of the dispatcher, and holds it to the
     tape.
     """

@@ -20,7 +20,7 @@ Turn = Literal["not", "high", "low"]
 FAR = 1e4  # a number that is larger than what activations come to
 
 
-class Steered(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+class Steered(OperatorMode):
     """Changes the values that some lines of code are given.
 
     Example: `with Steered({"net.py:12": "not"}): model(x)` answers the `if mask.any()` of line 12
@@ -45,7 +45,7 @@ class Steered(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no ty
         return result if turn is None else turned(result, turn)
 
 
-class Answered(OperatorMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+class Answered(OperatorMode):
     """Gives lines of code the answers that they were given before, so that a network of other
     values takes the same path.
     """

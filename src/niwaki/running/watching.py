@@ -18,7 +18,7 @@ from niwaki.running.lock import PROCESS
 from niwaki.running.tape import tensors_in
 
 
-class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types for it
+class OperatorMode(TorchDispatchMode):
     """Sees every operator that reaches the dispatcher; a subclass says what to do with it."""
 
     def __init__(self) -> None:

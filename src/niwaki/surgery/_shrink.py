@@ -15,7 +15,8 @@ from niwaki.core.errors import SurgeryError
 from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
 from niwaki.graph import Graph, Role
-from niwaki.graph.offsets import Offset, offsets
+from niwaki.graph.offset import Offset
+from niwaki.graph.offsets import offsets
 from niwaki.graph.terms import Term, Var, transform
 from niwaki.methods.base.cut import Cut
 from niwaki.running import duplicate, named_state, preserved_mode

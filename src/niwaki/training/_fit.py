@@ -188,7 +188,7 @@ def _assembled(
 
 
 def _running_mean(model: nn.Module, decay: float) -> AveragedModel:
-    step = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch has no types here
+    step = get_ema_multi_avg_fn(decay)
     return AveragedModel(model, multi_avg_fn=step, use_buffers=True)
 
 

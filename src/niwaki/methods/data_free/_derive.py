@@ -48,7 +48,7 @@ def derive(graph: Graph, groups: Iterable[str], prior: Prior) -> dict[str, dict[
 
     def give(group: str, weight: str, parts: list[Part]) -> None:
         mean = torch.cat([part.mean for part in parts])
-        whole: Tensor = torch.block_diag(*(part.covariance for part in parts))  # type: ignore[no-untyped-call]
+        whole: Tensor = torch.block_diag(*(part.covariance for part in parts))
         moments.setdefault(group, {})[weight] = Moments.stated(mean, whole)
 
     stream(graph, groups, prior, give)

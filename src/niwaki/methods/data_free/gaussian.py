@@ -81,7 +81,7 @@ class Gaussian:
     @property
     def covariance(self) -> Tensor:
         """All of it: (channels, channels), zero between blocks."""
-        whole: Tensor = torch.block_diag(*self.blocks)  # type: ignore[no-untyped-call]
+        whole: Tensor = torch.block_diag(*self.blocks)
         return whole
 
     @property

@@ -140,5 +140,5 @@ def averaged(laid: Laid, constant: Tensor) -> Tensor | None:
 
 def _together(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """The entries of two tensors that meet each other: (entries,) each."""
-    first, second = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]  # of torch's
+    first, second = torch.broadcast_tensors(a, b)
     return first.flatten(), second.flatten()

@@ -68,8 +68,8 @@ def with_curves(scores: Scores, repair: Compensation, names: Iterable[str]) -> S
 def through(shape: Tensor, measured: Mapping[int, float]) -> Tensor:
     """The shape, scaled so that it passes through what was measured: count → loss.
 
-    >>> through(torch.tensor([1.0, 0.5, 0.25, 0.0]).double(), {1: 5.0}).tolist()
-    [10.0, 5.0, 2.5, 0.0]
+    >>> through(torch.tensor([1.0, 0.5, 0.25, 0.0]).double(), {1: 5.0})
+    tensor([10.0000,  5.0000,  2.5000,  0.0000], dtype=torch.float64)
     """
     width = len(shape) - 1
     known = sorted((count, loss) for count, loss in measured.items() if 0 < count < width)

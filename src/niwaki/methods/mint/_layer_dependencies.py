@@ -21,7 +21,8 @@ from niwaki.graph.pairs import LayerPair
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.mint.activations import Sampling, observe
 from niwaki.methods.mint.by_layer import PairSettings, of_layer, refuse_unmatched
-from niwaki.methods.mint.mutual_information import LEAST, MEMORY, Resampling, dependencies
+from niwaki.methods.mint.mutual_information import LEAST, MEMORY, dependencies
+from niwaki.methods.mint.resampling import Resampling
 from niwaki.methods.mint.spread import Workers
 
 

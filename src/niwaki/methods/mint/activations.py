@@ -70,8 +70,8 @@ def observe(evidence: Evidence, sites: Sequence[Site], sampling: Sampling) -> li
         task = bar.add_task("watching activations", total=total)
         for inputs, times in _chosen(evidence, drawn, lambda done: bar.update(task, advance=done)):
             _watch(evidence, inputs, times, by_place, rows)
-    found = sum(len(part) for part in rows[0]) if rows else 0
-    if rows and found != sum(sum(times.values()) for times in drawn.values()):
+    count = sum(len(part) for part in rows[0]) if rows else 0
+    if rows and count != sum(sum(times.values()) for times in drawn.values()):
         raise SettingError(
             "calibration= gave fewer inputs the second time than the first; it must give all of "
             "them each time"

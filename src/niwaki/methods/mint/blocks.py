@@ -104,25 +104,27 @@ class _Line:
     total: int
 
     @classmethod
-    def of(cls, found: Dependency, weight: Tensor) -> _Line:
-        pair = found.pair
+    def of(cls, dependency: Dependency, weight: Tensor) -> _Line:
+        pair = dependency.pair
         assert pair.columns is not None
         rows, columns = (
-            _groups(pair.rows, found.child_group),
-            _groups(pair.columns, found.parent_group),
+            _groups(pair.rows, dependency.child_group),
+            _groups(pair.columns, dependency.parent_group),
         )
         table = (
             weight.detach().double().cpu().movedim((pair.out_axis, pair.in_axis), (0, 1)).square()
         )
         table = table.reshape(*table.shape[:2], -1)
-        squares = _summed(table.sum(2), rows, columns, found.values.shape)
+        squares = _summed(table.sum(2), rows, columns, dependency.values.shape)
         sizes = _summed(
-            torch.full_like(table[..., 0], table.shape[2]), rows, columns, found.values.shape
+            torch.full_like(table[..., 0], table.shape[2]), rows, columns, dependency.values.shape
         )
         draft = LayerBlocks(
             tuple(rows.tolist()), tuple(columns.tolist()), (), pair.out_axis, pair.in_axis
         )
-        return cls(draft, found.values, squares / sizes.clamp(min=1), sizes.long(), weight.numel())
+        return cls(
+            draft, dependency.values, squares / sizes.clamp(min=1), sizes.long(), weight.numel()
+        )
 
 
 def _groups(units: Tensor, group: Tensor) -> Tensor:
@@ -141,12 +143,12 @@ def _summed(table: Tensor, rows: Tensor, columns: Tensor, shape: Sequence[int]) 
 
 
 def cut_blocks(
-    found: Sequence[Dependency], weights: Mapping[str, Tensor], cut_off: CutOff
+    dependencies: Sequence[Dependency], weights: Mapping[str, Tensor], cut_off: CutOff
 ) -> BlockPlan:
     """Choose the blocks that stay.
 
     Args:
-        found: the dependencies of the layers in scope; those whose weight has no column for every
+        dependencies: of the layers in scope; those whose weight has no column for every
             unit are left whole.
         weights: parameters by name.
 
@@ -157,7 +159,7 @@ def cut_blocks(
     """
     lines = {
         item.pair.weight: _Line.of(item, weights[item.pair.weight])
-        for item in found
+        for item in dependencies
         if item.pair.columns is not None
     }
     if not lines:
@@ -165,8 +167,8 @@ def cut_blocks(
             "none of these layers has blocks to cut: each must read its parent through a weight "
             "of its own"
         )
-    limits = {item.pair.weight: cut_off.limit_of(item.pair.child) for item in found}
-    refuse_unmatched(cut_off.limits, (item.pair.child for item in found), "limits")
+    limits = {item.pair.weight: cut_off.limit_of(item.pair.child) for item in dependencies}
+    refuse_unmatched(cut_off.limits, (item.pair.child for item in dependencies), "limits")
     gone = {name: torch.zeros(line.values.shape, dtype=torch.bool) for name, line in lines.items()}
     lost, full = dict.fromkeys(lines, 0), set()
     total = sum(line.total for line in lines.values())

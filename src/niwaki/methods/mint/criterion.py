@@ -26,7 +26,7 @@ from niwaki.methods.mint._layer_dependencies import Dependency, Estimation, laye
 from niwaki.methods.mint.activations import Sampling
 from niwaki.methods.mint.by_layer import PairSettings
 from niwaki.methods.mint.dependency_maps import dependency_maps
-from niwaki.methods.mint.mutual_information import Resampling
+from niwaki.methods.mint.resampling import Resampling
 from niwaki.methods.mint.spread import Engine, Workers
 
 TIES = 1e-6  # what weights count beside dependencies: enough to put units of one group in an order
@@ -87,20 +87,20 @@ class Mint(Criterion):
 
     def scores(self, evidence: Evidence) -> dict[str, Tensor]:
         """Scores of all groups by name."""
-        found = layer_dependencies(evidence, layer_pairs(evidence.graph), self.estimation())
-        for remark in dict.fromkeys(remark for item in found for remark in item.remarks):
+        dependencies = layer_dependencies(evidence, layer_pairs(evidence.graph), self.estimation())
+        for remark in dict.fromkeys(remark for item in dependencies for remark in item.remarks):
             evidence.say(remark)
-        evidence.known[Mint] = found
-        return unit_scores(evidence.graph, found, evidence.state)
+        evidence.known[Mint] = dependencies
+        return unit_scores(evidence.graph, dependencies, evidence.state)
 
     def dependencies(self, evidence: Evidence, plan: Plan | None = None) -> DependencyMaps | None:
         """The dependencies between the groups of adjacent layers, and what goes of them."""
-        found = evidence.known.get(Mint)
-        return None if found is None else dependency_maps(found, units=plan)
+        dependencies = evidence.known.get(Mint)
+        return None if dependencies is None else dependency_maps(dependencies, units=plan)
 
 
 def unit_scores(
-    graph: Graph, found: Sequence[Dependency], state: Mapping[str, Tensor] | None = None
+    graph: Graph, dependencies: Sequence[Dependency], state: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """One score a unit of every group, out of the blocks that it has a part in.
 
@@ -109,14 +109,18 @@ def unit_scores(
     """
     weights = graph.state if state is None else state
     return {
-        group.name: _with_weights(group, _of_blocks(group, found), weights)
+        group.name: _with_weights(group, _of_blocks(group, dependencies), weights)
         for group in graph.groups
     }
 
 
-def _of_blocks(group: Group, found: Sequence[Dependency]) -> Tensor:
-    read = [_as_parent(group, item) for item in found if group.name in item.pair.parent_units]
-    written = [_as_child(group, item) for item in found if group.name in item.pair.child_units]
+def _of_blocks(group: Group, dependencies: Sequence[Dependency]) -> Tensor:
+    read = [
+        _as_parent(group, item) for item in dependencies if group.name in item.pair.parent_units
+    ]
+    written = [
+        _as_child(group, item) for item in dependencies if group.name in item.pair.child_units
+    ]
     parts = read or written
     return torch.stack(parts).amax(0) if parts else torch.zeros(group.width, dtype=torch.float64)
 

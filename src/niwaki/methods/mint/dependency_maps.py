@@ -15,7 +15,10 @@ from niwaki.methods.mint._layer_dependencies import Dependency
 
 
 def dependency_maps(
-    found: Sequence[Dependency], *, blocks: BlockPlan | None = None, units: Plan | None = None
+    dependencies: Sequence[Dependency],
+    *,
+    blocks: BlockPlan | None = None,
+    units: Plan | None = None,
 ) -> DependencyMaps:
     """The dependencies of all pairs, and the share of every block that is gone; groups are put
     together where they are many.
@@ -24,9 +27,9 @@ def dependency_maps(
         blocks: those that stayed; None: no block was cut by itself.
         units: those that stayed; None: no unit left.
     """
-    size = coarsest(len(found))
+    size = coarsest(len(dependencies))
     maps = []
-    for item in found:
+    for item in dependencies:
         gone = None
         if blocks is not None or units is not None:
             gone = _cut_blocks(item, blocks or BlockPlan())

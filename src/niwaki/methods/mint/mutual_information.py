@@ -20,24 +20,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from niwaki.core.errors import SettingError, UnknownNameError
-from niwaki.methods.mint.exact_distances import (
-    Factors,
-    Grid,
-    on_grid,
-    product,
-    side_by_side,
-    squared,
-    tiles,
-)
+from niwaki.core.errors import SettingError
+from niwaki.methods.mint.exact_distances import Factors, Grid, on_grid, squared, tiles
+from niwaki.methods.mint.resampling import Base, Draw, Resampling, Source
 from niwaki.methods.mint.spanning_tree import DistanceTable
 
-Resampling = Literal["nearest", "once"]
 MEMORY = 2**29  # bytes of distances that are held at once
 LEAST = 6  # rows: two in each part of the split
 
@@ -85,13 +76,13 @@ def conditional_mutual_information(
     shape_m = _broadcast(parent.shape[:-2], rest.shape[:-2])
     shape = _broadcast(child.shape[:-2], shape_m)
     device = _device(child)
-    draw = _Draw.of(child.shape[-2], generator, device)
+    draw = Draw.of(child.shape[-2], generator, device)
     children = [on_grid([item], device) for item in _items(child, child.shape[:-2])]
     parents = [
         on_grid([y, z], device)
         for y, z in zip(_items(parent, shape_m), _items(rest, shape_m), strict=True)
     ]
-    sources = [_Source(draw, grid, 0, resampling) for grid in parents]
+    sources = [Source(draw, grid, 0, resampling) for grid in parents]
     pairs = torch.stack(
         [
             torch.arange(len(children)).reshape(child.shape[:-2]).expand(shape).reshape(-1),
@@ -133,10 +124,10 @@ def dependencies(
     for group in (*children, *parents):
         _refuse_misfits(children[0], group, group)
     device = _device(children[0])
-    draw = _Draw.of(len(children[0]), generator, device)
+    draw = Draw.of(len(children[0]), generator, device)
     grid = on_grid(list(parents), device)
-    base = _Base.of(draw, grid, memory) if len(parents) > 2 else None
-    sources = [_Source(draw, grid, place, resampling, base) for place in range(len(parents))]
+    base = Base.of(draw, grid, memory) if len(parents) > 2 else None
+    sources = [Source(draw, grid, place, resampling, base) for place in range(len(parents))]
     pairs = torch.cartesian_prod(torch.arange(len(children)), torch.arange(len(parents)))
     values = _estimates(
         draw, [on_grid([child], device) for child in children], sources, pairs, memory
@@ -173,7 +164,7 @@ def _refuse_misfits(child: Tensor, parent: Tensor, rest: Tensor) -> None:
 
 
 def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]  # torch has no types for it
+    return tuple(torch.broadcast_shapes(*shapes))
 
 
 def _items(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -186,170 +177,8 @@ def _device(tensor: Tensor) -> torch.device:
     return torch.device("cpu") if tensor.device.type == "mps" else tensor.device
 
 
-@dataclass(frozen=True, eq=False)
-class _Draw:
-    """Which rows are used for what.
-
-    Attributes:
-        receivers, donors: rows of the halves A and B; receivers take the Y of donors.
-        points: rows of A and of the joint sample, (p + q,), in an order that tells nothing of the
-            two.
-        labels: int32 (p + q,), 1 where a point is a receiver.
-        place: (q,), at which points the receivers are, in their order.
-        coins: int32 (p + q,), fair.
-    """
-
-    receivers: Tensor
-    donors: Tensor
-    points: Tensor
-    labels: Tensor
-    place: Tensor
-    coins: Tensor
-
-    @classmethod
-    def of(cls, samples: int, generator: torch.Generator | None, device: torch.device) -> _Draw:
-        # drawn on the CPU, so that a seed means the same on every device
-        generator = generator or torch.Generator().manual_seed(0)
-        rows = torch.randperm(samples, generator=generator, device=generator.device).cpu()
-        joint = samples // 3
-        receivers, donors = (
-            rows[: (samples - joint) // 2],
-            rows[(samples - joint) // 2 : samples - joint],
-        )
-        union = torch.cat([receivers, rows[samples - joint :]])
-        order = torch.randperm(len(union), generator=generator, device=generator.device).cpu()
-        labels = (order < len(receivers)).int()
-        coins = (
-            torch.randint(0, 2, (len(union),), generator=generator, device=generator.device)
-            .cpu()
-            .int()
-        )
-        place = order.argsort()[: len(receivers)]
-        return cls(
-            *(part.to(device) for part in (receivers, donors, union[order], labels, place, coins))
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Base:
-    """Squared distances over all parents: between points (p + q, p + q), and from receivers to
-    donors.
-    """
-
-    points: Tensor
-    donors: Tensor
-
-    @classmethod
-    def of(cls, draw: _Draw, grid: Grid, memory: int) -> _Base | None:
-        """None where it would take too much of the memory."""
-        if 8 * len(draw.points) ** 2 > memory // 2:
-            return None
-        parents = torch.cat(grid.parts, 1)
-        points, receivers, donors = (
-            parents[draw.points],
-            parents[draw.receivers],
-            parents[draw.donors],
-        )
-        within, across = squared(points, points), squared(receivers, donors)
-        return cls(product(within), product(across))
-
-
-class _Source:
-    """The parents of an estimate: their distances between points, once the receivers have got
-    another Y.
-
-    Args:
-        grid: all parents, of which `place` is Y and the others are Z.
-        base: distances over all parents, where several estimates share them.
-    """
-
-    def __init__(
-        self, draw: _Draw, grid: Grid, place: int, resampling: Resampling, base: _Base | None = None
-    ) -> None:
-        if resampling not in get_args(Resampling):
-            raise UnknownNameError("resampling", resampling, get_args(Resampling))
-        self._draw, self._grid, self._place, self._base, self._resampling = (
-            draw,
-            grid,
-            place,
-            base,
-            resampling,
-        )
-
-    @property
-    def exponent(self) -> int:
-        """Of the grid."""
-        return self._grid.exponent
-
-    def distances(self) -> tuple[Factors, Tensor | None]:
-        """Factors of the squared distances, and what is to be added to their product."""
-        draw, y = self._draw, self._grid.parts[self._place]
-        taken = y[draw.points]
-        given = taken.clone()
-        given[draw.place] = y[draw.donors[self._matches()]]
-        if self._base is None:
-            rest = torch.cat([part[draw.points] for part in self._others()], 1)
-            points = torch.cat([given, rest], 1)
-            return squared(points, points), None
-        return side_by_side(squared(given, given), squared(taken, taken, -1)), self._base.points
-
-    def _others(self) -> list[Tensor]:
-        parts = self._grid.parts
-        return [part for place, part in enumerate(parts) if place != self._place] or [
-            parts[0][:, :0]
-        ]
-
-    def _matches(self) -> Tensor:
-        """For every receiver the donor whose Z is nearest to its own: int64 (receivers,)."""
-        draw, y = self._draw, self._grid.parts[self._place]
-        if self._base is None:
-            rest = torch.cat(self._others(), 1)
-            factors, base = squared(rest[draw.receivers], rest[draw.donors]), None
-        else:
-            factors, base = squared(y[draw.receivers], y[draw.donors], -1), self._base.donors
-        if self._resampling == "once":
-            return _matched_once(product(factors, base))
-        return torch.cat(
-            [_nearest(product(factors, base, rows), rows.start) for rows in tiles(*factors)]
-        )
-
-
-def _nearest(distances: Tensor, first: int) -> Tensor:
-    """The nearest donor of each receiver; of several, the next one after the receiver's own number,
-    so that all get turns.
-    """
-    best, found = distances.min(1)
-    tied = ((distances == best[:, None]).sum(1) > 1).nonzero().squeeze(1)
-    if len(tied):
-        donors = distances.shape[1]
-        turn = (torch.arange(donors, device=found.device) - (tied[:, None] + first)) % donors
-        found[tied] = turn.masked_fill(distances[tied] != best[tied, None], donors).argmin(1)
-    return found
-
-
-def _matched_once(distances: Tensor) -> Tensor:
-    """Give every receiver a donor of its own, nearest pairs first; donors are at least as many."""
-    receivers, donors = distances.shape
-    result = torch.full((receivers,), -1, dtype=torch.int64, device=distances.device)
-    open_rows = torch.arange(receivers, device=distances.device)
-    open_columns = torch.arange(donors, device=distances.device)
-    while len(open_rows):
-        left = distances[open_rows][:, open_columns]
-        wish = _nearest(left, 0)
-        # a donor that is wished for by several goes to the nearest of them; who gets none wishes
-        # again
-        cost = left.gather(1, wish[:, None]).squeeze(1)
-        order = cost.argsort(stable=True)
-        winner = torch.full((len(open_columns),), -1, dtype=torch.int64, device=distances.device)
-        winner[wish[order.flip(0)]] = order.flip(0)
-        taken = winner >= 0
-        result[open_rows[winner[taken]]] = open_columns[taken]
-        open_rows, open_columns = (result < 0).nonzero().squeeze(1), open_columns[~taken]
-    return result
-
-
 def _estimates(
-    draw: _Draw, children: list[Grid], sources: list[_Source], pairs: Tensor, memory: int
+    draw: Draw, children: list[Grid], sources: list[Source], pairs: Tensor, memory: int
 ) -> Tensor:
     """All estimates, in chunks whose distances fit into the memory."""
     if not len(pairs):
@@ -379,9 +208,9 @@ def _within(index: Tensor, start: int, size: int) -> Tensor:
 class _Chunks:
     """Estimates that are done at once, chunk by chunk."""
 
-    draw: _Draw
+    draw: Draw
     children: list[Grid]
-    sources: list[_Source]
+    sources: list[Source]
     # the grid on which the largest distances are; others are brought to its scale, by a power of
     # two
     coarsest: int

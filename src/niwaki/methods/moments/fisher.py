@@ -99,7 +99,7 @@ def _walk(evidence: Evidence, who: str) -> None:
             goal = (
                 flat * torch.randn(flat.shape, generator=evidence.generator, device="cpu").to(flat)
             ).sum()
-        goal.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        goal.backward()
         done += batch_size(inputs)
         if done >= INPUTS:
             return
@@ -114,6 +114,6 @@ def _watch(name: str, module: nn.Module, products: dict[str, Tensor]) -> Any:
 
     def hook(_: nn.Module, __: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.requires_grad:
-            output.register_hook(add)  # type: ignore[no-untyped-call]  # torch has no types for it
+            output.register_hook(add)
 
     return hook

@@ -90,7 +90,7 @@ class Lbfgs(Refit):
                 errors()[used].mean() / spread
                 + damping * (fit.leaves["weight"] - closed).square().sum()
             )
-            value.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+            value.backward()
             return value
 
         before = errors()[held].mean()
@@ -98,7 +98,7 @@ class Lbfgs(Refit):
             list(fit.leaves.values()), max_iter=self.steps, line_search_fn="strong_wolfe"
         )
         with torch.enable_grad():
-            optimizer.step(loss)  # type: ignore[no-untyped-call]
+            optimizer.step(loss)
         if not bool(errors()[held].mean() < before):
             return False
         fit.write()

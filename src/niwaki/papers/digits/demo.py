@@ -222,8 +222,8 @@ def _rows(
         networks, next(iter(dataset.split("test").batches(BATCH)))[0], seconds=5.0
     )
     sizes = (
-        ("parameters", *(f"{found.params:,}" for found in measured)),
-        ("multiply-adds", *(f"{found.macs / 1e6:.2f} M" for found in measured)),
+        ("parameters", *(f"{size.params:,}" for size in measured)),
+        ("multiply-adds", *(f"{size.macs / 1e6:.2f} M" for size in measured)),
         (f"ms, batch of {BATCH}", *(f"{latency.median_ms:.2f}" for latency in latencies)),
         ("kB of weights", *(f"{_kilobytes(network):,.0f}" for network in networks)),
     )

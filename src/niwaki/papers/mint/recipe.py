@@ -140,7 +140,7 @@ class MintRecipe(Recipe):
     ) -> Outcome:
         work, workers = places.work or WORK, Workers(self.engine, self.workers)
         cells: list[Cell] = []
-        found: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         for row in table["rows"]:
             cost, runs = self.cost(table, row, places), []
             for seed in self._seeds(table):
@@ -150,8 +150,8 @@ class MintRecipe(Recipe):
                 runs.append({"experiment": experiment, "row": row["name"], **run})
                 say(f"{experiment}: {row['name']}, seed {seed}: {run}")
             cells += _cells(experiment, table, row, runs, first=not cells)
-            found += runs
-        return Outcome(how, tuple(cells), runs=tuple(found))
+            rows += runs
+        return Outcome(how, tuple(cells), runs=tuple(rows))
 
 
 def _cells(

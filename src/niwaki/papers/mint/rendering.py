@@ -44,18 +44,16 @@ def markdown(
     lines = [HEAD.format(title=experiment)]
     if "baseline" in table:
         first = [runs.get((table["rows"][0]["name"], side), []) for side in (False, True)]
-        originals = (_medians(found, ("original",)) for found in first)
+        originals = (_medians(own, ("original",)) for own in first)
         lines.append(_line("original", f"{table['baseline']:.2f}", *originals))
     for row in table["rows"]:
         here = [runs.get((row["name"], side), []) for side in (False, True)]
         published = f"{100 * row.get('published_gone', row['params']):.2f}, {row['published']:.2f}"
         lines.append(
-            _line(
-                row["name"], published, *(_medians(found, ("gone", "accuracy")) for found in here)
-            )
+            _line(row["name"], published, *(_medians(own, ("gone", "accuracy")) for own in here))
         )
         if "published_kb" in row:
-            stored = (_medians(found, ("stored_kb",)) for found in here)
+            stored = (_medians(own, ("stored_kb",)) for own in here)
             lines.append(_line(f"{row['name']}: kB", f"{row['published_kb']:g}", *stored))
     return "\n".join(lines)
 

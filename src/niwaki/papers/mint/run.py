@@ -125,9 +125,9 @@ class Run:
             json.dumps([dataclasses.asdict(word) if word is self.cost else word for word in words])
         )
         if path.is_file():
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if found.pop("asked", None) == asked:
-                return found
+            outcome: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if outcome.pop("asked", None) == asked:
+                return outcome
         made = {"seed": self.seed, **self._made()}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text_atomic(path, json.dumps({"asked": asked, **made}, indent=2) + "\n")

@@ -23,7 +23,7 @@ def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
             for column, ratio in enumerate(table["ratios"]):
                 for name in table["compensations"]:
                     row = table.get("published", {}).get(criterion, {}).get(name)
-                    found = known.get((experiment, criterion, ratio, name))
+                    accuracies = known.get((experiment, criterion, ratio, name))
                     yield Line(
                         "Neuron Merging, no fine-tuning",
                         experiment,
@@ -32,7 +32,9 @@ def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
                         table["counts"],
                         row[column] if row else None,
                         table.get("baseline"),
-                        () if found is None else (Measured(found[0], base, found[1]),),
+                        ()
+                        if accuracies is None
+                        else (Measured(accuracies[0], base, accuracies[1]),),
                         _hours(table),
                     )
 

@@ -24,7 +24,7 @@ class Logs(dict[str, Any]):
         checked = [epoch.validation for epoch in epochs]
         super().__init__(
             test_acc=[epoch.observed["test"].accuracy for epoch in epochs],
-            val_acc=[found.accuracy for found in checked if found is not None],
+            val_acc=[evaluation.accuracy for evaluation in checked if evaluation is not None],
             train_acc=[epoch.accuracy for epoch in epochs],
             loss=[epoch.loss for epoch in epochs],
             penalty=[epoch.penalty for epoch in epochs],

@@ -137,9 +137,9 @@ class _Work:
 
     def trained(self, dataset: Dataset) -> CellRun:
         """The network from scratch."""
-        found = self._found(0.0)
-        if found:
-            return found
+        run = self._found(0.0)
+        if run:
+            return run
         model, history = self._network(dataset)
         run = self._record(model, history, dataset, 0.0, self.setting)
         started = _counts(fresh(self.setting, dataset))
@@ -149,9 +149,9 @@ class _Work:
 
     def tuned(self, dataset: Dataset, setting: Setting, share: float) -> CellRun:
         """The network, pruned and trained again."""
-        found = self._found(share)
-        if found:
-            return found
+        run = self._found(share)
+        if run:
+            return run
         model, _ = self._network(dataset)
         result = pruned(model, setting, dataset, share)
         untuned = result.record.after.accuracy

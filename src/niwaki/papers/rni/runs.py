@@ -97,10 +97,10 @@ def markdown(
     Args:
         table: the experiment's entry in tables.toml.
     """
-    found: dict[tuple[str, float], list[CellRun]] = {}
+    by_cell: dict[tuple[str, float], list[CellRun]] = {}
     for run in runs:
         if (run.experiment, run.budget) == (experiment, budget):
-            found.setdefault((run.method, run.removed), []).append(run)
+            by_cell.setdefault((run.method, run.removed), []).append(run)
     shares = table["removed"]
     titles = ["as trained" if share == 0 else f"{share:.0%} pruned, fine-tuned" for share in shares]
     lines = ["| accuracy % | " + " | ".join(titles) + " |", "|---|" + "---|" * len(shares)]
@@ -111,7 +111,7 @@ def markdown(
                 + " | ".join(f"{number:.2f}" for number in given["published"])
                 + " |"
             )
-        cells = [_measured(found.get((method, share), [])) for share in shares]
+        cells = [_measured(by_cell.get((method, share), [])) for share in shares]
         lines.append(f"| {method}, measured | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -208,8 +208,13 @@ _WATCHED = (
     "socket.connect",
     "pickle.find_class",
     "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.symlink",
+    "shutil.",
+    "ctypes.dlopen",
+    "os.fork",
 )
-_WATCHED += ("os.rename", "os.mkdir", "os.symlink", "shutil.", "ctypes.dlopen", "os.fork")
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:

@@ -1,10 +1,9 @@
-"""Groups of channels that live or die together, and the graph that holds them all."""
+"""The channels of a model: all groups, what is frozen, and what a plan leaves of them."""
 
 from __future__ import annotations
 
-import enum
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,158 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from niwaki.core.errors import UnknownNameError
+from niwaki.graph.group import Frozen, Group
 from niwaki.graph.inference import Inference, Read
+from niwaki.graph.offset import Offset
 from niwaki.graph.paths import Probes
-from niwaki.graph.reasons import Reason
 from niwaki.graph.terms import Var, crossed, keep_mask, kept_size, leaves
 from niwaki.graph.ties import Tie, find_ties
 from niwaki.graph.unread import Unread, unread
 from niwaki.running import Inputs, named_state
 from niwaki.running.computed import Computed
-
-
-class Role(enum.Enum):
-    """What a tensor slice does with its units."""
-
-    PRODUCER = "producer"  # writes the unit: an output row of a Linear
-    CARRIER = "carrier"  # passes it on: BatchNorm, bias, depthwise kernel
-    CONSUMER = "consumer"  # reads it: an input column of a Linear
-
-
-@dataclass(frozen=True, eq=False)
-class Slice:
-    """Which indices of one axis of one parameter or buffer belong to which unit.
-
-    Attributes:
-        units: int64 (axis size,), the unit of every index, -1 where it belongs to another group.
-    """
-
-    tensor: str
-    axis: int
-    role: Role
-    units: Tensor
-
-    def rows(self, state: Mapping[str, Tensor]) -> Tensor:
-        """The tensor's entries by unit: (width, entries a unit); a complex one is two entries."""
-        data = state[self.tensor].detach().movedim(self.axis, 0)
-        data = torch.view_as_real(data) if data.is_complex() else data
-        order = torch.argsort(self.units, stable=True)
-        order = order[self.units[order] >= 0]
-        width = int(self.units.max()) + 1
-        return data[order.to(data.device)].reshape(width, -1)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A learned factor a unit: of BatchNorm, LayerNorm, GroupNorm or RMSNorm, or a layer scale.
-
-    Attributes:
-        bounded: the factor is sigmoid(entry) and not the entry itself.
-    """
-
-    piece: Slice
-    bounded: bool
-
-
-@dataclass(frozen=True)
-class Normaliser:
-    """A normalisation by stored statistics: out = (x - mean)/sqrt(var + eps)·scale + shift, tensors
-    by name.
-    """
-
-    scale: Slice | None
-    shift: Slice | None
-    mean: Slice
-    var: Slice
-    eps: float
-
-
-@dataclass(frozen=True)
-class Writer:
-    """One layer that computes the units of a group, up to its normalisation.
-
-    Attributes:
-        weights: the tensors whose rows are the units; several where a parametrisation makes the
-            weight of them.
-        norm: the normalisation that follows at once, if one does.
-    """
-
-    layer: str
-    weights: tuple[Slice, ...]
-    bias: Slice | None
-    norm: Normaliser | None
-
-    def rows(self, state: Mapping[str, Tensor]) -> Tensor:
-        """Weights and bias by unit: (width, weights a unit + biases a unit)."""
-        return torch.cat([piece.rows(state) for piece in self.slices], 1)
-
-    @property
-    def slices(self) -> tuple[Slice, ...]:
-        """The weights, and the bias where there is one."""
-        return (*self.weights, *([self.bias] if self.bias else []))
-
-
-@dataclass(frozen=True)
-class Group:
-    """Channels of several tensors that must live or die together, index by index.
-
-    Attributes:
-        name: the layers that produce the units; the first of them where there are several.
-        width: how many units.
-        layers: names of all producing layers.
-        scaling_obstacle: why c times a unit before its non-linearity is not c times the unit where
-            it is read (c ≥ 0); None where it is, so that one unit can stand in for another.
-        fold_obstacle: why a mixing of units cannot be folded into the consumers' weights; None
-            where it can.
-        normalised: the operator that takes statistics over the units, of the kept ones alone once
-            some are gone; None where none does.
-        scales: learned factors that the units are multiplied by, in every normalisation that they
-            go through.
-    """
-
-    name: str
-    width: int
-    layers: tuple[str, ...]
-    slices: tuple[Slice, ...]
-    writers: tuple[Writer, ...]
-    scaling_obstacle: str | None = None
-    fold_obstacle: str | None = None
-    normalised: str | None = None
-    scales: tuple[Scale, ...] = ()
-
-    def of_role(self, role: Role) -> tuple[Slice, ...]:
-        """The slices of one role."""
-        return tuple(piece for piece in self.slices if piece.role is role)
-
-    @property
-    def multiplies(self) -> bool:
-        """Whether a multiple of a unit can be read in the place of another, because it stays that
-        multiple until then.
-        """
-        return self.scaling_obstacle is None and self.normalised is None
-
-    def blocks(self, state: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        """All that is learned to compute each unit, weights and biases of its producers: (width,
-        features) a tensor.
-        """
-        pieces = [piece for writer in self.writers for piece in writer.slices] or self.of_role(
-            Role.PRODUCER
-        )
-        for piece in pieces:
-            yield piece.rows(state)
-
-    def rows(self, state: Mapping[str, Tensor]) -> Tensor:
-        """The same side by side: (width, features)."""
-        return torch.cat(list(self.blocks(state)), 1)
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """Channels that keep their number, and why."""
-
-    layer: str
-    width: int
-    reason: Reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +93,11 @@ class Graph:
                 for var in dict.fromkeys(leaves(read.term)):
                     by_variable.setdefault(var, []).append(read)
         return {var: tuple(reads) for var, reads in by_variable.items()}
+
+    @cached_property
+    def offsets(self) -> dict[str, tuple[tuple[Offset, ...], str | None]]:
+        """Group → places for its consumers' constants, or why one has none; `offsets` fills it."""
+        return {}
 
     @cached_property
     def around(self) -> Mapping[str, set[str]]:
