@@ -64,7 +64,7 @@ def preview(  # noqa: PLR0913  # a public verb
     chosen, repair = methods.criterion, methods.compensation
     seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
     _refuse_blocks(selection, choices)
-    graph = trace(model, example_inputs, probes=methods.probes)
+    graph = trace(model, example_inputs)
     whole, passed_over = skipped(graph, choices.pop("skip", ()))
     choices = {**choices, **({"skip": whole} if whole else {})}
     selection = Selection.of(selection, methods.choices(selection, choices), budget)

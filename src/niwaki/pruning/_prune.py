@@ -62,7 +62,7 @@ def prune(  # noqa: PLR0913  # a public verb
     data: Data | None = None,
     evaluate: Task | Evaluate | None = None,
     measure: bool | None = None,
-    probes: bool | Sequence[Inputs] | None = None,
+    probes: bool | Sequence[Inputs] = True,
     seed: int = 0,
     form: Form = "module",
     **choices: Any,
@@ -81,8 +81,7 @@ def prune(  # noqa: PLR0913  # a public verb
             `"macs=0.5,params=0.4"`. Memory and latency are measured on networks made for
             the purpose, and in the end on the pruned one, which must meet the budget.
         quality: for those who do not want to choose: `"fast"`, equal shares by the norm of the
-            weights, without a repair or probes; `"default"`, the same repaired and probed;
-            `"best"`, shares by what the answer loses, and with calibration inputs every layer
+            weights, without a repair; `"default"`, the same repaired; `"best"`, shares by what the answer loses, and with calibration inputs every layer
             fitted afterwards (see `niwaki.pruning.quality`). What is stated beside it wins.
         criterion: which units stay: `"l1"`, `"taylor"`, … (an unknown name lists all), a
             `Criterion`, or a function (group, evidence) → scores; `"l2"` where nothing is said.
@@ -151,7 +150,7 @@ def prune(  # noqa: PLR0913  # a public verb
         return trim(model, example_inputs, calibration=seen, data=batches, seed=seed, **asked)
     clock = Clock()
     with clock.stage("trace"):
-        graph = trace(model, example_inputs, probes=methods.probes if probes is None else probes)
+        graph = trace(model, example_inputs, probes=probes)
     whole, passed_over = skipped(graph, choices.pop("skip", ()))
     choices = {**choices, **({"skip": whole} if whole else {})}
     selection = Selection.of(selection, methods.choices(selection, choices), budget)

@@ -1,12 +1,11 @@
 """What a pruning does where its user does not choose.
 
-    fast      the same share of every group, by the norm of its weights, without a repair; the
-              network is run on the example inputs alone
+    fast      the same share of every group, by the norm of its weights, without a repair
     default   the same shares, repaired: from calibration inputs, or from the weights
     best      shares by what the network's answer loses, units by what the rest cannot make up for;
               with calibration inputs every layer is fitted to the original's in the end
 
-What is stated beside it wins.
+What is stated beside it wins. The proof is the same for all.
 """
 
 from __future__ import annotations
@@ -37,14 +36,12 @@ class Methods:
 
     Attributes:
         recovery: one after the other.
-        probes: whether the network is run on other inputs than the example too.
         scope: how a budget is divided where nothing is said.
     """
 
     criterion: Criterion = field(default_factory=lambda: as_criterion("l2"))
     compensation: Compensation = field(default_factory=lambda: COMPENSATIONS.build("auto"))
     recovery: tuple[Recovery, ...] = ()
-    probes: bool = True
     scope: Scope = "local"
 
     @classmethod
@@ -61,7 +58,7 @@ class Methods:
         if quality not in get_args(Quality):
             raise UnknownNameError("quality", quality, get_args(Quality))
         if quality == "fast":
-            return cls(compensation=COMPENSATIONS.build("none"), probes=False)
+            return cls(compensation=COMPENSATIONS.build("none"))
         if quality == "best":
             steps = (RECOVERIES.build("lbfgs"),) if fitted else ()
             return cls(as_criterion("auto"), recovery=steps, scope="auto")
