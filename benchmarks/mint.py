@@ -32,11 +32,11 @@ from pages import write_between
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 import niwaki
+from niwaki.core.work import Workers
 from niwaki.graph.pairs import layer_pairs
 from niwaki.methods.mint._layer_dependencies import Estimation, layer_dependencies
 from niwaki.methods.mint.activations import observe
 from niwaki.methods.mint.mutual_information import conditional_mutual_information, dependencies
-from niwaki.methods.mint.spread import Workers
 
 N, WIDTH, GROUPS, BATCH = 2500, 8, 8, 64
 FLOOR = 500

@@ -4,9 +4,6 @@ numbers from all workers.
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from torch import Tensor, nn
 
 import niwaki
 from niwaki.core.errors import SettingError, UnknownNameError
+from niwaki.core.work import Workers
 from niwaki.graph.pairs import find_pair, layer_pairs
 from niwaki.methods.mint import _layer_dependencies
 from niwaki.methods.mint._layer_dependencies import (
@@ -30,7 +28,6 @@ from niwaki.methods.mint._layer_dependencies import (
 from niwaki.methods.mint.activations import Sampling, observe
 from niwaki.methods.mint.criterion import Mint, unit_scores
 from niwaki.methods.mint.mutual_information import conditional_mutual_information
-from niwaki.methods.mint.spread import LostWorkError, Workers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -372,45 +369,6 @@ def run(workers: Workers, folder: Path | None = None, seed: int = 0) -> list[Dep
         layer_pairs(found.graph),
         Estimation(3, sampling=Sampling(25), workers=workers, folder=folder),
     )
-
-
-def fatal_the_first_time(marker: str, number: int) -> int:
-    """A piece of work whose worker is killed once."""
-    if number == 1 and not os.path.exists(marker):
-        open(marker, "w").close()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number * number
-
-
-def fatal(number: int) -> int:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-@pytest.mark.parametrize("engine", ["local", "ray"])
-def test_a_lost_workers_share_is_run_again(
-    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if engine == "ray":
-        pytest.importorskip("ray")
-        monkeypatch.setenv(
-            "PYTHONPATH",
-            os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")]),
-        )
-    pieces = {str(number): (str(tmp_path / "died"), number) for number in range(4)}
-    results = dict(Workers(engine, 2).run(fatal_the_first_time, pieces))
-    assert results == {"0": 0, "1": 1, "2": 4, "3": 9}
-    assert (tmp_path / "died").exists()
-
-
-def test_work_that_always_kills_its_worker_ends_in_a_sentence(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("niwaki.methods.mint.spread.ATTEMPTS", 1)
-    with pytest.raises(
-        LostWorkError, match="worker processes died 1 times; one, two could not be done"
-    ):
-        list(Workers(count=2).run(fatal, {"one": (1,), "two": (2,)}))
 
 
 def test_finished_layers_are_kept_and_an_interrupted_scoring_resumes(

@@ -21,11 +21,11 @@ from torch import Tensor
 
 import niwaki
 from niwaki.cli.app import main
+from niwaki.core.work import Workers
 from niwaki.graph.pairs import layer_pairs
 from niwaki.methods.mint._layer_dependencies import Dependency, Estimation, layer_dependencies
 from niwaki.methods.mint.activations import Sampling
 from niwaki.methods.mint.criterion import unit_scores
-from niwaki.methods.mint.spread import Workers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,4 +1,4 @@
-"""What workers do in the tests of sweeps; a module of its own, as they import it by name."""
+"""What workers measure in the tests of sweeps; a module of its own, as they import it by name."""
 
 from __future__ import annotations
 
@@ -9,19 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-def doubled(number: int) -> int:
-    return 2 * number
-
-
-def deadly(number: int, folder: str, deadliest: int) -> int:
-    """Dies over the number 2, once or always."""
-    deaths = Path(folder)
-    if number == 2 and len(list(deaths.iterdir())) < deadliest:
-        (deaths / str(os.getpid())).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * number
 
 
 def norm(model: nn.Module, deaths: str | None = None) -> dict[str, Any]:

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sweep_work
 import torch
 from typer.testing import CliRunner
 
 from niwaki.cli.app import app
 from niwaki.cli.sweep_cell import run_cell
 from niwaki.core.errors import DataError, OutputError, UnknownNameError
-from niwaki.methods.mint.spread import Workers
-from niwaki.sweep import Common, Grid, SweepFolder, run_cells, spread
-from niwaki.sweep._spread import Lost
+from niwaki.core.work import Workers
+from niwaki.sweep import Common, Grid, SweepFolder, run_cells
 from niwaki.sweep.cell import Outcome
 from niwaki.sweep.run import Board, is_done
 
@@ -29,15 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 GRID = Grid(("digits-cnn",), ("l1", "l2"), ("none",), ("0.3", "0.6"))
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_all_pieces_are_done_by_one_process_and_by_two(count: int) -> None:
-    pieces = {str(number): (number,) for number in range(5)}
-    found = dict(spread(sweep_work.doubled, pieces, Workers(count=count)))
-    assert found == {str(number): 2 * number for number in range(5)}
-    assert dict(spread(sweep_work.doubled, {}, Workers(count=count))) == {}
-
-
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "ray"])
 def two(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Workers:
     """Two workers, in processes or on Ray, that find this folder's modules."""
     if request.param == "ray":
@@ -45,22 +35,6 @@ def two(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Work
     here = str(Path(__file__).parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, *sys.path]))
     return Workers(request.param, 2)
-
-
-@pytest.mark.parametrize("deadliest", [1, 99], ids=["by chance", "always"])
-def test_a_worker_that_dies_costs_its_piece_alone(
-    two: Workers, tmp_path: Path, deadliest: int
-) -> None:
-    pieces = {str(number): (number, str(tmp_path), deadliest) for number in range(5)}
-    found = dict(spread(sweep_work.deadly, pieces, two))
-    others = {name: result for name, result in found.items() if name != "2"}
-    assert others == {"0": 0, "1": 2, "3": 6, "4": 8}
-    if deadliest == 1:
-        assert found["2"] == 4
-    else:
-        assert isinstance(found["2"], Lost)
-        assert ("exit code -9" if two.engine == "local" else "Ray worker") in found["2"].reason
-        assert len(list(tmp_path.iterdir())) == 2  # it was tried twice
 
 
 class Counting:

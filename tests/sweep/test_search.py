@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from niwaki.core.errors import MissingExtraError, SettingError
-from niwaki.methods.mint.spread import Workers
+from niwaki.core.work import Workers
 from niwaki.sweep import Common, Grid, SweepFolder, run_cells
 from niwaki.sweep.cell import Outcome
 from niwaki.sweep.run import Pairs

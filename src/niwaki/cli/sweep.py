@@ -11,7 +11,7 @@ from niwaki.cli import options
 from niwaki.cli.sweep_board import live, show
 from niwaki.cli.sweep_cell import run_cell
 from niwaki.cli.sweep_words import Asked, asked_of
-from niwaki.methods.mint.spread import Workers
+from niwaki.core.work import Workers
 from niwaki.sweep import Grid, SweepFolder, run_cells
 from niwaki.sweep.run import Pairs
 from niwaki.sweep.search import search

@@ -6,12 +6,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class NiwakiError(Exception):
     """The base of all errors that niwaki raises on purpose; the command line prints them without a
     traceback.
     """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors are sent between processes: made again from their words, without `__init__`."""
+        return _again, (type(self), self.args), self.__dict__
+
+
+def _again(kind: type[NiwakiError], words: tuple[Any, ...]) -> NiwakiError:
+    error = kind.__new__(kind, *words)
+    error.args = words
+    return error
 
 
 class UnknownNameError(NiwakiError, ValueError):

@@ -4,7 +4,7 @@ A cell that has a record is not run again, a cell that fails leaves its reason a
 who runs them (this process, several, or Ray) cannot matter to what comes out.
 """
 
-from niwaki.sweep._spread import spread
+from niwaki.core.work import Workers
 from niwaki.sweep.cell import failed, measured
 from niwaki.sweep.folder import SweepFolder
 from niwaki.sweep.front import front_of, measures_of
@@ -18,11 +18,11 @@ __all__ = [
     "Common",
     "Grid",
     "SweepFolder",
+    "Workers",
     "failed",
     "front_of",
     "measured",
     "measures_of",
     "read_sweep",
     "run_cells",
-    "spread",
 ]

@@ -10,8 +10,8 @@ from typing import Any
 from niwaki.core.errors import NiwakiError
 from niwaki.core.plan import Plan
 from niwaki.core.records import Record
+from niwaki.core.work import Lost
 from niwaki.pruning.result import Result
-from niwaki.sweep._spread import Lost
 
 DONE, FAILED = "done", "failed"
 Outcome = dict[str, Any]
@@ -36,7 +36,11 @@ def failed(error: Exception) -> Outcome:
 
 def outcome_of(found: Outcome | Lost) -> Outcome:
     """What a worker gave, or what is said of one that died."""
-    return {"status": FAILED, "reason": found.reason} if isinstance(found, Lost) else found
+    if not isinstance(found, Lost):
+        return found
+    if found.raised is not None:
+        return failed(found.raised)
+    return {"status": FAILED, "reason": found.reason}
 
 
 def record_of(outcome: Outcome) -> Record:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from niwaki.methods.mint.spread import Workers
-from niwaki.sweep._spread import spread
+from niwaki.core.work import Workers
 from niwaki.sweep.cell import DONE, FAILED, Outcome, outcome_of
 from niwaki.sweep.folder import SweepFolder
 from niwaki.sweep.grid import Cell
@@ -80,7 +79,7 @@ def run_cells(
         for name, cell in by_name.items()
         if name not in outcomes
     }
-    for name, result in spread(work, left, workers):
+    for name, result in workers.try_each(work, left):
         outcomes[name] = outcome_of(result)
         if is_done(outcomes[name]):
             folder.write(by_name[name], outcomes[name])

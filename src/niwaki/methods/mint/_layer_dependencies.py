@@ -17,13 +17,13 @@ from torch import Tensor
 
 from niwaki.core.errors import SettingError
 from niwaki.core.records import write_text_atomic
+from niwaki.core.work import Workers
 from niwaki.graph.pairs import LayerPair
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.mint.activations import Sampling, observe
 from niwaki.methods.mint.by_layer import PairSettings, of_layer, refuse_unmatched
 from niwaki.methods.mint.mutual_information import LEAST, MEMORY, dependencies
 from niwaki.methods.mint.resampling import Resampling
-from niwaki.methods.mint.spread import Workers
 
 
 @dataclass(frozen=True)

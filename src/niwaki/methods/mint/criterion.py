@@ -18,6 +18,7 @@ from torch import Tensor
 
 from niwaki.core.plan import Plan
 from niwaki.core.records import DependencyMaps
+from niwaki.core.work import Engine, Workers
 from niwaki.graph import Graph, Group
 from niwaki.graph.pairs import layer_pairs
 from niwaki.methods.base.criterion import CRITERIA, Criterion
@@ -27,7 +28,6 @@ from niwaki.methods.mint.activations import Sampling
 from niwaki.methods.mint.by_layer import PairSettings
 from niwaki.methods.mint.dependency_maps import dependency_maps
 from niwaki.methods.mint.resampling import Resampling
-from niwaki.methods.mint.spread import Engine, Workers
 
 TIES = 1e-6  # what weights count beside dependencies: enough to put units of one group in an order
 

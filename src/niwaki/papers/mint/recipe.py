@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 from niwaki import data
 from niwaki.core.errors import CheckpointError, DataError, UnknownNameError
+from niwaki.core.work import Engine, Workers
 from niwaki.data import Dataset
-from niwaki.methods.mint.spread import Engine, Workers
 from niwaki.papers.cell import Cell, Outcome
 from niwaki.papers.line import Line
 from niwaki.papers.mint.lines import lines

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from niwaki import models
 from niwaki.core.records import write_text_atomic
+from niwaki.core.work import Workers
 from niwaki.data import Dataset
 from niwaki.io.weights import load_weights
 from niwaki.measure import Evaluation, evaluate
@@ -28,7 +29,6 @@ from niwaki.methods.mint._layer_dependencies import Estimation
 from niwaki.methods.mint.activations import Sampling
 from niwaki.methods.mint.blocks import CutOff
 from niwaki.methods.mint.by_layer import PairSettings
-from niwaki.methods.mint.spread import Workers
 from niwaki.papers.recipe import Places
 from niwaki.pruning.result import Result
 from niwaki.pruning.trimming import trim

@@ -1,11 +1,12 @@
-"""Pieces of work on one process, on several, or on Ray; a worker that dies costs its piece alone.
+"""Pieces of work in processes of this machine.
 
-Workers are told one piece at a time, so that it is known whose piece a death is. It is tried once
-more, in case that was chance, and then given up, while all others go on.
+Workers are told one piece at a time, so that it is known whose piece a death is. It is begun again,
+in case that was chance, and given up when that is so always; all others go on.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,55 +19,35 @@ from typing import Any
 
 import torch
 
-from niwaki.methods.mint.spread import Workers, ray_cluster
+from niwaki.core.work.lost import Lost, tried
 
-ATTEMPTS = 2  # the first and one more
 Work = Callable[..., Any]
-Pieces = Mapping[str, Sequence[Any]]
 
 
-@dataclass(frozen=True)
-class Lost:
-    """What stands in the place of a result whose workers died."""
-
-    reason: str
-
-
-def spread(work: Work, pieces: Pieces, workers: Workers) -> Iterator[tuple[str, Any]]:
+def in_processes(
+    work: Work, pieces: Mapping[str, Sequence[Any]], count: int, attempts: int
+) -> Iterator[tuple[str, Any]]:
     """Every piece's name and its result, or `Lost`, as they are done.
 
     Args:
         work: a function of a module; arguments and results can be pickled.
-
-    Raises:
-        MissingExtraError: Ray is not installed.
+        attempts: how often a piece is begun whose worker dies.
     """
-    if not pieces:
-        return iter(())
-    if workers.engine == "ray":
-        return _on_ray(work, pieces, workers.count)
-    if workers.count == 1:
-        return ((name, work(*arguments)) for name, arguments in pieces.items())
-    return _in_processes(work, pieces, min(workers.count, len(pieces)))
-
-
-def _in_processes(work: Work, pieces: Pieces, count: int) -> Iterator[tuple[str, Any]]:
     waiting, deaths = deque(pieces), Counter[str]()
     # spawned, not forked: a fork copies torch's threads in whatever state they are
     context, threads = get_context("spawn"), max(1, torch.get_num_threads() // count)
     hands = [_Hand(context, work, threads) for _ in range(count)]
     try:
-        while waiting or any(hand.piece for hand in hands):
+        while waiting or any(hand.piece is not None for hand in hands):
             for hand in hands:
                 if waiting and hand.piece is None:
                     name = waiting.popleft()
                     hand.give(name, pieces[name])
             for hand in _ready(hands):
                 name, result = hand.taken()
-                if isinstance(result, Lost):
+                if hand.is_dead:
                     deaths[name] += 1
-                    hand.replace()
-                    if deaths[name] < ATTEMPTS:
+                    if deaths[name] < attempts:
                         waiting.appendleft(name)
                         continue
                 yield name, result
@@ -83,6 +64,7 @@ class _Hand:
     work: Work
     threads: int
     piece: str | None = None
+    is_dead: bool = False
     process: BaseProcess = field(init=False)
     line: Connection[Any, Any] = field(init=False)
 
@@ -93,6 +75,8 @@ class _Hand:
         theirs.close()  # so that the end of the worker is the end of the line
 
     def give(self, name: str, arguments: Sequence[Any]) -> None:
+        if self.is_dead:
+            self.replace()
         self.piece = name
         with suppress(OSError):  # it has died; the end of the line says so
             self.line.send(arguments)
@@ -102,11 +86,13 @@ class _Hand:
         try:
             return name, self.line.recv()
         except (EOFError, OSError):
+            self.is_dead = True
             self.process.join()
             return name, Lost(f"its worker process died (exit code {self.process.exitcode})")
 
     def replace(self) -> None:
         self.stop()
+        self.is_dead = False
         self.__post_init__()
 
     def stop(self) -> None:
@@ -126,21 +112,16 @@ def _serve(line: Connection[Any, Any], work: Work, threads: int) -> None:
     torch.set_num_threads(threads)
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
-            line.send(work(*line.recv()))
+            result = tried(work, line.recv())
+            if isinstance(result, Lost) and result.raised is not None:
+                result = Lost(result.reason, _sendable(result.raised))
+            line.send(result)
 
 
-def _on_ray(work: Work, pieces: Pieces, count: int) -> Iterator[tuple[str, Any]]:
-    with ray_cluster(count) as ray:
-        remote = ray.remote(max_retries=ATTEMPTS - 1)(work)
-        waiting = {remote.remote(*arguments): name for name, arguments in pieces.items()}
-        while waiting:
-            (done, *_), _ = ray.wait(list(waiting), num_returns=1)
-            name = waiting.pop(done)
-            try:
-                yield name, ray.get(done)
-            except ray.exceptions.RayError as error:
-                yield name, Lost(f"its Ray worker failed: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _sendable(error: Exception) -> Exception:
+    """The error, or where it does not survive being sent, its words."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # made here, on the same line
+    except Exception:  # whatever a class of the user's does
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
