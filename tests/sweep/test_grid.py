@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,11 @@ def test_the_front_is_what_nothing_beats_in_two_measures() -> None:
     assert front_of(errors, ("map", "macs")) == [1]
     assert front_of([record(0.9, 5, 0.3), record(0.9, 5, 0.2)], ("map", "macs")) == [0]
     assert front_of(records, ("accuracy", "map")) == []
+    untimed = dataclasses.replace(records[0].after, macs=1, latency_ms=0.0, peak_bytes=0)
+    quick = [*records, dataclasses.replace(records[0], after=untimed)]
+    assert front_of(quick, ("accuracy", "latency")) == [0]
+    assert front_of(quick, ("accuracy", "peak")) == []
+    assert front_of(quick, ("accuracy", "macs")) == [4]
     with pytest.raises(UnknownNameError, match="measure 'mac'; did you mean 'macs'"):
         two_measures("accuracy,mac")
     assert two_measures("accuracy,mac", own=True) == ("accuracy", "mac")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from niwaki.core.errors import SettingError, UnknownNameError
 from niwaki.core.records import Record
-from niwaki.core.records.comparison import ROWS
+from niwaki.core.records.comparison import ROWS, taken
 from niwaki.report import pareto
 
 MORE_IS_BETTER = {"accuracy": True, "throughput": True}
@@ -16,7 +16,7 @@ ALWAYS = (*ROWS, "loss", "agreement", "cosine")  # what may be measured without 
 
 def measures_of(record: Record) -> dict[str, float]:
     """All that was measured of the pruned network, scores of the user's own task among it."""
-    rows = {name: value(record.after) for name, (_, value, _) in ROWS.items()}
+    rows = {name: taken(name, record.after) for name in ROWS}
     known = {**rows, "loss": record.after.loss, **record.after.scores}
     return {name: float(value) for name, value in known.items() if value is not None}
 
