@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "report": ("{net}", "--out", "{out}.html"),
     "reproduce": ("mint", "--only", "nothing"),
     "demo": ("--out", "{out}"),
+    "sweep": (NET, "--out", "{out}"),
 }
 WRONG_MODELS = (
     "resnet57", "", "digits-cnn:", "digits-cnn:classes", "digits-cnn:classes=ten", "nowhere:make",
@@ -73,6 +75,10 @@ WRONG_VALUES: dict[str, tuple[str, ...]] = {
     "--html": ("/nowhere/x.html", "{file}"),
     "--engine": ("cloud",),
     "--groups": ("0",),
+    "--workers": ("many",),
+    "--front": ("accuracy", "", "accuracy,mac", "macs,macs", "accuracy,macs,params"),
+    "--search": ("t", "", "t=0.1..0.9", "t=2..1", "t=1..2,lin", "=1..2"),
+    "--trials": ("0", "3", "many"),
     "--unknown": ("1",),
 }  # fmt: skip
 TOGETHER = (
@@ -95,6 +101,22 @@ TOGETHER = (
     ("prnue", NET),
     ("eval", NET, "more"),
     ("demo", "more"),
+    ("sweep", "nowhere.toml", "--out", "{out}"),
+    ("sweep", "nowhere.toml", NET, "--out", "{out}"),
+    ("sweep", NET, NET, "--out", "{out}"),
+    ("sweep", NET, "resnet57", "--out", "{out}"),
+    ("sweep", NET, "--out", "{out}", "--criterion", "l1", "--criterion", "l1"),
+    ("sweep", NET, "--out", "{out}", "--criterion", "l1", "--criterion", "l3"),
+    ("sweep", NET, "--out", "{out}", "--budget", "0.5", "--budget", "1.5"),
+    ("sweep", NET, "--out", "{out}", "--compensation", "merge:threshold={t}"),
+    ("sweep", NET, "--out", "{out}", "--compensation", "merge:threshold={t}", "--search", "t=1..2",
+     "--search", "t=1..2"),
+    ("sweep", NET, "--out", "{out}", *DATA, "--compensation", "merge:threshold={t}", "--search",
+     "t=2..3", "--trials", "1"),
+    ("sweep", NET, "--out", "{out}", "--data", "digits:split=test", "--compensation",
+     "merge:threshold={t}", "--search", "t=0.1..0.9"),
+    ("sweep", NET, "--out", "{out}", "--workers", "0"),
+    ("sweep", NET), ("sweep",),
     ("prune",), ("train", NET), ("export", NET), ("finetune",), ("score", NET),
     ("sensitivity", NET), ("eval",),
     (),
@@ -143,6 +165,25 @@ def test_there_are_three_hundred() -> None:
 CHUNKS = 12
 
 
+def faults(
+    line: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> list[object]:
+    """What is wrong with how a line ends: nothing, where it is one sentence and a code."""
+    monkeypatch.setattr(sys, "argv", ["niwaki", *line])
+    capsys.readouterr()
+    try:
+        main()
+        code: object = 0
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException as error:  # a raw error is what this looks for
+        code = f"{type(error).__name__}: {error}"
+    said = capsys.readouterr().err
+    sentence = [text for text in said.splitlines() if text.startswith("error: ")]
+    good = isinstance(code, int) and code > 0 and len(sentence) == bool(line)
+    return [] if good and "Traceback" not in said else [(line, code, said[-300:])]
+
+
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_a_bad_line_is_one_sentence_and_writes_nothing(
     chunk: int,
@@ -157,25 +198,39 @@ def test_a_bad_line_is_one_sentence_and_writes_nothing(
     wrong = []
     for line in itertools.islice(LINES, chunk, None, CHUNKS):
         words = [word.format(**places) if word.startswith("{") else word for word in line]
-        monkeypatch.setattr(sys, "argv", ["niwaki", *words])
-        capsys.readouterr()
-        try:
-            main()
-            code: object = 0
-        except SystemExit as stop:
-            code = stop.code
-        except BaseException as error:  # a raw error is what this looks for
-            code = f"{type(error).__name__}: {error}"
-        said = capsys.readouterr().err
-        sentence = [text for text in said.splitlines() if text.startswith("error: ")]
-        good = isinstance(code, int) and code > 0 and len(sentence) == bool(line)
-        if not good or "Traceback" in said:
-            wrong.append((line, code, said[-300:]))
+        wrong += faults(words, monkeypatch, capsys)
         for left in set(tmp_path.rglob("*")) - {tmp_path / "mine.txt"}:
             wrong.append((line, "left", str(left)))
             if left.is_file():
                 left.unlink()
         assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert wrong == []
+
+
+SWEEPS = (
+    "models = 3", "models = [[]]", "models = []", "data = 'digits'", "model = 'digits-cnn'",
+    *(f"models = 'digits-cnn'\n{line}" for line in (
+        "front = 3", "front = ['accuracy', 'macs']", "trials = 'many'", "trials = 0", "trials = true",
+        "search = 't=1..2'", "search = ['t=1..2']", "search = {t = '1..2'}", "search = {t = 3}",
+        "data = 5", "data_root = 5", "calibration = 'all'", "calibration = 0", "calibration = 1.5",
+        "calibration = true", "evaluate = 1", "device = 0", "scope = 1", "recovery = 'rest'",
+        "recovery = {a = 1}", "skip = [1, [2]]", "only = true", "input_shape = [1, 8]", "seeds = -1",
+        "seeds = 'a'", "seeds = [99999999999999999999]", "budgets = [true]", "criteria = {l1 = 1}",
+        "trust = 1", "[models]", "search = {}\ntrials = 3", "criteria = ['l1', 'l1']",
+        "calibration = 1979-05-27",
+    )),
+)  # fmt: skip
+
+
+def test_a_bad_file_of_a_sweep_is_one_sentence_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, wrong = tmp_path / "sweep.toml", list[object]()
+    for text in SWEEPS:
+        path.write_text(text)
+        found = faults(["sweep", "sweep.toml", "--out", "out"], monkeypatch, capsys)
+        wrong += [(text, *found)] if found or list(tmp_path.iterdir()) != [path] else []
     assert wrong == []
 
 

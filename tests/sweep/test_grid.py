@@ -79,7 +79,7 @@ def test_a_file_is_read_and_the_command_line_replaces_its_words(tmp_path: Path) 
         ("criteria = [", "is not TOML"),
         ("seeds = ['a']", "list of whole numbers"),
         ("seeds = [true]", "list of whole numbers"),
-        ("criteria = [['l1']]", "list of texts"),
+        ("criteria = [['l1']]", "a text or a list of texts; got"),
     ],
 )
 def test_files_that_say_nothing_are_refused(tmp_path: Path, text: str, message: str) -> None:
