@@ -213,7 +213,7 @@ SWEEPS = (
         "front = 3", "front = ['accuracy', 'macs']", "trials = 'many'", "trials = 0", "trials = true",
         "search = 't=1..2'", "search = ['t=1..2']", "search = {t = '1..2'}", "search = {t = 3}",
         "data = 5", "data_root = 5", "calibration = 'all'", "calibration = 0", "calibration = 1.5",
-        "calibration = true", "evaluate = 1", "device = 0", "scope = 1", "recovery = 'rest'",
+        "calibration = true", "timed = 1", "timed = 'yes'", "evaluate = 1", "device = 0", "scope = 1", "recovery = 'rest'",
         "recovery = {a = 1}", "skip = [1, [2]]", "only = true", "input_shape = [1, 8]", "seeds = -1",
         "seeds = 'a'", "seeds = [99999999999999999999]", "budgets = [true]", "criteria = {l1 = 1}",
         "trust = 1", "[models]", "search = {}\ntrials = 3", "criteria = ['l1', 'l1']",

@@ -68,7 +68,9 @@ def test_a_file_is_read_and_the_command_line_replaces_its_words(tmp_path: Path) 
     )
     asked = asked_of([str(path)], {"criteria": ["random"], "repairs": None, "budgets": []})
     assert asked.grid == Grid(("digits-cnn",), ("random",), ("auto",), ("0.3", "macs=0.5"), (0, 1))
-    assert asked.common == Common(data="digits", skip=("fc*",))
+    assert asked.common == Common(data="digits", skip=("fc*",), timed=True)
+    assert not asked_of([str(path)], {"front": "accuracy,macs"}).common.timed
+    assert asked_of([str(path)], {"front": "accuracy,macs", "timed": True}).common.timed
     assert asked.front == ("accuracy", "latency")
 
 

@@ -169,6 +169,12 @@ def test_the_command_makes_table_page_and_cells(tmp_path: Path) -> None:
     assert "wanda" in page
     rows = (tmp_path / "out" / "report.csv").read_text().splitlines()
     assert len(rows) == 3
+    cells = [json.loads(path.read_text()) for path in (tmp_path / "out" / "cells").glob("*-l1-*")]
+    assert [cell["record"]["after"]["latency_ms"] for cell in cells] == [0, 0]
+    timed = CliRunner().invoke(app, [*words[:-4], "--timed", "--out", str(tmp_path / "timed")])
+    assert "latency, ms" in timed.stdout
+    cells = [json.loads(path.read_text()) for path in (tmp_path / "timed" / "cells").glob("*-l1-*")]
+    assert all(cell["record"]["after"]["latency_ms"] > 0 for cell in cells)
     again = CliRunner().invoke(app, [*words, "--calibration", "32"])
     assert isinstance(again.exception, OutputError)
     wrong = CliRunner().invoke(app, ["sweep", "digits-cnn", "--criterion", "l3", "--out", "x"])

@@ -46,6 +46,10 @@ def sweep(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps")] = None,
     engine: Annotated[str, typer.Option(help="local, or ray for a Ray cluster")] = "local",
     workers: Annotated[int, typer.Option(help="cells at a time", min=1)] = 1,
+    timed: Annotated[
+        bool | None,
+        typer.Option("--timed", help="measure latency and peak memory too: a second or two a cell"),
+    ] = None,
     front: Annotated[
         str | None, typer.Option(help="two measures whose Pareto front is marked: accuracy,macs")
     ] = None,
@@ -72,7 +76,8 @@ def sweep(
         "criteria": criterion, "repairs": compensation, "budgets": budget, "seeds": seed,
         "data": data, "data_root": None if data_root is None else str(data_root),
         "calibration": calibration, "scope": scope, "only": only, "skip": skip,
-        "recovery": recovery, "evaluate": evaluate, "device": device, "front": front,
+        "recovery": recovery, "evaluate": evaluate, "device": device, "timed": timed,
+        "front": front,
         "search": search_, "trials": trials,
     }  # fmt: skip
     asked = asked_of(what, said)

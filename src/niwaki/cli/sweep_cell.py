@@ -45,7 +45,8 @@ def _measured(common: Common, cell: Cell) -> Outcome:
         evaluate=task,
         seed=cell.seed,
     )
-    return measured(result.with_settings(**setup.settings))
+    result = result.with_settings(**setup.settings)
+    return measured(result.measured() if common.timed else result)
 
 
 def _set_up(common: Common, model: str, seed: int) -> Setup:

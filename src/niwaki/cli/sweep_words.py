@@ -13,7 +13,7 @@ from niwaki.cli.voice import voice
 from niwaki.core.errors import SettingError
 from niwaki.data import available
 from niwaki.models.imported import is_import_string
-from niwaki.sweep.front import two_measures
+from niwaki.sweep.front import TIMES, two_measures
 from niwaki.sweep.grid import AXES, Common, Grid, check_common
 from niwaki.sweep.search import Range, ranges_of
 from niwaki.sweep.words import read_sweep
@@ -55,6 +55,7 @@ def asked_of(what: Sequence[str], said: Mapping[str, Any]) -> Asked:
     grid = Grid(**{axis: words[axis] for axis in AXES if axis in words})
     shared = {field.name for field in dataclasses.fields(Common)}
     words.setdefault("trust", tuple(voice.trust))
+    words["timed"] = words.get("timed", False) or not TIMES.isdisjoint(front)
     common = check_common(Common(**{key: words[key] for key in shared & set(words)}))
     task_of(common.evaluate)
     selection_of(common.scope, (), ())

@@ -50,15 +50,11 @@ class SweepFolder:
         found = _read(kept)
         if found.get("schema") != SCHEMA:
             raise OutputError(f"{kept} was not written by this niwaki; name another folder")
-        theirs, ours = (
-            found["same_for_all"],
-            json.loads(json.dumps(dataclasses.asdict(self.common))),
-        )
-        other = [key for key in ours if ours[key] != theirs.get(key)]
+        theirs = {**_plain(Common()), **found["same_for_all"]}  # older sweeps lack newer settings
+        ours = _plain(self.common)
+        other = [key for key in ours if ours[key] != theirs[key]]
         if other:
-            said = "; ".join(
-                f"{key}: {theirs.get(key)!r} there, {ours[key]!r} now" for key in other
-            )
+            said = "; ".join(f"{key}: {theirs[key]!r} there, {ours[key]!r} now" for key in other)
             raise OutputError(
                 f"{self.path} holds another sweep ({said}); name another folder for this one"
             )
@@ -105,6 +101,12 @@ class SweepFolder:
 
     def _file(self, cell: Cell) -> Path:
         return self.path / CELLS / f"{cell.name}.json"
+
+
+def _plain(common: Common) -> dict[str, Any]:
+    """As JSON gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(common)))
+    return plain
 
 
 def _is_free(path: Path) -> bool:

@@ -11,6 +11,7 @@ from niwaki.report import pareto
 
 MORE_IS_BETTER = {"accuracy": True, "throughput": True}
 LESS_IS_BETTER = ("loss", "params", "macs", "latency", "bytes", "peak")
+TIMES = frozenset(("latency", "throughput", "peak"))  # measured where they are asked for
 ALWAYS = (*ROWS, "loss", "agreement", "cosine")  # what may be measured without a task of one's own
 
 

@@ -60,6 +60,7 @@ class Common:
     """What is the same for all cells, in the words of `niwaki prune`.
 
     Attributes:
+        timed: latency and peak memory are measured too, a second or two a cell.
         trust: packages whose code a folder may name.
     """
 
@@ -73,6 +74,7 @@ class Common:
     evaluate: str | None = None
     input_shape: str | None = None
     device: str = "cpu"
+    timed: bool = False
     trust: tuple[str, ...] = ()
 
 

@@ -53,6 +53,10 @@ def _share(value: Any) -> str | None:
     return str(value) if is_share else None
 
 
+def _yes_or_no(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
 def _whole(least: int) -> Callable[[Any], int | None]:
     def read(value: Any) -> int | None:
         is_whole = isinstance(value, int) and not isinstance(value, bool)
@@ -77,6 +81,7 @@ KINDS = {
     "budgets": _Kind("a list of texts or shares", _share, several=True),
     "seeds": SEEDS,
     "calibration": COUNT,
+    "timed": _Kind("true or false", _yes_or_no),
     "front": TEXT,
     "search": _Kind("a table of ranges by name", _ranges),
     "trials": COUNT,
