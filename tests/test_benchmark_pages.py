@@ -72,6 +72,22 @@ def test_tables_are_those_of_their_records(
     assert table in shown, f"write the page again: benchmarks/{name}.py --page"
 
 
+def test_a_sweep_does_not_hang_on_who_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psutil")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = importlib.import_module("sweep")
+    record = json.loads((ROOT / "benchmarks" / "records" / "sweep.json").read_text("utf-8"))
+    assert record["cells"] == record["different"] >= 40
+    assert list(record["ways"]) == list(benchmark.WAYS)
+    assert all(way["done"] == way["equal"] == record["cells"] for way in record["ways"].values())
+    killed = record["ways"]["Ray, a worker killed"]
+    assert killed["killed"] == 1
+    assert 0 < killed["done_when_killed"][0] < record["cells"]
+    shown = (ROOT / "docs" / "guides" / "sweep.md").read_text(encoding="utf-8")
+    table = f"{benchmark.START}\n{benchmark.as_markdown(record)}\n{benchmark.END}"
+    assert table in shown, "write the page again: benchmarks/sweep.py --page"
+
+
 def test_no_repair_is_behind_plain_pruning() -> None:
     record = json.loads((ROOT / "benchmarks" / "records" / "guard.json").read_text("utf-8"))
     assert len({key.split(" ")[0] for key in record["cells"]}) >= 8
