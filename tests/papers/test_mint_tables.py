@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from niwaki import models
+from niwaki import measure, models
 from niwaki.core.errors import UnknownNameError
 from niwaki.graph import trace
 from niwaki.graph.pairs import layer_pairs
@@ -19,6 +20,7 @@ from niwaki.papers.mint.recipe import MintRecipe
 from niwaki.papers.mint.rendering import committed, markdown
 from niwaki.papers.recipe import Places
 from niwaki.pruning.trimming import scope
+from niwaki.training import RunFolder
 
 DOCS = Path(__file__).parents[2] / "docs" / "mint.md"
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
@@ -57,6 +59,44 @@ def test_what_is_missing_is_named(tmp_path: Path, shared_root: Path) -> None:
         "mnist-mlp", Places(tmp_path, tmp_path, work=tmp_path), lambda text: None
     )
     assert "no" in (outcome.missing or "")
+
+
+@pytest.mark.parametrize("killed_at", [2, 5], ids=["training", "tuning"])
+def test_a_run_that_is_killed_goes_on_within_its_training(
+    tmp_path: Path, shared_root: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    tables = recipe.tables()
+    table = tables["mnist-mlp"]
+    table["seeds"] = [0]
+    table["rows"][0] |= {"groups": 5, "per_class": 20, "params": 0.8}
+    del table["rows"][1:]
+    epochs = {"training": {"epochs": 3}, "tuning": {"epochs": 3}}
+    table["quick"] = {"images": 1000, "test_images": 500, **epochs}
+    monkeypatch.setattr(recipe, "tables", lambda: tables)
+    monkeypatch.setattr(mint_run, "RunFolder", partial(RunFolder, every=0))
+    looks = list[int]()
+
+    def run(folder: str, stop: int | None) -> Outcome:
+        def evaluate(*words: Any, **more: Any) -> Any:
+            looks.append(1)
+            if len(looks) == stop:
+                raise KeyboardInterrupt
+            return measure.evaluate(*words, **more)
+
+        looks.clear()
+        monkeypatch.setattr(mint_run, "evaluate", evaluate)
+        places = Places(shared_root / "data", None, work=tmp_path / folder)
+        return MintRecipe("quick").run("mnist-mlp", places, lambda text: None)
+
+    whole = run("whole", None)
+    expected = len(looks)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", killed_at)
+    resumed = run("killed", None)
+    assert [cell.measured for cell in resumed.cells[:2]] == [
+        cell.measured for cell in whole.cells[:2]
+    ]
+    assert len(looks) == expected - killed_at + 1  # what was validated is not validated again
 
 
 def test_a_quick_run_trains_trims_and_retrains_and_a_second_reads_it(

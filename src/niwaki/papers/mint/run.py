@@ -8,6 +8,7 @@ goes on from them.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from niwaki.methods.mint.by_layer import PairSettings
 from niwaki.papers.recipe import Places
 from niwaki.pruning.result import Result
 from niwaki.pruning.trimming import trim
-from niwaki.training import Augment, Distillation, Feed, FeedSettings, TrainSettings, fit
+from niwaki.training import Augment, Distillation, Feed, FeedSettings, RunFolder, TrainSettings, fit
 from niwaki.training.settings import Schedule
 
 Hold = Callable[[nn.Module], None]
@@ -138,7 +139,8 @@ class Run:
         validated: list[float] = []
 
         def retrain(masked: nn.Module, hold: Hold) -> None:
-            validated.append(self._fitted(masked, self.cost.tuning, hold, model))
+            tuning = self._training_run(self.cost.tuning, self.experiment, self.row)
+            validated.append(self._fitted(masked, self.cost.tuning, tuning, hold, model))
 
         estimation = Estimation(
             self.row["groups"],
@@ -190,15 +192,23 @@ class Run:
         if path.is_file():
             load_weights(model, path)
             return model.eval()
-        self._fitted(model, cost)
+        self._fitted(model, cost, self._training_run(cost))
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.cpu() for name, tensor in model.state_dict().items()}, str(path))
         return model.eval()
+
+    def _training_run(self, how: Training, *more: Any) -> RunFolder:
+        """Where a training is kept, named by all that it depends on; a killed one goes on."""
+        model, cost = self.table["model"], self.cost
+        asked = [model, self.seed, cost.images, cost.test_images, dataclasses.asdict(how), *more]
+        key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
+        return RunFolder(self.work / "training" / key, resume=True, trackers=())
 
     def _fitted(
         self,
         model: nn.Module,
         how: Training,
+        folder: RunFolder,
         hold: Hold | None = None,
         teacher: nn.Module | None = None,
     ) -> float:
@@ -233,6 +243,7 @@ class Run:
                 distillation=Distillation(teacher, how.distil, how.temperature)
                 if teacher is not None and how.distil
                 else None,
+                folder=folder,
             )
         finally:
             dropping.remove()
