@@ -13,6 +13,8 @@ import pytest
 import torch
 from hypothesis import assume, given, reject
 from hypothesis import strategies as st
+from random_networks.draw import Draw, Residual, T
+from random_networks.images import PLAIN, Shuffle
 from torch import Tensor, nn
 
 import niwaki
@@ -27,121 +29,37 @@ from niwaki.pruning.trimming import Masks, without_idle
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Residual(nn.Module):
-    def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
-        super().__init__()
-        self.body, self.shortcut = body, shortcut
+class Searched(Draw):
+    """Choices that hypothesis makes, and makes smaller where a test fails."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.body(x) + self.shortcut(x)
-        return out
+    def __init__(self, draw: st.DrawFn) -> None:
+        super().__init__(0)
+        self._draw = draw
 
+    def of(self, *choices: T) -> T:
+        """One of these."""
+        return choices[self._draw(st.integers(0, len(choices) - 1))]
 
-class Dense(nn.Module):
-    """Its input and what it makes of it, one behind the other."""
+    def yes(self, share: float = 0.5) -> bool:
+        """Whatever finds the mistake; the share is for chance alone."""
+        return self._draw(st.booleans())
 
-    def __init__(self, body: nn.Module, first: bool) -> None:
-        super().__init__()
-        self.body, self.first = body, first
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = [self.body(x), x]
-        return torch.cat(parts if self.first else parts[::-1], 1)
-
-
-class Gate(nn.Module):
-    """The first half of the channels times the sigmoid of the second."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        a, b = x.chunk(2, 1)
-        return a * torch.sigmoid(b)
-
-
-class Shuffle(nn.Module):
-    def __init__(self, groups: int) -> None:
-        super().__init__()
-        self.groups = groups
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, c = x.shape[:2]
-        return (
-            x.view(b, self.groups, c // self.groups, *x.shape[2:])
-            .transpose(1, 2)
-            .reshape(b, c, *x.shape[2:])
-        )
-
-
-STAGES = [
-    "conv",
-    "grouped",
-    "depthwise",
-    "residual",
-    "projection",
-    "dense",
-    "gate",
-    "shuffle",
-    "pool",
-]
-ACTIVATIONS = [nn.ReLU, nn.GELU, nn.LeakyReLU, nn.Hardswish, nn.Identity]
+    def number(self, low: int, high: int) -> int:
+        """From low to high, both included."""
+        return self._draw(st.integers(low, high))
 
 
 @st.composite
 def convolutional(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
-    """A stack of random stages on images of 6 × 6, pooled or flattened into a linear layer."""
-    width = draw(st.sampled_from([2, 3]))
-    shape = (2, width, 6, 6)
-    layers: list[nn.Module] = []
-    width = _conv(draw, layers, width, draw(st.sampled_from([4, 6, 8])))
-    for _ in range(draw(st.integers(0, 4))):
-        stage = draw(
-            st.sampled_from(
-                [
-                    "conv",
-                    "grouped",
-                    "depthwise",
-                    "residual",
-                    "projection",
-                    "dense",
-                    "gate",
-                    "shuffle",
-                    "pool",
-                ]
-            )
-        )
-        out = draw(st.sampled_from([4, 6, 8]))
-        if stage == "conv":
-            width = _conv(draw, layers, width, out)
-        elif stage in ("grouped", "shuffle"):
-            groups = draw(st.sampled_from([g for g in (2, 3, 4) if width % g == 0] or [1]))
-            if stage == "shuffle":
-                layers.append(Shuffle(groups))
-            layers.append(nn.Conv2d(width, groups * 2, 1, groups=groups))
-            width = groups * 2
-        elif stage == "depthwise":
-            layers.append(
-                nn.Conv2d(width, 2 * width, 3, padding=1, groups=width, bias=draw(st.booleans()))
-            )
-            width *= 2
-        elif stage in ("residual", "projection", "dense"):
-            body: list[nn.Module] = []
-            inner = _conv(draw, body, width, out)
-            last = width if stage == "residual" else out
-            body.append(nn.Conv2d(inner, last, 3, padding=1))
-            if stage == "dense":
-                layers.append(Dense(nn.Sequential(*body), draw(st.booleans())))
-                width += last
-            else:
-                shortcut = (
-                    nn.Identity() if stage == "residual" else nn.Conv2d(width, last, 1, bias=False)
-                )
-                layers.append(Residual(nn.Sequential(*body), shortcut))
-                width = last
-        elif stage == "gate" and width % 2 == 0:
-            layers.append(Gate())
-            width //= 2
-        elif stage == "pool":
-            layers.append(draw(st.sampled_from([nn.MaxPool2d(3, 1, 1), nn.AvgPool2d(3, 1, 1)])))
-    if draw(st.booleans()):
+    """A stack of random parts on images of 6 × 6, pooled or flattened into a linear layer."""
+    chance = Searched(draw)
+    channels = chance.number(2, 3)
+    part, width = PLAIN["conv"](chance, channels)
+    layers = [part]
+    for _ in range(chance.number(0, 4)):
+        part, width = PLAIN[chance.of(*PLAIN)](chance, width)
+        layers.append(part)
+    if chance.yes():
         layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, 3)]
     else:
         layers += [
@@ -152,15 +70,7 @@ def convolutional(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
             nn.ReLU(),
             nn.Linear(7, 3),
         ]
-    return nn.Sequential(*layers), shape
-
-
-def _conv(draw: st.DrawFn, layers: list[nn.Module], width: int, out: int) -> int:
-    layers.append(nn.Conv2d(width, out, 3, padding=1, bias=draw(st.booleans())))
-    if draw(st.booleans()):
-        layers.append(nn.BatchNorm2d(out, affine=draw(st.booleans())))
-    layers.append(draw(st.sampled_from(ACTIVATIONS))())
-    return out
+    return nn.Sequential(*layers), (2, channels, 6, 6)
 
 
 @st.composite
@@ -172,13 +82,10 @@ def perceptrons(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
         layers.append(nn.Linear(before, width, bias=draw(st.booleans())))
         norm = draw(st.sampled_from([None, nn.BatchNorm1d, nn.LayerNorm]))
         layers += [norm(width)] if norm else []
-        layers.append(draw(st.sampled_from(ACTIVATIONS))())
+        layers.append(Searched(draw).activation())
         if draw(st.booleans()):
             layers.append(
-                Residual(
-                    nn.Sequential(nn.Linear(width, 6), nn.ReLU(), nn.Linear(6, width)),
-                    nn.Identity(),
-                )
+                Residual(nn.Sequential(nn.Linear(width, 6), nn.ReLU(), nn.Linear(6, width)))
             )
         before = width
     return nn.Sequential(*layers, nn.Linear(before, 3)), (4, 5)

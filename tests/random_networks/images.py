@@ -12,6 +12,26 @@ from torch.nn.utils import parametrizations
 from random_networks.draw import Counts, Draw, Maker, Part, Residual
 
 
+class Projected(nn.Module):
+    """What a body makes of its input, added to what a convolution makes of it."""
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x) + self.shortcut(x)
+        return out
+
+
+class Gated(nn.Module):
+    """The first half of the channels times the sigmoid of the second."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, 1)
+        return first * torch.sigmoid(second)
+
+
 class Dense(nn.Module):
     """Its input and what a body makes of it, one behind the other."""
 
@@ -226,19 +246,31 @@ class Standardised(nn.Conv2d):
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
-def _conv(draw: Draw, width: int) -> Part:
+def _any_norm(draw: Draw, width: int) -> list[nn.Module]:
+    norms = (
+        nn.BatchNorm2d(width),
+        nn.GroupNorm(draw.divisor(width, 1, 2, 4), width),
+        nn.InstanceNorm2d(width, affine=draw.yes()),
+        Norm2d(width, draw.yes()),
+        Responses(width),
+    )
+    return [draw.of(norms[0], norms[0], *norms)] if draw.yes(0.7) else []
+
+
+def _batch_norm(draw: Draw, width: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(width, affine=draw.yes())] if draw.yes() else []
+
+
+def _conv(draw: Draw, width: int, norm: Callable[[Draw, int], list[nn.Module]] = _any_norm) -> Part:
     out = draw.size()
     layers: list[nn.Module] = [nn.Conv2d(width, out, draw.of(1, 3), padding="same")]
-    norms = (
-        nn.BatchNorm2d(out),
-        nn.GroupNorm(draw.divisor(out, 1, 2, 4), out),
-        nn.InstanceNorm2d(out, affine=draw.yes()),
-        Norm2d(out, draw.yes()),
-        Responses(out),
-    )
-    if draw.yes(0.7):
-        layers.append(draw.of(norms[0], norms[0], *norms))
+    layers += norm(draw, out)
     return nn.Sequential(*layers, draw.activation()), out
+
+
+def _plain(draw: Draw, width: int) -> Part:
+    """A convolution whose channels can go one by one: no statistics are taken over them."""
+    return _conv(draw, width, _batch_norm)
 
 
 def _grouped(draw: Draw, width: int) -> Part:
@@ -255,10 +287,15 @@ def _depthwise(draw: Draw, width: int) -> Part:
                          nn.Conv2d(deep.out_channels, out, 1)), out  # fmt: skip
 
 
-def _residual(draw: Draw, width: int) -> Part:
-    one, inner = _conv(draw, width)
+def _residual(draw: Draw, width: int, conv: Maker = _conv) -> Part:
+    one, inner = conv(draw, width)
     last = nn.Conv2d(inner, width, 3, padding=1)
     return Residual(nn.Sequential(one, last), nn.Identity()), width
+
+
+def _projected(draw: Draw, width: int) -> Part:
+    body, out = _plain(draw, width)
+    return Projected(body, nn.Conv2d(width, out, 1, bias=False)), out
 
 
 def _normed_weight(draw: Draw, width: int) -> Part:
@@ -327,5 +364,17 @@ MAKERS: dict[str, Maker] = {
     "patches": _patches,
     "tokens": lambda draw, width: (Tokens(width, draw.divisor(width, 2, 4)), width),
     "standardised": _standardised,
+    "pool": _pool,
+}
+
+# of which any units can go, so that a test may choose them freely
+PLAIN: dict[str, Maker] = {
+    "conv": _plain,
+    "grouped": _grouped,
+    "depthwise": _depthwise,
+    "residual": lambda draw, width: _residual(draw, width, _plain),
+    "projected": _projected,
+    "dense": _dense,
+    "gated": lambda draw, width: (Gated(), width // 2) if width % 2 == 0 else _plain(draw, width),
     "pool": _pool,
 }
