@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_report import browser, write_run  # noqa: F401  # the fixture is used by its name
@@ -119,6 +120,81 @@ def test_a_browser_sorts_filters_and_unfolds(browser, many: Path, tmp_path: Path
     page.locator("#run-11 summary").click()
     page.locator("#run-11 .inside .bar").first.wait_for()  # drawn when it is unfolded
     assert page.locator("#run-11 .inside .bar").count() > 60
+
+
+def opened(browser: Any, many: Path, folder: Path, **settings: Any) -> Any:  # noqa: F811
+    path = folder / "report.html"
+    path.write_text(report_page(read_runs([many])[0]), encoding="utf-8")
+    page = browser.new_context(**settings).new_page()
+    page.goto(path.as_uri())
+    return page
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_many_rows_come_page_by_page(
+    browser: Any,  # noqa: F811
+    many: Path,
+    tmp_path: Path,
+    width: int,
+) -> None:
+    page = opened(browser, many, tmp_path, viewport={"width": width, "height": 900})
+    errors = list[str]()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    rows, sections = page.locator("tr[data-run]:visible"), page.locator("details[id^=run-]:visible")
+    back, on, whole = (page.locator("nav.pages button").nth(number) for number in range(3))
+    where = page.locator("nav.pages [role=status]")
+
+    def numbers() -> list[int]:
+        return [int(row.get_attribute("data-run") or 0) for row in rows.all()]
+
+    assert numbers() == list(range(1, 26))
+    assert sections.count() == 25
+    assert back.get_attribute("aria-disabled") == "true"
+    back.click(force=True)  # there is nothing before the first
+    assert where.inner_text() == "1–25 of 200"
+    on.focus()
+    page.keyboard.press("Enter")
+    assert numbers() == list(range(26, 51))
+    assert page.locator("#run-26").is_visible()
+    assert not page.locator("#run-25").is_visible()
+
+    page.fill("#filter", "run-1")  # 100 of them
+    assert (where.inner_text(), numbers()[0], len(numbers())) == ("1–25 of 100", 101, 25)
+    for _ in range(9):
+        on.click(force=True)
+    assert (where.inner_text(), numbers()[-1]) == ("76–100 of 100", 200)
+    page.fill("#filter", "no such run")
+    assert (where.inner_text(), numbers()) == ("0–0 of 0", [])
+    page.fill("#filter", "")
+
+    whole.click()
+    assert numbers() == list(range(1, 201))
+    whole.click()
+    assert len(numbers()) == 25
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert len(numbers()) == 200
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert len(numbers()) == 25
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert errors == []
+
+
+def test_without_scripts_all_rows_are_there(
+    browser: Any,  # noqa: F811
+    many: Path,
+    tmp_path: Path,
+) -> None:
+    page = opened(browser, many, tmp_path, java_script_enabled=False)
+    assert page.locator("tr[data-run]:visible").count() == 200
+    assert page.locator("nav.pages:visible").count() == 0
+
+
+def test_few_rows_need_no_pages(tmp_path: Path) -> None:
+    for number in range(25):
+        write_run(tmp_path / f"run-{number}")
+    assert "<nav" not in report_page(read_runs([tmp_path])[0])
+    write_run(tmp_path / "one-more")
+    assert "data-size=25 hidden" in report_page(read_runs([tmp_path])[0])
 
 
 def test_what_was_not_timed_is_not_shown_as_quick(tmp_path: Path) -> None:

@@ -40,17 +40,44 @@ heads.forEach((head, column) => head.querySelector("button").addEventListener("c
     return (a < b ? -1 : a > b ? 1 : one.dataset.run - other.dataset.run) * (up ? 1 : -1);
   });
   body.append(...rows);
+  at = 0;
+  lay();
 }));
 
-// Only the runs whose name or settings hold all words.
+// Only the runs whose name or settings hold all words, and of many those of one page.
 const filter = document.getElementById("filter");
-filter?.addEventListener("input", () => {
-  const words = filter.value.toLowerCase().split(" ").filter(Boolean);
-  let count = 0;
-  for (const row of body.querySelectorAll("tr[data-run]")) {
-    row.hidden = !words.every((word) => row.dataset.said.includes(word));
+const paging = document.querySelector("nav.pages");
+let at = 0, all = !paging;
+function lay() {
+  const words = filter ? filter.value.toLowerCase().split(" ").filter(Boolean) : [];
+  const rows = [...body.querySelectorAll("tr[data-run]")];
+  const found = rows.filter((row) => words.every((word) => row.dataset.said.includes(word)));
+  const size = all ? Math.max(found.length, 1) : Number(paging.dataset.size);
+  const last = Math.max(Math.ceil(found.length / size) - 1, 0);
+  at = Math.min(Math.max(at, 0), last);
+  const shown = new Set(found.slice(at * size, (at + 1) * size));
+  for (const row of rows) {
+    row.hidden = !shown.has(row);
     document.getElementById(`run-${row.dataset.run}`).hidden = row.hidden;
-    count += !row.hidden;
   }
-  document.getElementById("shown").textContent = count === 1 ? "1 run" : `${count} runs`;
-});
+  if (filter) document.getElementById("shown").textContent = found.length === 1 ? "1 run" : `${found.length} runs`;
+  if (!paging) return;
+  const [back, on, whole] = paging.querySelectorAll("button");
+  back.setAttribute("aria-disabled", at === 0);
+  on.setAttribute("aria-disabled", at === last);
+  whole.setAttribute("aria-pressed", all);
+  const first = found.length ? at * size + 1 : 0;
+  paging.querySelector("span").textContent = `${first}–${at * size + shown.size} of ${found.length}`;
+}
+filter?.addEventListener("input", () => { at = 0; lay(); });
+if (paging) {
+  const turns = { back: () => { at -= 1; }, on: () => { at += 1; }, all: () => { all = !all; } };
+  for (const button of paging.querySelectorAll("button")) {
+    button.addEventListener("click", () => { turns[button.dataset.turn](); lay(); });
+  }
+  let before = all;
+  addEventListener("beforeprint", () => { before = all; all = true; lay(); });
+  addEventListener("afterprint", () => { all = before; lay(); });
+  paging.hidden = false;
+  lay();
+}

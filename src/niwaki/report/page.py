@@ -23,6 +23,7 @@ MARK = (
     'ry="7"/><ellipse cx="47" cy="33" rx="13" ry="7"/></g></svg>'
 )
 MANY = 12  # runs from which a page draws what is inside a run only when it is unfolded
+PER_PAGE = 25  # rows that a script shows at a time; all of them where none runs
 TILES = ("params", "macs", "latency", "accuracy")
 SAID = ("model", "criterion", "budget", "compensation")  # what a filter looks at beside the name
 SHORT_NAMES = {
@@ -65,6 +66,7 @@ def report_page(runs: Sequence[Run], left_out: Sequence[str] = ()) -> str:
         "<h2>Before and after</h2>",
         _filter(runs),
         _table(runs, front),
+        _paging(runs),
         f"<h2>{'Inside the network' if len(runs) == 1 else 'Inside each network'}</h2>",
         *sections,
         "</main>",
@@ -233,6 +235,20 @@ def _filter(runs: Sequence[Run]) -> str:
         "<p class=filter><label>Show only runs with <input id=filter type=search "
         "autocomplete=off placeholder='a name, a criterion, …'></label> "
         f"<span id=shown class=note>{len(runs)} runs</span></p>"
+    )
+
+
+def _paging(runs: Sequence[Run]) -> str:
+    """Where one turns from page to page of the table; shown by the script that does it."""
+    if len(runs) <= PER_PAGE:
+        return ""
+    turns = (("back", "Previous"), ("on", "Next"), ("all", "All on one page"))
+    buttons = "".join(
+        f"<button type=button data-turn={turn}>{words}</button>" for turn, words in turns
+    )
+    return (
+        f"<nav class=pages aria-label='pages of runs' data-size={PER_PAGE} hidden>{buttons}"
+        "<span class=note role=status></span></nav>"
     )
 
 
