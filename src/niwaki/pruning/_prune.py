@@ -81,8 +81,9 @@ def prune(  # noqa: PLR0913  # a public verb
             `"macs=0.5,params=0.4"`. Memory and latency are measured on networks made for
             the purpose, and in the end on the pruned one, which must meet the budget.
         quality: for those who do not want to choose: `"fast"`, equal shares by the norm of the
-            weights, without a repair; `"default"`, the same repaired; `"best"`, shares by what the answer loses, and with calibration inputs every layer
-            fitted afterwards (see `niwaki.pruning.quality`). What is stated beside it wins.
+            weights, without a repair; `"default"`, the same repaired; `"best"`, shares by what the
+            answer loses, and with calibration inputs every layer fitted afterwards (see
+            `niwaki.pruning.quality`). What is stated beside it wins.
         criterion: which units stay: `"l1"`, `"taylor"`, … (an unknown name lists all), a
             `Criterion`, or a function (group, evidence) → scores; `"l2"` where nothing is said.
         compensation: what the kept units do for those that go: `"none"`, `"merge"`, with settings
