@@ -38,4 +38,4 @@ def test_cells_are_as_many_as_rows() -> None:
     assert RECIPES.build("mint:seed=1").cells("mnist-mlp") == 3
     assert RECIPES.build("rni").cells("vgg16-cifar10") == 9
     assert RECIPES.build("rni:method=ucs").cells("vgg16-cifar10") == 3
-    assert RECIPES.build("neuron-merging").cells("vgg16") == 1 + 9
+    assert RECIPES.build("neuron-merging").cells("vgg16") == 1 + 15

@@ -31,7 +31,7 @@ from niwaki.graph.inference import Read
 from niwaki.graph.offsets import reads_of
 from niwaki.graph.terms import positions
 from niwaki.methods.base.evidence import Evidence
-from niwaki.running import Inputs, Op, Playback, Tape, batch_size, preserved_rng, restated
+from niwaki.running import Inputs, Op, Playback, Tape, batch_size, batched, preserved_rng, restated
 
 HALVES = (torch.float16, torch.bfloat16)
 Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
@@ -84,7 +84,9 @@ class Replay:
 def replays(evidence: Evidence, who: str, batches: int | None = None) -> Iterator[Replay]:
     """The calibration's batches, at most so many of them.
 
-    Batches on which the model takes another path than on the example are left out, and said.
+    Batches on which the model takes another path than on the example are left out, and said. A
+    batch of one sample comes as that sample twice where the example has several: torch runs other
+    operators on one.
 
     Raises:
         SettingError: there are no calibration inputs.
@@ -99,8 +101,10 @@ def replays(evidence: Evidence, who: str, batches: int | None = None) -> Iterato
         for name, tensor in evidence.state.items()
     }
     elsewhere: list[TraceError] = []
-    played = 0
+    played, several = 0, batch_size(graph.inputs) > 1
     for inputs, labels in evidence.batches(who):
+        if several and batch_size(inputs) == 1:
+            inputs, labels = _twice(inputs, labels)
         if batches is not None and played >= batches:
             break
         try:
@@ -122,6 +126,10 @@ def replays(evidence: Evidence, who: str, batches: int | None = None) -> Iterato
             f"{who}: the model takes another path on {len(elsewhere)} of the calibration batches "
             "than on the example; they are left out"
         )
+
+
+def _twice(inputs: Inputs, labels: Tensor | None) -> tuple[Inputs, Tensor | None]:
+    return batched(inputs, 2), None if labels is None else labels.repeat_interleave(2, 0)
 
 
 def losses(replay: Replay, outputs: list[Tensor], generator: torch.Generator) -> Tensor:

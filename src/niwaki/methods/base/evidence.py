@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from niwaki.core.errors import SettingError
 from niwaki.graph import Graph
 from niwaki.methods.base.batches import separated
-from niwaki.running import Inputs, batch_size, batched
+from niwaki.running import Inputs
 
 Batch: TypeAlias = tuple[Inputs, Tensor | None]
 T = TypeVar("T")
@@ -120,8 +120,7 @@ class Evidence:
         return self.graph.state if self.weights is None else self.weights
 
     def batches(self, who: str) -> Iterator[Batch]:
-        """The calibration inputs, batch by batch; a batch of one sample comes as that sample twice
-        where the example has several, as torch runs other operators on one.
+        """The calibration inputs, batch by batch.
 
         Args:
             who: the method that asks, for the message.
@@ -134,15 +133,9 @@ class Evidence:
                 f"{who} looks at what the network does with inputs; pass some as calibration= "
                 "(niwaki prune --data … --calibration 512)"
             )
-        empty, several = True, batch_size(self.graph.inputs) > 1
+        empty = True
         for batch in self.calibration.batches():
             empty = False
-            yield _twice(batch) if several and batch_size(batch[0]) == 1 else batch
+            yield batch
         if empty:
             raise SettingError(f"{who} needs calibration inputs, but calibration= has none")
-
-
-def _twice(batch: Batch) -> Batch:
-    """One sample, and its class number where there is one, twice."""
-    inputs, labels = batch
-    return batched(inputs, 2), None if labels is None else labels.repeat_interleave(2, 0)
