@@ -72,7 +72,7 @@ def _add_behind(model: nn.Module, weight: Tensor, constant: Tensor) -> None:
     """Let every layer with this weight add a constant to its output."""
     for module in model.modules():
         for name, own in module.named_parameters(recurse=False):
-            if own is weight and isinstance(module, nn.RNNBase):
+            if own is weight and isinstance(module, nn.RNNBase | nn.RNNCellBase):
                 gates = module.get_parameter(name.replace("weight", "bias"))
                 gates.data = gates.detach() + constant.to(gates.dtype)
         if getattr(module, "weight", None) is weight:

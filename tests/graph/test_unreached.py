@@ -102,6 +102,80 @@ def test_the_heads_of_other_tasks_still_fit() -> None:
         assert torch.allclose(masked(x, task), result.model(x, task), atol=1e-5)
 
 
+class ByName(nn.Module):
+    """The head of a task is found by its name, in several ways; the heads are of two widths."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.body = nn.Sequential(nn.Linear(5, 20), nn.ReLU(), nn.Linear(20, 16), nn.ReLU())
+        self.head_a, self.head_b = nn.Linear(16, 3), nn.Linear(16, 7)
+
+    def forward(self, x: Tensor, task: str = "a") -> Tensor:
+        h = self.body(x)
+        if self.how == "getattr":
+            return getattr(self, f"head_{task}")(h)  # type: ignore[no-any-return]
+        if self.how == "submodule":
+            return self.get_submodule("head_" + task)(h)  # type: ignore[no-any-return]
+        if self.how == "modules":
+            return self._modules["head_" + task](h)  # type: ignore[misc, no-any-return]
+        return getattr(self, task if task.startswith("head") else "head_" + task)(h)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", ["getattr", "submodule", "modules", "any"])
+def test_heads_that_are_found_by_name_still_fit(how: str) -> None:
+    torch.manual_seed(0)
+    result = niwaki.prune(ByName(how).eval(), torch.randn(2, 5), 0.5, measure=False)
+    assert len(result.plan["body.0"].units) == 10
+    masked = oracle.masked(result.cut.graph, result.plan, result.cut.mixings)
+    x = torch.randn(4, 5)
+    for task in "ab":
+        assert torch.allclose(masked(x, task), result.model(x, task), atol=1e-5)
+
+
+class Held(nn.Module):
+    """Layers of which a caller says how many run, held in several ways."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.first, self.last = nn.Linear(5, 16), nn.Linear(16, 3)
+        layers = [nn.Linear(16, 16) for _ in range(3)]
+        self.layers = nn.Sequential(*layers) if how == "sequential" else nn.ModuleList(layers)
+        self.inner = nn.Module()
+        if how == "inner":
+            self.inner.layers, self.layers = self.layers, nn.ModuleList()
+
+    def forward(self, x: Tensor, depth: int = 1) -> Tensor:
+        h = torch.relu(self.first(x))
+        if self.how == "sequential":
+            h = self.layers[depth - 1](h)
+        elif self.how == "inner":
+            h = self.inner.layers[depth - 1](h)  # type: ignore[index, operator]
+        elif self.how == "counted":
+            for place in range(depth):
+                h = self.layers[place](h)
+        elif self.how == "another name":
+            layers = self.layers
+            h = layers[depth - 1](h)
+        else:
+            for place, layer in enumerate(self.layers):
+                if place >= depth:
+                    break
+                h = layer(h)
+        return self.last(torch.relu(h))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", ["sequential", "inner", "counted", "another name", "break"])
+def test_layers_that_only_other_arguments_reach_still_fit(how: str) -> None:
+    torch.manual_seed(0)
+    model = Held(how).eval()
+    graph = niwaki.trace(model, torch.randn(2, 5))
+    reasons = {frozen.reason.kind for frozen in graph.frozen}
+    assert reasons & {Freeze.UNREACHED, Freeze.TWIN}
+    assert not graph.groups
+
+
 class Settled(nn.Module):
     """Code that this object's own settings rule out."""
 
@@ -130,25 +204,72 @@ def test_code_that_settings_rule_out_holds_nothing_up() -> None:
 class Picks(nn.Module):
     count: int
     layers: nn.ModuleList
+    chain: nn.ModuleList
+    counted: nn.ModuleList
     many: nn.Linear
-    headed: bool
     heads: nn.ModuleDict
+
+    def __init__(self, headed: bool) -> None:
+        super().__init__()
+        self.headed = headed
 
     def forward(self, x: Tensor, task: str) -> Any:
         for i in range(self.count):
             x = self.layers[i](x)
+        for layer in self.chain:
+            x = layer(x)
+        for place in range(len(x)):
+            x = self.counted[place](x)
         if x.shape[0] > 3:
             x = self.many(x)
         return self.heads[task](x) if self.headed else x
 
 
 def test_mentions_are_read_from_the_source() -> None:
-    named = mentions(Picks)
+    named = mentions(Picks(False))
     assert {"layers", "many", "count"} <= {mention.name for mention in named}
     assert Mention("layers", picked=True) not in named
+    assert Mention("chain", picked=True) not in named
+    assert Mention("counted", picked=True) in named
     assert not any(mention.name == "heads" for mention in named)
-    assert Mention("heads", picked=True) in mentions(Tasks)
-    assert mentions(nn.Linear) == frozenset()
+    assert Mention("heads", picked=True) in mentions(Picks(True))
+    assert Mention("heads", picked=True) in mentions(Tasks())
+    assert Mention("head_*") in mentions(ByName("getattr"))
+    assert Mention("head_*") not in mentions(ByName("other"))
+    assert mentions(nn.Linear(2, 3)) == frozenset()
+
+
+class Choosing(nn.Module):
+    """Its settings choose between sides, of which one has another way by value or in training."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.extra = how, None if how == "none" else 2
+
+    def forward(self, x: Tensor, k: int) -> Tensor:
+        if self.how in ("picked", "both") and self.extra is not None:
+            x = self.heads[k](x)
+        elif self.how != "none":
+            x = self.other(x)
+        if self.training:
+            x = self.aside(x)
+        return self.tail(x) if isinstance(self.extra, int) else self.plain(x)
+
+
+@pytest.mark.parametrize(
+    ("how", "there", "absent"),
+    [
+        ("picked", {"heads", "tail", "aside"}, {"other", "plain"}),
+        ("else", {"other", "tail", "aside"}, {"heads", "plain"}),
+        ("none", {"plain", "aside"}, {"heads", "other", "tail"}),
+    ],
+)
+def test_of_a_test_of_settings_the_chosen_side_counts(
+    how: str, there: set[str], absent: set[str]
+) -> None:
+    names = {mention.name for mention in mentions(Choosing(how))}
+    assert there <= names
+    assert not absent & names
 
 
 class ByMean(nn.Module):

@@ -7,16 +7,17 @@ holds it passes around keeps its size where that is one of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
 from torch import nn
 
+from niwaki.core.patterns import matches
 from niwaki.graph.inference import Inference
 from niwaki.graph.reasons import Freeze, Reason
 from niwaki.graph.terms import freeze
 from niwaki.running import Ref, Tape
-from niwaki.running.mentions import mentions
+from niwaki.running.mentions import Mention, mentions
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 _OUTSIDE = "/"  # a seat that no module has
@@ -42,17 +43,28 @@ def _unreached(model: nn.Module, read: set[str]) -> Iterator[tuple[str, str, lis
         if isinstance(module, CONTAINERS):
             continue
         prefix = f"{holder}." if holder else ""
-        for mention in mentions(type(module)):
-            for place in _members(prefix + mention.name, modules, mention.picked):
-                names = [name for name in learned if name == place or name.startswith(f"{place}.")]
-                if names and not any(name in read for name in names):
-                    yield holder, place, names
+        if not any(name.startswith(prefix) for name in learned.keys() - read):
+            continue
+        for mention in mentions(module):
+            for place in _places(module, mention):
+                for member in _members(prefix + place, modules, mention.picked):
+                    names = [name for name in learned if f"{name}.".startswith(f"{member}.")]
+                    if names and not any(name in read for name in names):
+                        yield holder, member, names
+
+
+def _places(module: nn.Module, mention: Mention) -> Iterable[str]:
+    """What a mention may name: itself, or all attributes that its pattern fits."""
+    if not mention.several:
+        return (mention.name,)
+    own = (*module.named_children(), *module.named_parameters(recurse=False))
+    return [name for name, _ in own if matches(name, (mention.name,))]
 
 
 def _members(place: str, modules: dict[str, nn.Module], picked: bool) -> Iterator[str]:
     """The place itself; of a container all that it holds, if inputs may say which is picked."""
     module = modules.get(place)
-    if not isinstance(module, CONTAINERS):
+    if not isinstance(module, CONTAINERS) and not (picked and isinstance(module, nn.Sequential)):
         yield place
     elif picked:
         held = (*module.named_children(), *module.named_parameters(recurse=False))
