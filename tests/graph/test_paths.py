@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 
+import oracle
 import pytest
 import torch
 import within
@@ -168,3 +169,44 @@ def test_a_model_of_one_size_says_so() -> None:
     free = nn.Sequential(nn.Conv1d(3, 16, 3), nn.ReLU(), nn.Conv1d(16, 3, 1)).eval()
     result = niwaki.prune(free, torch.randn(2, 3, 12), compensation="none")
     assert any("15 in the place of 12" in note for note in result.record.notes)
+
+
+class Halting(nn.Module):
+    """How far it goes hangs on hidden values, so that a masked network may stop elsewhere; in
+    training too.
+    """
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.first, self.halt, self.last = nn.Linear(6, 20), nn.Linear(20, 1), nn.Linear(20, 3)
+        self.step = nn.GRUCell(20, 20) if how == "recurrent" else nn.Linear(20, 20)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.first(x))
+        out, sure = torch.zeros_like(h), torch.zeros(len(x), 1)
+        for _ in range(6):
+            h = self.step(h, h) if self.how == "recurrent" else torch.tanh(self.step(h))
+            halt = torch.sigmoid(self.halt(h))
+            if self.how == "mean" and halt.mean().item() > 0.5:
+                break
+            out, sure = out + halt * h, sure + halt
+            if bool((sure > 0.9).all()):
+                break
+        return self.last(out + h)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("compensation", ["none", "moments"])
+@pytest.mark.parametrize("how", ["recurrent", "all", "mean"])
+def test_loops_that_halt_by_value_are_proved_in_training_too(how: str, compensation: str) -> None:
+    torch.manual_seed(1)
+    model, x = Halting(how).eval(), 3 * torch.randn(4, 6)
+    result = niwaki.prune(model, x, 0.5, compensation=compensation, measure=False)
+    assert not result.left_whole
+    assert any("training mode" in note for note in result.record.notes)
+    masked = oracle.masked(result.cut.graph, result.plan, result.cut.mixings)
+    for seed in range(3):
+        other = 3 * torch.randn(5, 6, generator=torch.Generator().manual_seed(seed))
+        for training in (False, True):
+            wanted, got = masked.train(training)(other), result.model.train(training)(other)
+            torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)

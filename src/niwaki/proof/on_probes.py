@@ -116,10 +116,12 @@ def _leads_here(cut: Cut, variant: Variant) -> bool:
     """Whether the masked original, whose values are others than the whole one's, takes this path by
     itself; else the smaller network must be given the answers of the whole one to take it.
     """
-    if variant.training or not cut.graph.inference.tape.answers:
+    if not cut.graph.inference.tape.answers:
         return True
     try:
-        rerun_outputs(cut, variant.inputs)
+        with preserved_rng():
+            seed_all(0)
+            rerun_outputs(cut, variant.inputs, training=variant.training)
     except (TraceError, RuntimeError, IndexError, ValueError):
         return False
     return True

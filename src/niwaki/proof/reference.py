@@ -61,11 +61,13 @@ def reference_outputs(cut: Cut, inputs: Inputs, numbers: tuple[Counted, ...] = (
     return stopped.outputs
 
 
-def rerun_outputs(cut: Cut, inputs: Inputs, numbers: tuple[Counted, ...] = ()) -> list[Tensor]:
+def rerun_outputs(
+    cut: Cut, inputs: Inputs, numbers: tuple[Counted, ...] = (), *, training: bool = False
+) -> list[Tensor]:
     """The same by the model's own code, on inputs of any sizes that it takes.
 
     Raises:
         TraceError: it takes another path on these inputs than was recorded.
     """
     step = masked_step(cut, numbers)
-    return run(cut.graph.model, cut.graph.inference.tape, inputs, step)
+    return run(cut.graph.model, cut.graph.inference.tape, inputs, step, training=training)
