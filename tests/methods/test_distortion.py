@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import oracle
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import niwaki
 from niwaki.core.plan import Kept, Plan
@@ -146,3 +147,45 @@ def test_a_network_that_cannot_be_measured_falls_back_and_says_so(
     curves = with_curves(scores, NoCompensation(), ["0", "2"]).curves
     assert {len(curve) for curve in curves.values()} == {7, 9}
     assert "not to be played back" in said[0]
+
+
+class Routed(nn.Module):
+    """Experts whose rows are looked up by what a router says, in several ways."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.first, self.route, self.last = nn.Linear(6, 16), nn.Linear(16, 5), nn.Linear(16, 3)
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(16, 20), nn.ReLU(), nn.Linear(20, 16)) for _ in range(5)
+        )
+
+    def reached(self, which: Tensor) -> list[int]:
+        if self.how == "unique":
+            return which.unique().tolist()  # type: ignore[no-any-return]
+        if self.how == "one_hot":
+            return [int(row) for row in nn.functional.one_hot(which, 5).sum(0).nonzero()]
+        hits = torch.zeros(5)
+        hits[which] = 1.0
+        return [int(row) for (row,) in hits.nonzero()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x))
+        which = self.route(h).argmax(-1)
+        more = torch.zeros_like(h)
+        for number in self.reached(which):
+            rows = (which == number).nonzero().flatten()
+            more = more.index_add(0, rows, self.experts[number](h[rows]))
+        return self.last(torch.relu(h + more))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", ["unique", "one_hot", "written"])
+def test_masked_networks_that_take_another_path_are_passed_over(how: str) -> None:
+    torch.manual_seed(0)
+    model, x = Routed(how).eval(), 3 * torch.randn(12, 6)
+    result = niwaki.prune(model, x, 0.5, quality="best", measure=False)
+    assert niwaki.count_params(result.model) < niwaki.count_params(model)
+    masked = oracle.masked(result.cut.graph, result.plan, result.cut.mixings).eval()
+    for seed in range(3):
+        other = 3 * torch.randn(30, 6, generator=torch.Generator().manual_seed(seed))
+        assert torch.allclose(masked(other), result.model(other), rtol=1e-3, atol=1e-4)

@@ -215,3 +215,32 @@ def test_the_other_form_is_named_where_a_group_was_left_whole() -> None:
     result = pruned(model, x, "module")
     assert any("form='graph' may prune what was left whole" in note for note in result.record.notes)
     assert pruned(model, x, "graph").record.after.params < result.record.after.params
+
+
+class Named(nn.Module):
+    """Layers and parameters under a name of any kind."""
+
+    def __init__(self, name: str, layer: bool) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.name = name
+        held = nn.Linear(8, 8) if layer else nn.Parameter(torch.randn(8, 8))
+        setattr(self, name, held)
+
+    def forward(self, x: Tensor) -> Tensor:
+        held = getattr(self, self.name)
+        h = torch.relu(self.first(x))
+        h = held(h) if isinstance(held, nn.Module) else h @ held
+        return self.last(torch.relu(h))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("layer", [True, False])
+@pytest.mark.parametrize("name", ["code", "graph", "recompile", "meta"])
+def test_names_that_graphs_of_operators_have_for_themselves(name: str, layer: bool) -> None:
+    torch.manual_seed(0)
+    model, x = Named(name, layer).eval(), torch.randn(2, 4)
+    with pytest.raises(niwaki.NiwakiError, match=f"{name}.* cannot keep its name in a graph"):
+        niwaki.prune(model, x, 0.5, form="graph", measure=False)
+    assert len(niwaki.prune(model, x, 0.5, measure=False).plan["first"].units) == 4
+    graph = niwaki.prune(Named("encoder", layer).eval(), x, 0.5, form="graph", measure=False)
+    assert len(graph.plan["first"].units) == 4

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
+from niwaki.core.errors import TraceError
 from niwaki.graph import Graph
 from niwaki.graph.offsets import offsets, weight_of
 from niwaki.graph.terms import Term, keep_mask
@@ -40,6 +41,7 @@ class Lockstep(OperatorMode):
         super().__init__()
         self._graph, self._reference = cut.graph, reference
         self._step, self._ops = masked_step(cut, numbers), cut.graph.inference.tape.ops
+        self._by_value = cut.graph.inference.tape.by_value
         self._kept = _Kept(cut.graph, cut)
         self._absent, self._parts = _absent(cut), bool(cut.plan.branches)
         self._tolerance = tolerance(cut.graph.inference.tape, inside=True)
@@ -105,7 +107,14 @@ class Lockstep(OperatorMode):
             wanted.append(result[0] if isinstance(result, (tuple, list)) else result)
             return result
 
-        self._reference.until(position + 1, step)
+        try:
+            self._reference.until(position + 1, step)
+        except (RuntimeError, IndexError, ValueError) as error:
+            if not self._by_value:
+                raise
+            raise TraceError(
+                f"masked, the original takes another path: {error}", op.layer, other_path=True
+            ) from error
         # only the first result: others are statistics and indices that nothing compares
         self._compare(op, position, wanted[0], actual)
 

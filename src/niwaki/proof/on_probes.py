@@ -95,6 +95,12 @@ def _on_path(cut: Cut, probe: Probe, pruned: nn.Module) -> str:
                 training=variant.training,
             )
         except SurgeryError as error:
+            cause = error.__cause__
+            if (
+                isinstance(cause, TraceError) and cause.other_path
+            ):  # masked, it goes yet another way
+                run_outputs(pruned, variant.inputs, training=variant.training)
+                return f"{variant.words}, another path (runs)"
             raise SurgeryError(str(error), error.layer, groups=_groups(cut, lockstep)) from error
         if random:
             return f"{variant.words}, another path (runs)"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from niwaki.core.errors import TraceError
 from niwaki.running.inputs import Inputs, as_arguments
 from niwaki.running.rerun import run
 from niwaki.running.tape import Op, Ref, Tape, refs_in, tensors_in, with_leaves
@@ -71,6 +72,10 @@ class Playback:
     def until(self, position: int, step: Step) -> None:
         """Run the operators before `position`, each as `step` does it; it normally calls
         `op.func`.
+
+        Raises:
+            TraceError: values lead to another number of tensors than was recorded, or to places
+                that there are none of.
         """
         with torch.no_grad():
             while self.position < position:
@@ -79,10 +84,15 @@ class Playback:
     def _run(self, step: Step) -> None:
         place, op = self.position, self._tape.ops[self.position]
         args, kwargs = self.arguments()
-        result = step(place, op, args, kwargs)
-        for out, value in zip(
-            op.outputs, result if isinstance(result, (tuple, list)) else (result,), strict=True
-        ):
+        try:
+            result = step(place, op, args, kwargs)
+        except IndexError as error:  # torch's own, of places that these values have not
+            raise _other_path(op, place, str(error)) from error
+        values = result if isinstance(result, (tuple, list)) else (result,)
+        if len(values) != len(op.outputs):
+            counts = f"{len(values)} tensors where {len(op.outputs)} were recorded"
+            raise _other_path(op, place, f"it gives {counts}")
+        for out, value in zip(op.outputs, values, strict=True):
             if out is not None:
                 self._values[out] = value
         for used in op.values:
@@ -96,6 +106,16 @@ class Playback:
         `tape.outputs`.
         """
         return [self._values[ref] for ref in self._tape.outputs]
+
+
+def _other_path(op: Op, place: int, why: str) -> TraceError:
+    return TraceError(
+        f"on these values the model takes another path than on the example inputs, at {op.name} in "
+        f"{op.layer or 'the model'}: {why}",
+        op.layer,
+        place,
+        other_path=True,
+    )
 
 
 def play(tape: Tape, state: Mapping[str, Tensor], inputs: Inputs, step: Step) -> list[Tensor]:

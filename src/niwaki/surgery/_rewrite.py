@@ -39,8 +39,9 @@ def rewrite(cut: Cut) -> fx.GraphModule:
     sums are skipped.
 
     Raises:
-        SurgeryError: the model's path depends on values, it takes tensors inside of containers, or
-            returns another thing than tensors in tuples, lists and dicts.
+        SurgeryError: the model's path depends on values, it takes tensors inside of containers,
+            returns another thing than tensors in tuples, lists and dicts, or has parameters under
+            names that a `torch.fx.GraphModule` uses itself.
     """
     graph, plan = cut.graph, cut.plan
     tape, dropped = graph.inference.tape, branches_of(graph, plan)
@@ -49,6 +50,7 @@ def rewrite(cut: Cut) -> fx.GraphModule:
             "the model's path depends on the values of its inputs, so that one graph cannot stand "
             "for it"
         )
+    _refuse_taken_names(graph)
     root = _Holder()
     smaller = shrink_plainly(
         cut.with_plan(replace(plan, sizes={}, branches={}, blocks=BlockPlan()))
@@ -65,6 +67,19 @@ def rewrite(cut: Cut) -> fx.GraphModule:
         one_batch = OperatorGraph(graph, plan, root, dropped, fixed=True).write()
         module = fx.GraphModule(root, one_batch, name).train(False)
     return module
+
+
+def _refuse_taken_names(graph: Graph) -> None:
+    """Parameters keep their names, but for those that any graph module has for itself."""
+    taken = {*dir(fx.GraphModule), *vars(fx.GraphModule(nn.Module(), fx.Graph()))}
+    taken -= {*dir(nn.Module), *vars(nn.Module())}
+    for name in graph.state:
+        first = name.partition(".")[0]
+        if first in taken:
+            raise SurgeryError(
+                f"{name} cannot keep its name in a graph of operators, which has {first!r} for "
+                'itself; give it another name, or ask for form="module"'
+            )
 
 
 def _takes_any_batch(module: nn.Module, graph: Graph) -> bool:

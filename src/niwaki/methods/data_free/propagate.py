@@ -28,7 +28,7 @@ from niwaki.methods.data_free.state import Result, Walk
 from niwaki.methods.data_free.views import VIEWS, keep
 from niwaki.running import Op, Ref, preserved_rng
 from niwaki.running.replay import written
-from niwaki.running.tape import with_leaves
+from niwaki.running.tape import refs_in, with_leaves
 
 RULES = {**VIEWS, **JOINS, **LAYERS}
 Take = Callable[[int, Laid | None], None]
@@ -70,9 +70,11 @@ class _Going:
             self.walk.tensors[ref] = tensor.detach().to("cpu", copy=ref in changed)
         self.walk.known.update(laid_inputs(self.graph))
         self._last_use = tape.last_uses
+        self._wholes: dict[Ref, Ref] = {}  # view → what it is a view of
 
     def advance(self, position: int, op: Op) -> None:
         self.walk.position = position
+        self._note_views(op)
         if all(ref in self.walk.tensors for ref in op.tensors):
             self._compute(op)
         else:
@@ -94,6 +96,33 @@ class _Going:
             self.walk.known.pop(ref, None)
             if laid is not None and laid.of.finite and laid.fits(self.walk.shape(ref)):
                 self.walk.known[ref] = laid.placed(self.walk.shape(ref))
+        self._forget_written(op)
+
+    def _forget_written(self, op: Op) -> None:
+        """What else lies in memory that an operator writes into holds other numbers from here on:
+        zeros of which a slice is filled in, what a slice of was doubled.
+        """
+        for place, schema in enumerate(op.func._schema.arguments):
+            if schema.alias_info is None or not schema.alias_info.is_write:
+                continue
+            for ref in refs_in(op.arg(place, schema.name)):
+                whole = self._wholes.get(ref, ref)
+                views = [view for view, of in self._wholes.items() if of == whole]
+                for other in (whole, *views):
+                    self.walk.tensors.pop(other, None)
+                    if other not in op.outputs:
+                        self.walk.known.pop(other, None)
+
+    def _note_views(self, op: Op) -> None:
+        """Which values are views of which."""
+        for place, schema in enumerate(op.func._schema.arguments):
+            if schema.alias_info is None:
+                continue
+            for ref in refs_in(op.arg(place, schema.name)):
+                whole = self._wholes.get(ref, ref)
+                for view in op.outputs:
+                    if view is not None and view != whole:
+                        self._wholes.setdefault(view, whole)
 
     def _compute(self, op: Op) -> None:
         """An operator on parameters and constants alone."""
