@@ -131,7 +131,7 @@ def torchs_attention(
     t, b, _width = query.shape
     parts = (linear(x, w, c) for x, w, c in
              zip((query, key, value), weight.chunk(3), bias.chunk(3), strict=True))  # fmt: skip
-    q, k, v = (part.view(t, b, num_heads, -1).permute(1, 2, 0, 3) for part in parts)
+    q, k, v = (part.view(len(part), b, num_heads, -1).permute(1, 2, 0, 3) for part in parts)
     seen = attend(q, k, v, attn_mask).permute(2, 0, 1, 3).reshape(t, b, -1)
     return linear(seen, out_weight, out_bias), None
 

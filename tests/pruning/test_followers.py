@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fuzzing
 import pytest
 import torch
 from torch import Tensor, nn
@@ -105,3 +106,101 @@ def test_ties_are_read_off_the_code() -> None:
         Tie("stem", "blocks.1.qkv#2", 4),
     )
     assert niwaki.trace(nn.Sequential(nn.Linear(7, 5), nn.Linear(5, 2)).eval(), X).ties == ()
+
+
+class Across(nn.Module):
+    """Attention between head dimensions (XCiT, Restormer), whose number a softmax keeps."""
+
+    def __init__(self, width: int, heads: int, how: str) -> None:
+        super().__init__()
+        self.num_heads, self.how = heads, how
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        if self.how == "one layer":
+            parts = self.qkv(x).reshape(b, n, 3, self.num_heads, c // self.num_heads)
+            q, k, v = parts.permute(2, 0, 3, 4, 1)
+        elif self.how == "unflatten":
+            q, k, v = (
+                part.unflatten(-1, (self.num_heads, x.size(-1) // self.num_heads)).permute(
+                    0, 2, 3, 1
+                )
+                for part in self.qkv(x).chunk(3, -1)
+            )
+        else:
+            q, k, v = (
+                part.transpose(1, 2).view(b, self.num_heads, c // self.num_heads, n)
+                for part in self.qkv(x).chunk(3, -1)
+            )
+        seen = (q @ k.transpose(-2, -1) * 0.25).softmax(-1) @ v
+        return self.proj(seen.permute(0, 3, 1, 2).reshape(b, n, c))  # type: ignore[no-any-return]
+
+
+class Torchs(nn.Module):
+    """Torch's own attention, alone or in its own layers."""
+
+    def __init__(self, width: int, heads: int, how: str) -> None:
+        super().__init__()
+        self.how = how
+        if how == "alone":
+            self.inner: nn.Module = nn.MultiheadAttention(width, heads, batch_first=True)
+        elif how == "encoder":
+            self.inner = nn.TransformerEncoderLayer(width, heads, 32, 0.0, batch_first=True)
+        else:
+            self.inner = nn.TransformerDecoderLayer(width, heads, 32, 0.0, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "alone":
+            return self.inner(x, x, x, need_weights=False)[0]  # type: ignore[no-any-return]
+        if self.how == "encoder":
+            return self.inner(x)  # type: ignore[no-any-return]
+        return self.inner(x, x[:, :4])  # type: ignore[no-any-return]
+
+
+class Around(nn.Module):
+    """A stream around an attention."""
+
+    def __init__(self, attention: nn.Module, width: int) -> None:
+        super().__init__()
+        self.stem, self.attention, self.head = (
+            nn.Linear(7, width),
+            attention,
+            nn.Linear(width, 5),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head((x + self.attention(x)).mean(1))  # type: ignore[no-any-return]
+
+
+WHOLE_HEADS = {
+    "one layer": Across,
+    "unflatten": Across,
+    "transposed": Across,
+    "alone": Torchs,
+    "encoder": Torchs,
+    "decoder": Torchs,
+}
+
+
+@pytest.mark.parametrize("budget", [0.5, "params=0.4"])
+@pytest.mark.parametrize("how", WHOLE_HEADS)
+def test_heads_follow_where_their_dimensions_stay(how: str, budget: float | str) -> None:
+    torch.manual_seed(0)
+    model = Around(WHOLE_HEADS[how](30, 5, how), 30).eval()
+    result = niwaki.prune(model, X, budget, scope="global", compensation="none", measure=False)
+    assert not result.left_whole
+    width = len(result.plan["stem"].units)
+    assert width % 6 == 0
+    assert width < 30
+    assert {tie.times for tie in result.cut.graph.ties} == {6}
+    for tie in result.cut.graph.ties:
+        assert len(result.plan[tie.part].units) * 6 == width
+    judge = fuzzing.Judge(niwaki.trace(model, X), result.cut)
+    for seed, (batch, length) in enumerate([(3, 9), (1, 20), (5, 4)]):
+        x = torch.randn(batch, length, 7, generator=torch.Generator().manual_seed(seed))
+        for training in (False, True):
+            wanted = judge(x, training)
+            assert wanted is not None
+            assert fuzzing.distance(wanted, fuzzing.run(result.model, x, training)) < 1e-4

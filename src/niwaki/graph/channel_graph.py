@@ -70,7 +70,7 @@ class Graph:
     @cached_property
     def ties(self) -> tuple[Tie, ...]:
         """Groups whose count the code computes from another's."""
-        return find_ties(self.inference, self.variables)
+        return find_ties(self.model, self.inference, self.variables)
 
     @cached_property
     def _by_name(self) -> dict[str, Group]:

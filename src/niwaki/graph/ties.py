@@ -5,13 +5,16 @@ What is made so must be as wide as the code says, so that the two counts go toge
 channels are not the same.
 
 Worked example: a stream of 96 channels, 3 heads of 32 dimensions by `c // heads`. With 48 left of
-the stream the code asks for 16 dimensions a head; no other count fits.
+the stream the code asks for 16 dimensions a head; no other count fits. Where the dimensions cannot
+change (a softmax over them), heads do: with 64 left of the stream, 2 heads of 32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from torch import nn
 
 from niwaki.graph.inference import Inference, Number
 from niwaki.graph.terms import Term, Var, leaves, resolve
@@ -34,10 +37,13 @@ class Tie:
     times: int
 
 
-def find_ties(inference: Inference, variables: Mapping[str, Var]) -> tuple[Tie, ...]:
+def find_ties(
+    model: nn.Module, inference: Inference, variables: Mapping[str, Var]
+) -> tuple[Tie, ...]:
     """The ties among some groups, in the order of the tape.
 
     Args:
+        model: whose run was inferred.
         variables: group → what its channels are known as.
     """
     names = {var: name for name, var in variables.items()}
@@ -47,11 +53,30 @@ def find_ties(inference: Inference, variables: Mapping[str, Var]) -> tuple[Tie, 
     found: dict[Tie, None] = {}
     for arrival in inference.tape.arrivals:
         for position in range(arrival.start, arrival.stop):
-            for source, term in _matched(arrival, by_place.get(position, [])):
-                tie = _tie(inference, names, source, term)
+            numbers = by_place.get(position, [])
+            for source, term in _matched(arrival, numbers):
+                tie = _tie(inference, names, source, term, numbers)
                 if tie is not None:
                     found[tie] = None
+    found.update(dict.fromkeys(_of_torchs_attention(model, inference, names)))
     return tuple(found)
+
+
+def _of_torchs_attention(
+    model: nn.Module, inference: Inference, names: Mapping[Var, str]
+) -> Iterator[Tie]:
+    """Torch's own attention has as many channels in all heads as its queries have."""
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.MultiheadAttention):
+            continue
+        weight = "q_proj_weight" if module.in_proj_weight is None else "in_proj_weight"
+        rows, columns = inference.parameters.get(f"{name}.{weight}".lstrip("."), (None, None))
+        stream = None if columns is None else resolve(columns)
+        if rows is None or not isinstance(stream, Var) or stream not in names:
+            continue
+        heads = list({var for var in leaves(rows) if var in names and var != stream})
+        if len(heads) == 1 and heads[0].size == module.num_heads:
+            yield Tie(names[stream], names[heads[0]], stream.size // module.num_heads)
 
 
 def _matched(arrival: Arrival, numbers: list[Number]) -> Iterator[tuple[Source, Term]]:
@@ -65,7 +90,18 @@ def _matched(arrival: Arrival, numbers: list[Number]) -> Iterator[tuple[Source, 
             yield source, numbers[sizes.index(value)].term
 
 
-def _tie(inference: Inference, names: Mapping[Var, str], source: Source, term: Term) -> Tie | None:
+def _tie(
+    inference: Inference,
+    names: Mapping[Var, str],
+    source: Source,
+    term: Term,
+    beside: Sequence[Number],
+) -> Tie | None:
+    """The tie that a size and its source speak of, if any.
+
+    Args:
+        beside: all sizes that the operator was given.
+    """
     axes = list(_axes(source))
     if len(axes) != 1:
         return None
@@ -74,10 +110,18 @@ def _tie(inference: Inference, names: Mapping[Var, str], source: Source, term: T
     parts = list(leaves(term))
     if not isinstance(stream, Var) or stream not in names or stream in parts:
         return None
-    inner = parts[-1]  # of heads and their dimensions, the dimensions
-    if inner not in names or stream.size % inner.size:
+    part = parts[-1]  # of heads and their dimensions, the dimensions
+    if part not in names and source != axes[0]:
+        heads = {
+            var
+            for number in beside
+            for var in leaves(number.term)
+            if var in names and var != stream and var.size * part.size == stream.size
+        }
+        part = heads.pop() if len(heads) == 1 else part
+    if part not in names or stream.size % part.size:
         return None
-    return Tie(names[stream], names[inner], stream.size // inner.size)
+    return Tie(names[stream], names[part], stream.size // part.size)
 
 
 def _axes(source: Source | int) -> Iterator[Axis]:
