@@ -242,6 +242,12 @@ def test_mentions_are_read_from_the_source() -> None:
 class Choosing(nn.Module):
     """Its settings choose between sides, of which one has another way by value or in training."""
 
+    heads: nn.ModuleList
+    other: nn.Linear
+    aside: nn.Linear
+    tail: nn.Linear
+    plain: nn.Linear
+
     def __init__(self, how: str) -> None:
         super().__init__()
         self.how, self.extra = how, None if how == "none" else 2
@@ -253,7 +259,7 @@ class Choosing(nn.Module):
             x = self.other(x)
         if self.training:
             x = self.aside(x)
-        return self.tail(x) if isinstance(self.extra, int) else self.plain(x)
+        return self.tail(x) if isinstance(self.extra, int) else self.plain(x)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
