@@ -323,3 +323,53 @@ def test_an_answer_is_changed_at_its_line_alone() -> None:
     with Steered({"elsewhere.py:1": "not"}):
         assert torch.equal(plainly, model(x))
     assert (turned(True, "not"), turned(0.5, "high"), turned(0.5, "low")) == (False, 1e4, -1e4)
+
+
+class Near(Far):
+    """The same with a limit that tried inputs pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x))
+        h = self.near(h) if x.shape[1] < 6 else self.far(h)
+        return self.last(torch.relu(h))  # type: ignore[no-any-return]  # torch types it so
+
+
+class InTraining(Far):
+    """The same in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x))
+        h = self.far(h) if self.training else self.near(h)
+        return self.last(torch.relu(h))  # type: ignore[no-any-return]  # torch types it so
+
+
+class Sometimes(Far):
+    """The same by a value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x))
+        h = self.far(h) if bool(x.abs().amax() > 1e5) else self.near(h)
+        return self.last(torch.relu(h))  # type: ignore[no-any-return]  # torch types it so
+
+
+@pytest.mark.parametrize("kind", [Near, InTraining, Sometimes])
+def test_what_only_the_examples_path_runs_is_cut_although_another_path_does_not_read_it(
+    kind: type[nn.Module],
+) -> None:
+    torch.manual_seed(0)
+    model, x = kind().eval(), torch.randn(2, 4, 5)
+    result = niwaki.prune(model, x, 0.5, measure=False, compensation="none")
+    assert {name: len(units) for name, units in result.plan.kept.items()} == {
+        "first": 6,
+        "near.0": 10,
+        "near.2": 6,
+    }
+    masked = oracle.masked(result.cut.graph, result.plan, {})
+    for other in (x, torch.randn(3, 9, 5), 1e6 * x):
+        assert torch.allclose(result.model(other), masked(other), rtol=1e-4, atol=1e-5)
+    result.model.train()(x).sum().backward()
+
+
+def test_a_graph_can_be_gone_through_group_by_group() -> None:
+    graph = niwaki.trace(Far().eval(), torch.randn(2, 4, 5))
+    assert list(graph) == list(graph.groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -75,6 +75,9 @@ class Graph:
     @cached_property
     def _by_name(self) -> dict[str, Group]:
         return {group.name: group for group in reversed(self.groups)}
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.groups)
 
     def __getitem__(self, name: str) -> Group:
         group = self._by_name.get(name)

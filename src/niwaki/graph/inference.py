@@ -268,17 +268,15 @@ class Inference:
 Rule = Callable[[Inference, Op], Kind | None]
 
 
-def infer(
-    tape: Tape, rules: dict[str, Rule], parameters: dict[str, list[Term]] | None = None
-) -> Inference:
+def infer(tape: Tape, rules: dict[str, Rule], example: Inference | None = None) -> Inference:
     """Read a whole tape. Inputs and outputs are frozen: a pruned model takes and returns what the
     original does.
 
     Args:
-        parameters: the terms that parameters have by another run of the same model; they learn
-            from this one.
+        example: what is known of another run of the same model; the terms that parameters have
+            there learn from this one.
     """
-    state = Inference(tape) if parameters is None else Inference(tape, parameters=parameters)
+    state = Inference(tape) if example is None else Inference(tape, parameters=example.parameters)
     for ref in tape.inputs:
         state.axes[ref] = state.fresh(state.shape(ref), Reason(Freeze.INPUT))
     for position, op in enumerate(tape.ops):
@@ -293,7 +291,7 @@ def infer(
         for term in state.terms(ref):
             freeze(term, Reason(Freeze.OUTPUT, name))
     _freeze_squares(state)
-    _freeze_unread(state)
+    _freeze_unread(state, [] if example is None else example.reads)
     return state
 
 
@@ -334,12 +332,12 @@ def _freeze_squares(state: Inference) -> None:
                 var.frozen = var.frozen or Reason(Freeze.TWICE)
 
 
-def _freeze_unread(state: Inference) -> None:
-    """Channels that nothing sums over: what they are for did not happen in this run.
+def _freeze_unread(state: Inference, elsewhere: list[Read]) -> None:
+    """Channels that nothing sums over, in this run or elsewhere: what they are for did not happen.
 
     Other inputs may read them: longer sequences the rest of a table of positions, training a head.
     """
-    read = {var for read in state.reads for var in leaves(read.term)}
+    read = {var for read in (*state.reads, *elsewhere) for var in leaves(read.term)}
     for terms in state.parameters.values():
         for term in terms:
             for var in leaves(term):

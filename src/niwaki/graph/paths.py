@@ -106,7 +106,7 @@ def _tried(
         return None
     if variant.training and _calls(tape) == _calls(state.tape):
         return Probe(variant)
-    return Probe(variant, infer(tape, rules, state.parameters))
+    return Probe(variant, infer(tape, rules, state))
 
 
 def _plainly(position: int, op: Op, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
