@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import niwaki
 from niwaki.graph import Tie
+from niwaki.pruning.followers import Followers
 
 
 class Attention(nn.Module):
@@ -204,3 +205,15 @@ def test_heads_follow_where_their_dimensions_stay(how: str, budget: float | str)
             wanted = judge(x, training)
             assert wanted is not None
             assert fuzzing.distance(wanted, fuzzing.run(result.model, x, training)) < 1e-4
+
+
+def test_what_follows_counts_in_the_loss_of_what_leads() -> None:
+    graph = niwaki.trace(Blocks(24, (3, 4)).eval(), X)
+    following = Followers(graph, list(graph.groups), {}, niwaki.Selection())
+    flat = {group.name: torch.zeros(group.width + 1) for group in graph.groups}
+    steep = torch.arange(6, -1, -1).float()  # of six dimensions a head, one each
+    joined = following.joined({**flat, "blocks.1.qkv#2": steep})
+    assert joined["stem"].tolist() == [float(6 - k // 4) for k in range(25)]
+    assert joined["mlps.0.0"].tolist() == [0.0] * 31
+    result = niwaki.prune(Blocks(24, (3, 4)).eval(), X, "macs=0.5", scope="auto", measure=False)
+    assert not result.left_whole

@@ -120,7 +120,7 @@ def allocate(  # noqa: PLR0913  # a public verb
     asked = following.priced(_beside(fixed, together(budget, costs)))
     unread = f"; {graph.unread}" if graph.unread and budget.unit in ("params", "bytes") else ""
     if selection.scope == "auto":
-        curves = curves_of(scores, free)
+        curves = following.joined(curves_of(scores, groups))
         if cost is None:
             rates = [following.priced(_beside(fixed, rate)) for rate in blends(budget, costs)]
             chosen = least_loss(free, curves, asked, budget, selection, rates, unread)

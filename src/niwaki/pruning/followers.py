@@ -8,7 +8,10 @@ multiple of 6, at most so many as were chosen: of 50, 48; and the heads 16 and 8
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
 
 from niwaki.graph import Graph, Group, Tie
 from niwaki.pruning.costs import Cost
@@ -51,6 +54,20 @@ class Followers:
         for tie in self._ties:
             if tie.stream in whole:
                 whole[tie.part] = whole[tie.stream] // tie.times
+        return whole
+
+    def joined(self, curves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the answer loses with every count of those that lead, with that of those that
+        follow.
+
+        Args:
+            curves: group → loss with k = 0 … width units.
+        """
+        whole = {name: curve.clone() for name, curve in curves.items()}
+        for tie in self._ties:
+            lead, part = whole[tie.stream], curves[tie.part]
+            counts = torch.arange(len(lead), device=lead.device) // tie.times
+            whole[tie.stream] = lead + part.to(lead)[counts]
         return whole
 
     def priced(self, cost: Cost) -> Cost:
