@@ -5,7 +5,8 @@ the same budget twice: cut at once before them, or in four cuts while they go on
 with the units pressed down before each cut (GReg). Accuracy is of test images that nothing was
 trained or chosen on; there is no choice of epoch: the last one counts.
 
-    python benchmarks/gradual.py --data-root /path/to/data --out benchmarks/records/gradual.json
+    python benchmarks/gradual.py --data-root /path/to/data
+    python benchmarks/gradual.py --page     # the table of the guide, from the record
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pages import write_between
 from torch import Tensor, nn
 
 import niwaki
 from niwaki import data
 from niwaki.core.provenance import hardware, versions
 
+RECORD = Path(__file__).parent / "records" / "gradual.json"
+PAGE = Path(__file__).parents[1] / "docs" / "guides" / "training-loops.md"
 START, END = "<!-- from benchmarks/records/gradual.json -->", "<!-- end -->"
 FIRST, AFTER, BATCH = 10, 6, 64  # epochs before and while pruning
 WAYS: dict[str, dict[str, Any]] = {
@@ -132,10 +136,15 @@ def as_markdown(record: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--data-root", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=RECORD)
+    parser.add_argument("--page", action="store_true", help="write the guide's table, run nothing")
     asked = parser.parse_args()
+    if asked.page:
+        record = json.loads(asked.out.read_text(encoding="utf-8"))
+        write_between(PAGE, START, END, as_markdown(record))
+        return
     torch.set_num_threads(1)
     rows = measured("digits", None, asked.seeds, ["macs=0.7", "macs=0.9"])
     rows += measured("cifar10", asked.data_root, asked.seeds, ["macs=0.7", "macs=0.9"])
@@ -144,8 +153,7 @@ def main() -> None:
         "versions": versions(), "hardware": hardware(),
     }  # fmt: skip
     print(as_markdown(record))
-    if asked.out:
-        asked.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    asked.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -371,3 +371,24 @@ def test_a_model_that_hands_on_another_number_of_rows_once_masked_is_proved_by_i
         result.model.get_parameter("box.weight")[0] += 1
     with pytest.raises(SurgeryError, match="differs from the masked original"):
         niwaki.check(niwaki.Cut(graph, result.plan, mixings), result.model)
+
+
+class Winding(nn.Module):
+    """The sine of large numbers, for long inputs only: what rounding does to them is all it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 700), nn.Linear(700, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        turns = 1e4 if x.shape[1] > 4 else 1.0
+        return torch.sin(self.last(torch.relu(self.first(x))) * turns)
+
+
+def test_a_difference_on_a_probe_that_rounding_explains_is_said_and_no_refusal() -> None:
+    torch.manual_seed(0)
+    result = niwaki.prune(
+        Winding().eval(), torch.randn(2, 4, 5), 0.5, measure=False, compensation="none"
+    )
+    said = [words for words in result.proof.covers if "rounding alone moves it" in words]
+    assert [words.partition(" ")[0] for words in said] == ["5", "8"]

@@ -76,7 +76,8 @@ class Attempt:
         yield from described(self.cut.graph.computed)
         if self.cut.graph.unread:
             yield str(self.cut.graph.unread)
-        yield from _of_positions(self.cut.graph)
+        yield from _kept(self.cut.graph, Freeze.POSITIONS)
+        yield from _kept(self.cut.graph, Freeze.UNREACHED, "; give an input that leads there")
         if self.cut.graph.unknown:
             names = ", ".join(self.cut.graph.unknown)
             yield f"operators unknown to niwaki, whose channels are left whole: {names}"
@@ -94,15 +95,17 @@ class Attempt:
             )
 
 
-def _of_positions(graph: Graph) -> list[str]:
-    """That positions computed from a width keep that width wherever they are added."""
+def _kept(graph: Graph, kind: Freeze, help_: str = "") -> list[str]:
+    """What keeps its width for a reason of a kind: because positions are computed from it and are
+    added, because code that no input reached may read it.
+    """
     layers: dict[tuple[int, Reason], list[str]] = {}
     for item in graph.frozen:
-        if item.reason.kind is Freeze.POSITIONS:
+        if item.reason.kind is kind:
             layers.setdefault((item.width, item.reason), []).append(item.layer)
     return [
         f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} keep {width} "
-        f"channels, {reason}"
+        f"channels, {reason}{help_}{' as probes=[…]' if help_ else ''}"
         for (width, reason), names in layers.items()
     ]
 
