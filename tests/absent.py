@@ -168,6 +168,18 @@ def _amax(x: Tensor, axes: list[int]) -> Tensor:
     return x.nan_to_num(-torch.inf, torch.inf, -torch.inf).amax(axes, keepdim=True)
 
 
+def pad(x: Tensor, pads: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """What is absent at every place is absent at the new ones too."""
+    result = F.pad(x, pads, *args, **kwargs)
+    for axis in range(x.ndim):
+        if result.shape[axis] == x.shape[axis]:
+            gone = x.isnan().movedim(axis, -1).reshape(-1, x.shape[axis]).all(0)
+            shape = [1] * x.ndim
+            shape[axis] = -1
+            result = result.masked_fill(gone.view(shape), NAN)
+    return result
+
+
 def softmax(x: Tensor, dim: int = -1, *_: Any, **__: Any) -> Tensor:
     # a mask that was filled in hides NaN of an absent head: only what is NaN throughout is absent
     gone = x.isnan().movedim(dim, -1).reshape(-1, x.shape[dim]).all(0)
@@ -233,6 +245,7 @@ def _rnn(act: Callable[[Tensor], Tensor]) -> Callable[..., list[Tensor]]:
 TAUGHT: dict[Any, Callable[..., Any]] = {
     **{f: recurrent(f) for f in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)},
     F.linear: linear,
+    F.pad: pad,
     **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, torch.mm), matmul),
     Tensor.__rmatmul__: lambda a, b: matmul(b, a),
     torch.einsum: einsum,
