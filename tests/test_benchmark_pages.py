@@ -59,7 +59,12 @@ def test_the_page_on_training_shows_its_record(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("name", "page"), [("allocation", "guides/budgets.md"), ("guard", "compensation.md")]
+    ("name", "page"),
+    [
+        ("allocation", "guides/budgets.md"),
+        ("guard", "compensation.md"),
+        ("gradual", "guides/training-loops.md"),
+    ],
 )
 def test_tables_are_those_of_their_records(
     name: str, page: str, monkeypatch: pytest.MonkeyPatch
