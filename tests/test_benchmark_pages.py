@@ -97,3 +97,16 @@ def test_no_repair_is_behind_plain_pruning() -> None:
     record = json.loads((ROOT / "benchmarks" / "records" / "guard.json").read_text("utf-8"))
     assert len({key.split(" ")[0] for key in record["cells"]}) >= 8
     assert [key for key, cell in record["cells"].items() if cell["auto"] > cell["none"]] == []
+
+
+def test_what_is_said_of_random_networks_is_in_the_record() -> None:
+    record = json.loads((ROOT / "benchmarks" / "records" / "fuzz.json").read_text("utf-8"))
+    total = record["total"]
+    count = sum(piece["last"] - piece["first"] + 1 for piece in record["pieces"])
+    said = (
+        f"{count:,} networks: {total['proved']:,} proved, {total['refused']:,} refused in a "
+        f"sentence, {total['nothing']:,} with nothing to prune; {total['judged']:,} of the proved "
+        f"could be judged, on {total['inputs']:,} inputs: {total.get('WRONG', 0)} wrong, "
+        f"{total.get('raw', 0)} raw exceptions."
+    )
+    assert said in (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8")
