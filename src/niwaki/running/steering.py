@@ -20,39 +20,12 @@ Turn = Literal["not", "high", "low"]
 FAR = 1e4  # a number that is larger than what activations come to
 
 
-class Steered(OperatorMode):
-    """Changes the values that some lines of code are given.
+class _Answering(OperatorMode):
+    """A mode that has a say in every value that code asks for; a subclass says which."""
 
-    Example: `with Steered({"net.py:12": "not"}): model(x)` answers the `if mask.any()` of line 12
-    the other way round.
-    """
-
-    def __init__(self, turns: Mapping[str, Turn]) -> None:
-        super().__init__()
-        self._turns = turns
-
-    def __torch_dispatch__(
-        self,
-        func: OpOverload,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func.namespace == "prim" or not isinstance(result, (bool, float)):
-            return result
-        turn = self._turns.get(calling_line())
-        return result if turn is None else turned(result, turn)
-
-
-class Answered(OperatorMode):
-    """Gives lines of code the answers that they were given before, so that a network of other
-    values takes the same path.
-    """
-
-    def __init__(self, answers: Mapping[str, Sequence[bool | int | float]]) -> None:
-        super().__init__()
-        self._left = {line: iter(values) for line, values in answers.items()}
+    def answer(self, line: str, value: bool | int | float) -> bool | int | float:
+        """What a line of code is given in the place of a tensor's value."""
+        raise NotImplementedError
 
     def __torch_dispatch__(
         self,
@@ -64,7 +37,36 @@ class Answered(OperatorMode):
         result = func(*args, **(kwargs or {}))
         if func.namespace == "prim" or not isinstance(result, (bool, int, float)):
             return result
-        return next(self._left.get(calling_line(), iter(())), result)
+        return self.answer(calling_line(), result)
+
+
+class Steered(_Answering):
+    """Changes the values that some lines of code are given; whole numbers stay.
+
+    Example: `with Steered({"net.py:12": "not"}): model(x)` answers the `if mask.any()` of line 12
+    the other way round.
+    """
+
+    def __init__(self, turns: Mapping[str, Turn]) -> None:
+        super().__init__()
+        self._turns = turns
+
+    def answer(self, line: str, value: bool | int | float) -> bool | int | float:
+        turn = self._turns.get(line) if isinstance(value, (bool, float)) else None
+        return value if turn is None else turned(value, turn)
+
+
+class Answered(_Answering):
+    """Gives lines of code the answers that they were given before, so that a network of other
+    values takes the same path.
+    """
+
+    def __init__(self, answers: Mapping[str, Sequence[bool | int | float]]) -> None:
+        super().__init__()
+        self._left = {line: iter(values) for line, values in answers.items()}
+
+    def answer(self, line: str, value: bool | int | float) -> bool | int | float:
+        return next(self._left.get(line, iter(())), value)
 
 
 def turned(value: bool | float, turn: Turn) -> bool | float:
