@@ -7,7 +7,7 @@ holds it passes around keeps its size where that is one of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from math import prod
 
 from torch import nn
@@ -27,23 +27,29 @@ def freeze_around_unreached(model: nn.Module, paths: Sequence[Inference]) -> Non
     """Freeze the axes that unreached code may read, in every path that was run."""
     read = {name for path in paths for name in path.tape.parameters.values()}
     learned = dict(model.named_parameters())
-    for holder, member, names in _unreached(model, read):
+    around: dict[str, list[tuple[Inference, Ref]]] = {}  # of a holder, however much is unreached
+    for holder, member, names in _unreached(model, learned.keys(), read):
+        if holder not in around:
+            around[holder] = [(p, ref) for p in paths for ref in _passed_around(p.tape, holder)]
         sizes = {size for name in names for size in learned[name].shape[:2] if size > 1}
-        reason = Reason(Freeze.UNREACHED, member)
-        for path in paths:
-            for ref in _passed_around(path.tape, holder):
-                _freeze_sizes(path, ref, sizes, reason)
+        for path, ref in around[holder]:
+            _freeze_sizes(path, ref, sizes, Reason(Freeze.UNREACHED, member))
 
 
-def _unreached(model: nn.Module, read: set[str]) -> Iterator[tuple[str, str, list[str]]]:
-    """Module, what it holds and mentions, and the parameters in there, of which none was read."""
+def _unreached(
+    model: nn.Module, learned: Set[str], read: set[str]
+) -> Iterator[tuple[str, str, list[str]]]:
+    """Module, what it holds and mentions, and the parameters in there, of which none was read.
+
+    Args:
+        learned: names of all parameters.
+    """
     modules = dict(model.named_modules())
-    learned = dict(model.named_parameters())
     for holder, module in modules.items():
         if isinstance(module, CONTAINERS):
             continue
         prefix = f"{holder}." if holder else ""
-        if not any(name.startswith(prefix) for name in learned.keys() - read):
+        if not any(name.startswith(prefix) for name in learned - read):
             continue
         for mention in mentions(module):
             for place in _places(module, mention):

@@ -145,20 +145,20 @@ def written(tape: Tape) -> set[Ref]:
     """Values in whose memory an operator writes, itself or through a view: the caller's must be
     copied before a replay.
     """
-    statistics: set[Ref] = set()
+    overwritten: set[Ref] = set()
     whole: dict[Ref, Ref] = {}  # view → what it is a view of
     for op in tape.ops:
-        statistics.update(_statistics(op))
+        overwritten.update(_statistics(op))
         for place, schema in enumerate(op.func._schema.arguments):
             if schema.alias_info is None:
                 continue
             seen = [whole.get(ref, ref) for ref in refs_in(op.arg(place, schema.name))]
             if schema.alias_info.is_write:
-                statistics.update(seen)
+                overwritten.update(seen)
             whole.update(
                 {ref: seen[0] for ref in op.outputs if ref is not None and seen and ref != seen[0]}
             )
-    return statistics
+    return overwritten
 
 
 def _statistics(op: Op) -> list[Ref]:
