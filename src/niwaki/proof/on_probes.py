@@ -19,12 +19,10 @@ from niwaki.proof.counted import Counted, counted_numbers
 from niwaki.proof.lockstep import Lockstep
 from niwaki.proof.outputs import run_outputs
 from niwaki.proof.reference import playback, rerun_outputs
-from niwaki.running import Tape, duplicate, preserved_rng, seed_all
+from niwaki.running import Tape, preserved_rng, seed_all
 from niwaki.running.compare import ROUNDINGS, tolerance, worst
-from niwaki.running.probes import Variant
+from niwaki.running.probes import Variant, with_shaken_weights
 from niwaki.running.steering import Answered
-
-SHAKEN = 4  # units in the last place
 
 
 def check_probes(
@@ -84,13 +82,7 @@ def _settled(
     Raises:
         SurgeryError: it does not.
     """
-    model = duplicate(cut.graph.model, share=True)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            noise = torch.randn(parameter.shape, generator=generator, device="cpu").to(parameter)
-            step = SHAKEN * torch.finfo(parameter.dtype).eps
-            parameter.data = parameter.detach() * (1 + step * noise)
+    model = with_shaken_weights(cut.graph.model)
     shaken = _expected(replace(cut, graph=replace(cut.graph, model=model)), probe, numbers)
     moved = 0.0 if shaken is None else worst(expected, shaken)
     if not gap <= ROUNDINGS * moved < float("inf"):

@@ -24,6 +24,7 @@ FEW = 2  # sizes that are made longer and shorter, the largest first
 SMALL = 1 << 17  # entries of an input: so many are run at next to no cost
 LITTLE = 1 << 12  # entries of inputs of which more sizes are tried
 TURNS = 12  # answers that are changed at most, one by one
+SHAKEN = 4  # units in the last place
 LOUD = (1.0, 10.0, 1000.0)  # times the usual values, sample by sample
 
 
@@ -165,6 +166,20 @@ def with_telling_weights(model: nn.Module) -> nn.Module:
             parameter.data = values.to(parameter.device, parameter.dtype)
         else:
             parameter.data = parameter.data.clone()
+    return model
+
+
+def with_shaken_weights(model: nn.Module) -> nn.Module:
+    """A copy whose weights differ by a few units in the last place: what moves far then, rounding
+    alone moves.
+    """
+    model = duplicate(model, share=True)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            noise = torch.randn(parameter.shape, generator=generator, device="cpu").to(parameter)
+            step = SHAKEN * torch.finfo(parameter.dtype).eps
+            parameter.data = parameter.detach() * (1 + step * noise)
     return model
 
 

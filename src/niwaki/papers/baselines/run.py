@@ -15,7 +15,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from niwaki import models
@@ -26,6 +25,7 @@ from niwaki.io.weights import load_weights
 from niwaki.measure import count_params, evaluate
 from niwaki.measure.macs import count_macs
 from niwaki.methods.base.evidence import Calibration
+from niwaki.papers.images import some
 from niwaki.papers.recipe import Places
 from niwaki.pruning._prune import prune
 from niwaki.pruning.result import Result
@@ -247,14 +247,6 @@ class Row:
 
 def _percent(share: float) -> float:
     return round(100 * share, 4)
-
-
-def some(split: Split, count: int | None) -> Split:
-    """The first so many of a fixed shuffle; all of them without a number."""
-    if count is None or count >= len(split):
-        return split
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
-    return split.take(order[:count])
 
 
 def write(run: BaselineRun, path: Path) -> None:

@@ -22,7 +22,8 @@ from niwaki.measure import evaluate
 from niwaki.methods.base.penalty import PenaltyOver
 from niwaki.methods.slimming import Slimming
 from niwaki.methods.ssl import SSL
-from niwaki.papers.baselines.run import EVALUATION_BATCH, Cost, Row, some
+from niwaki.papers.baselines.run import EVALUATION_BATCH, Cost, Row
+from niwaki.papers.images import some
 from niwaki.papers.recipe import Places
 from niwaki.training import Feed, FeedSettings, History, RunFolder, TrainSettings, fit
 from niwaki.training import learning_rate as rate_after

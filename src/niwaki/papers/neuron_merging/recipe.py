@@ -24,6 +24,7 @@ from niwaki.methods.base.criterion import score
 from niwaki.methods.base.cut import Cut, Scores
 from niwaki.methods.base.evidence import Calibration
 from niwaki.papers.cell import Cell, Outcome
+from niwaki.papers.images import some
 from niwaki.papers.line import Line
 from niwaki.papers.neuron_merging.lines import lines
 from niwaki.papers.neuron_merging.training import own_checkpoint
@@ -106,9 +107,7 @@ def _seen(dataset: Dataset, places: Places) -> Iterator[Tensor]:
     """The first `SEEN` training images of a fixed shuffle, without labels, for repairs that look at
     activations.
     """
-    train = dataset.split("train")
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    for images, _ in train.take(order[:SEEN]).to(places.device).batches(BATCH):
+    for images, _ in some(dataset.split("train"), SEEN).to(places.device).batches(BATCH):
         yield images
 
 
