@@ -19,6 +19,7 @@ from niwaki.running import (
     record,
     seed_all,
     tensors_in,
+    written_back,
 )
 
 
@@ -46,7 +47,8 @@ def run_outputs(
         if any(part.training is not training for part in model.modules())
         else nullcontext()
     )
-    with torch.no_grad(), preserved_state(model), mode, preserved_rng():
+    writes = written_back(model) if training else nullcontext()
+    with torch.no_grad(), preserved_state(model), mode, preserved_rng(), writes:
         seed_all(0)
         try:
             with watch or nullcontext():

@@ -38,14 +38,8 @@ class _Watch(OperatorMode):
         self._done = 0
         self.position: int | None = None
 
-    def __torch_dispatch__(
-        self,
-        func: OpOverload,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
+    def on_operator(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
         results = result if isinstance(result, (tuple, list)) else (result,)
         if func.namespace != "prim" and any(isinstance(value, Tensor) for value in results):
             self._hold(func, results)

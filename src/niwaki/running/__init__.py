@@ -16,12 +16,12 @@ from niwaki.running.inputs import (
     preserved_rng,
     preserved_state,
     seed_all,
-    undisturbed,
 )
 from niwaki.running.recorder import record
 from niwaki.running.replay import Playback, live_bytes, play, restated
 from niwaki.running.rerun import run
 from niwaki.running.tape import Op, Ref, Tape, first_names, named_state, tensor_at, tensors_in
+from niwaki.running.writes import undisturbed, written_back
 
 __all__ = [
     "Inputs",
@@ -51,4 +51,5 @@ __all__ = [
     "tensor_at",
     "tensors_in",
     "undisturbed",
+    "written_back",
 ]

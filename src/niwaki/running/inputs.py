@@ -309,17 +309,3 @@ def _made_up(description: Any, batch: tuple[int, int] | None, generator: torch.G
     return torch.randint(
         description["low"], description["high"] + 1, shape, generator=generator, device="cpu"
     ).to(dtype)
-
-
-@contextmanager
-def undisturbed(model: nn.Module, *, training: bool = False) -> Iterator[None]:
-    """Run a model in evaluation mode, or in training, without gradients, and leave its mode, its
-    state and chance as they were.
-    """
-    with (
-        torch.no_grad(),
-        preserved_state(model),
-        preserved_mode(model, training=training),
-        preserved_rng(),
-    ):
-        yield

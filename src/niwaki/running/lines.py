@@ -11,7 +11,7 @@ import torch
 _OURS = f"{Path(__file__).parents[1]}/"
 _MODELS = f"{_OURS}models/"  # networks that come with niwaki are run like any user's
 _TORCHS = (f"{Path(torch.__file__).parent}/", "<")
-_PASSING_ON = ("__torch_dispatch__", "__torch_function__")
+_PASSING_ON = ("__torch_dispatch__", "__torch_function__", "on_operator", "one_by_one")
 _owners: dict[CodeType, str] = {}
 
 

@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from niwaki.core.errors import TraceError
 from niwaki.running.attributes import noted_reads
 from niwaki.running.faked import faked
-from niwaki.running.inputs import Inputs, as_arguments, copied, modules_of, undisturbed
+from niwaki.running.inputs import Inputs, as_arguments, copied, modules_of
 from niwaki.running.lines import calling_line
 from niwaki.running.passing import PassedIntegers
 from niwaki.running.tape import (
@@ -32,7 +32,7 @@ from niwaki.running.tape import (
     with_leaves,
 )
 from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
-from niwaki.running.writes import ParameterWrites
+from niwaki.running.writes import ParameterWrites, undisturbed
 
 LARGE = 2**30  # bytes of parameters from which a run on fake tensors is quicker than a real one
 
@@ -135,8 +135,8 @@ def _record(
         )
         raise TraceError(message, layers.current, len(recorder.tape.ops)) from error
     finally:
-        changed = recorder.writes.undo()
-    if changed:
+        changed = recorder.writes.undo() + recorder.moved
+    if changed and not training:
         raise TraceError(
             f"the model's forward writes into its parameter {changed[0]}, so that every run "
             "changes it; write into parameters outside of forward, or make it a buffer "
@@ -176,10 +176,11 @@ class _Recorder(OperatorMode):
         }
         # `parameter.data` is another object over the same memory
         self._storages = {
-            (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape)): name
-            for name, tensor in state.items()
-            if tensor.layout == torch.strided
+            key: name for name, tensor in state.items() if (key := _memory(tensor)) is not None
         }
+        self._homes = {id(tensor): _memory(tensor) for tensor in state.values()}
+        self._made: dict[_Memory, Ref] = {}
+        self.moved: list[str] = []
 
     def ref(self, tensor: Tensor) -> Ref:
         """The number of a tensor, a new one where it was never seen."""
@@ -196,13 +197,16 @@ class _Recorder(OperatorMode):
         """
         if not isinstance(leaf, Tensor):
             return leaf
+        elsewhere = self._moved_to(leaf)
+        if elsewhere is not None:
+            return elsewhere
         known = leaf in self._refs
         ref = self.ref(leaf)
         if not known:
             name = self._names.get(id(leaf))
-            if name is None and leaf.layout == torch.strided:
-                key = (leaf.untyped_storage()._cdata, leaf.storage_offset(), tuple(leaf.shape))
-                name = self._storages.get(key)
+            memory = _memory(leaf)
+            if name is None and memory is not None:
+                name = self._storages.get(memory)
             if name is None:
                 self.tape.constants[ref] = leaf
                 if id(leaf) in self._kept:
@@ -211,26 +215,40 @@ class _Recorder(OperatorMode):
                 self.tape.parameters[ref] = name
         return ref
 
+    def made(self, tensor: Tensor) -> Ref:
+        """The number of what an operator has made."""
+        ref = self.ref(tensor)
+        memory = _memory(tensor)
+        if memory is not None:
+            self._made[memory] = ref
+        return ref
+
+    def _moved_to(self, tensor: Tensor) -> Ref | None:
+        """What a parameter or buffer holds by now, where the code has set its `.data` to something
+        that an operator had made.
+        """
+        home = self._homes.get(id(tensor))
+        memory = None if home is None else _memory(tensor)
+        if memory is None or memory == home:
+            return None
+        name = self._names[id(tensor)]
+        if name not in self.moved:
+            self.moved.append(name)
+        return self._made.get(memory)
+
     def source(self, tensor: Tensor) -> Ref | str | None:
         """A tensor that the tape knows, or the name of a parameter; None for any other."""
         ref: Ref | None = self._refs.get(tensor)
         return self._names.get(id(tensor)) if ref is None else self.tape.parameters.get(ref, ref)
 
-    def __torch_dispatch__(
-        self,
-        func: OpOverload,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def on_operator(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self.tape.fake:
             self.writes.watch(func, args, kwargs)
         result = func(*args, **kwargs)
         outputs = result if isinstance(result, (tuple, list)) else (result,)
         if func.namespace != "prim" and any(isinstance(item, Tensor) for item in outputs):
             read, read_by_name = with_leaves((args, kwargs), self.operand)
-            refs = tuple(self.ref(item) if isinstance(item, Tensor) else None for item in outputs)
+            refs = tuple(self.made(item) if isinstance(item, Tensor) else None for item in outputs)
             self.tape.ops.append(Op(func, read, read_by_name, refs, self._layers.current))
             self.tape.lines.append(calling_line())
             self.tape.by_value |= _size_by_value(func, args)
@@ -238,6 +256,17 @@ class _Recorder(OperatorMode):
             self.tape.by_value = True
             self.tape.answers.setdefault(calling_line(), []).append(result)
         return result
+
+
+_Memory = tuple[int, int, tuple[int, ...]]  # storage, offset, shape
+
+
+def _memory(tensor: Tensor) -> _Memory | None:
+    """Where the numbers of a tensor lie, and in what form; None where that cannot be said."""
+    if tensor.layout != torch.strided:
+        return None
+    storage: int = tensor.untyped_storage()._cdata
+    return storage, int(tensor.storage_offset()), tuple(tensor.shape)
 
 
 def _size_by_value(func: OpOverload, args: tuple[Any, ...]) -> bool:

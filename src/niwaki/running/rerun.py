@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 
 from niwaki.core.errors import TraceError
-from niwaki.running.inputs import Inputs, as_arguments, copied, modules_of, undisturbed
+from niwaki.running.inputs import Inputs, as_arguments, copied, modules_of
 from niwaki.running.tape import Op, Ref, Tape, named_state, tensors_in
 from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
+from niwaki.running.writes import undisturbed
 
 Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -32,20 +33,14 @@ class _Stepper(OperatorMode):
         self._names = {id(tensor): name for name, tensor in named_state(model).items()}
         self.done = 0
 
-    def __torch_dispatch__(
-        self,
-        func: OpOverload,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def on_operator(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         expected = self._ops[self.done] if self.done < len(self._ops) else None
         if expected is not None and expected.func is not func:
-            reshaped = self._reshaped(func, args, kwargs or {})
+            reshaped = self._reshaped(func, args, kwargs)
             if reshaped is not None:
                 return reshaped
         if expected is None or expected.func is not func or func.namespace == "prim":
-            result = func(*args, **(kwargs or {}))
+            result = func(*args, **kwargs)
             outputs = result if isinstance(result, (tuple, list)) else (result,)
             if func.namespace != "prim" and any(isinstance(item, Tensor) for item in outputs):
                 was = (
@@ -59,7 +54,7 @@ class _Stepper(OperatorMode):
                 )
             return result
         self._refuse_others(expected, args)
-        result = self._step(self.done, expected, args, kwargs or {})
+        result = self._step(self.done, expected, args, kwargs)
         self.done += 1
         return result
 

@@ -27,14 +27,8 @@ class _Answering(OperatorMode):
         """What a line of code is given in the place of a tensor's value."""
         raise NotImplementedError
 
-    def __torch_dispatch__(
-        self,
-        func: OpOverload,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
+    def on_operator(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
         if func.namespace == "prim" or not isinstance(result, (bool, int, float)):
             return result
         return self.answer(calling_line(), result)

@@ -10,19 +10,23 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._ops import OpOverload
 from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from niwaki.running.foreach import one_by_one, single_form
 from niwaki.running.inputs import modules_of
 from niwaki.running.lock import PROCESS
 from niwaki.running.tape import tensors_in
 
 
 class OperatorMode(TorchDispatchMode):
-    """Sees every operator that reaches the dispatcher; a subclass says what to do with it."""
+    """Sees every operator that reaches the dispatcher; a subclass says in `on_operator` what to do
+    with it. An operator on many tensors (`torch._foreach_add_`) is seen tensor by tensor.
+    """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own has no types
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -30,6 +34,23 @@ class OperatorMode(TorchDispatchMode):
         from this class.
         """
         return False
+
+    def on_operator(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the operator gives; normally `func(*args, **kwargs)`."""
+        raise NotImplementedError
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        single = single_form(func)
+        if single is None:
+            return self.on_operator(func, args, kwargs or {})
+        with self:
+            return one_by_one(func, single, args, kwargs or {})
 
 
 class LayerStack:

@@ -1,15 +1,58 @@
-"""Parameters that a forward writes into, put back as they were."""
+"""A model is run and left as it was, also the parameters that its forward writes into."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
-from niwaki.running.inputs import renormed
+from niwaki.running.inputs import preserved_mode, preserved_rng, preserved_state, renormed
 from niwaki.running.tape import tensors_in
+from niwaki.running.watching import OperatorMode
+
+
+@contextmanager
+def undisturbed(model: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """Run a model in evaluation mode, or in training, without gradients, and leave its mode, its
+    state and chance as they were.
+    """
+    with (
+        torch.no_grad(),
+        preserved_state(model),
+        preserved_mode(model, training=training),
+        preserved_rng(),
+        written_back(model) if training else nullcontext(),
+    ):
+        yield
+
+
+@contextmanager
+def written_back(model: nn.Module) -> Iterator[None]:
+    """Give the parameters that operators write into their values back: in training a forward may
+    let one encoder follow another.
+    """
+    writes = ParameterWrites(model)
+    try:
+        with _Watched(writes):
+            yield
+    finally:
+        writes.undo()
+
+
+class _Watched(OperatorMode):
+    """Shows every operator to who keeps what it overwrites."""
+
+    def __init__(self, writes: ParameterWrites) -> None:
+        super().__init__()
+        self._writes = writes
+
+    def on_operator(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._writes.watch(func, args, kwargs)
+        return func(*args, **kwargs)
 
 
 class ParameterWrites:
