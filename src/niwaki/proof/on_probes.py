@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 
-import torch
 from torch import Tensor, fx, nn
 
 from niwaki.core.errors import SurgeryError, TraceError
@@ -159,7 +158,7 @@ def _groups(cut: Cut, lockstep: Lockstep) -> tuple[str, ...]:
 
 
 def _draws(tape: Tape) -> bool:
-    return any(torch.Tag.nondeterministic_seeded in op.func.tags for op in tape.ops)
+    return any(op.draws for op in tape.ops)
 
 
 def _expected(cut: Cut, probe: Probe, numbers: tuple[Counted, ...]) -> list[Tensor] | None:

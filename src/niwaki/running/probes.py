@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from niwaki.running.duplicates import duplicate
 from niwaki.running.inputs import Inputs, batch_size, batched, copied, described, made_up
@@ -94,7 +94,8 @@ def variants(inputs: Inputs, tape: Tape) -> Iterator[Variant]:
 
 def louder(inputs: Inputs, seed: int = 2) -> Inputs:
     """Noise of the kind of the inputs, of which some samples are far larger than others."""
-    noise = made_up(described(inputs), seed=seed)
+    leaves, form = tree_flatten(inputs)
+    noise = tree_leaves(made_up(described(inputs), seed=seed))  # in tuples where there were lists
 
     def scaled(leaf: Any, like: Any) -> Any:
         if not isinstance(leaf, Tensor) or not isinstance(like, Tensor):
@@ -105,7 +106,8 @@ def louder(inputs: Inputs, seed: int = 2) -> Inputs:
                 leaf[place :: len(LOUD)] *= factor
         return leaf
 
-    return tree_map(scaled, noise, inputs)  # type: ignore[no-any-return]  # the tree keeps its form
+    loud = [scaled(leaf, like) for leaf, like in zip(noise, leaves, strict=True)]
+    return tree_unflatten(loud, form)  # type: ignore[no-any-return]  # the tree keeps its form
 
 
 def negated(inputs: Inputs) -> Inputs:

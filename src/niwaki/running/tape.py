@@ -88,6 +88,19 @@ class Op:
         made = (ref for ref in self.outputs if ref is not None)
         return tuple(dict.fromkeys((*self.tensors, *made)))
 
+    @cached_property
+    def draws(self) -> bool:
+        """Whether it draws random numbers: not a dropout of none, as that of attention is in
+        evaluation.
+        """
+        if torch.Tag.nondeterministic_seeded not in self.func.tags:
+            return False
+        arguments = _arguments(self.func)
+        idle = any(name in arguments and self[name] == 0 for name in ("p", "dropout_p"))
+        return not idle and not any(
+            name in arguments and self[name] is False for name in ("train", "training")
+        )
+
     @property
     def result(self) -> Ref:
         """Its first output."""
