@@ -453,17 +453,10 @@ def verify(case: Case, original: nn.Module, pruned: nn.Module, examples: Inputs)
 
 
 def in_single_precision(model: nn.Module, examples: Inputs) -> bool:
-    """Whether a layer of the network, which has weights in float64, gives float32."""
-    met: set[torch.dtype] = set()
-    handles = [
-        module.register_forward_hook(lambda _, args, output: met.update(
-            tensor.dtype for tensor in tensors((args, output))))
-        for module in model.modules()
-    ]  # fmt: skip
-    run(model, examples)
-    for handle in handles:
-        handle.remove()
-    return torch.float32 in met
+    """Whether an operator of the network, which has weights in float64, gives float32."""
+    from niwaki.running import record
+
+    return torch.float32 in record(model, examples).dtypes
 
 
 def changed(original: nn.Module, pruned: nn.Module) -> bool:
