@@ -3,7 +3,8 @@
 A small YOLOv8 is trained by ultralytics on rectangles and discs in noise (made on the spot), pruned
 with niwaki, fine-tuned by the same trainer, validated by its own mAP, and exported.
 
-    python benchmarks/yolo.py --out benchmarks/records/yolo.json
+    python benchmarks/yolo.py            # into benchmarks/records/yolo.json
+    python benchmarks/yolo.py --page     # the table of docs/guides/yolo.md
 
 It needs ultralytics, which is no dependency of niwaki.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pages import write_between
 from torch import nn
 
 import niwaki
@@ -32,6 +34,8 @@ SETTINGS = {
     "plots": False,
     "verbose": False,
 }
+ROOT = Path(__file__).parents[1]
+RECORD, PAGE = ROOT / "benchmarks/records/yolo.json", ROOT / "docs/guides/yolo.md"
 START, END = "<!-- from benchmarks/records/yolo.json -->", "<!-- end -->"
 
 
@@ -201,17 +205,21 @@ def as_markdown(record: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--recovery", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--recovery", type=int, default=20)
     parser.add_argument("--budget", default="macs=0.5")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=RECORD)
+    parser.add_argument("--page", action="store_true", help="write the guide's table, run nothing")
     asked = parser.parse_args()
+    if asked.page:
+        record = json.loads(asked.out.read_text(encoding="utf-8"))
+        write_between(PAGE, START, END, as_markdown(record))
+        return
     with tempfile.TemporaryDirectory() as folder:
         record = measured(Path(folder), asked.epochs, asked.recovery, asked.budget)
     print(as_markdown(record))
     print(json.dumps(record))
-    if asked.out:
-        asked.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    asked.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
