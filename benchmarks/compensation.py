@@ -172,7 +172,6 @@ class Bench:
                 compensation=first,
                 calibration=calibration,
                 selection=dataclasses.replace(selection, scope="auto"),
-                measure=False,
             ).plan
         plan = niwaki.refine(graph, plan, cell.criterion, calibration=calibration)
         first, *steps = cell.method.split(" + ")

@@ -49,7 +49,6 @@ def cells(network: Network, inputs: torch.Tensor) -> Iterator[tuple[str, dict[st
                     budget=budget,
                     compensation=repair,
                     calibration=calibration,
-                    measure=False,
                 )
                 with torch.no_grad():
                     off = (result.model(held) - wanted).double().square().sum()

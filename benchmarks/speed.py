@@ -12,7 +12,7 @@ does niwaki, by `l2`.
 
 * cut: trace without probes, score, select, shrink;
 * checked: the same with the probes and the check, which torch-pruning has not;
-* whole: `niwaki.prune(model, x, measure=False)` with the default repair and its guard.
+* whole: `niwaki.prune(model, x)` with the default repair and its guard.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def checked(model: nn.Module, x: torch.Tensor) -> None:
 
 
 def whole(model: nn.Module, x: torch.Tensor) -> None:
-    niwaki.prune(model, x, measure=False)
+    niwaki.prune(model, x)
 
 
 WAYS: dict[str, Callable[[nn.Module, torch.Tensor], object]] = {

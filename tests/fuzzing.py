@@ -108,7 +108,6 @@ def _pruned(network: Drawn, settings: dict[str, Any]) -> niwaki.Result:
         network.model,
         network.inputs,
         calibration=batches,
-        measure=False,
         min_units=1,
         **settings,
     )

@@ -154,7 +154,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import niwaki
 
     model = niwaki.models.build("digits-cnn").eval()
-    result = niwaki.prune(model, niwaki.models.example_inputs(model), measure=False)
+    result = niwaki.prune(model, niwaki.models.example_inputs(model))
     return niwaki.save(result, tmp_path_factory.mktemp("net") / "net")
 
 

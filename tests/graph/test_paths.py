@@ -201,7 +201,7 @@ class Halting(nn.Module):
 def test_loops_that_halt_by_value_are_proved_in_training_too(how: str, compensation: str) -> None:
     torch.manual_seed(1)
     model, x = Halting(how).eval(), 3 * torch.randn(4, 6)
-    result = niwaki.prune(model, x, 0.5, compensation=compensation, measure=False)
+    result = niwaki.prune(model, x, 0.5, compensation=compensation)
     assert not result.left_whole
     assert any("training mode" in note for note in result.record.notes)
     masked = oracle.masked(result.cut.graph, result.plan, result.cut.mixings)

@@ -71,7 +71,7 @@ LONG = torch.randn(1, 600, 5)
 def test_what_no_tried_input_reaches_still_runs(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
     model = kind().eval()
-    result = niwaki.prune(model, torch.randn(2, 4, 5), "params=0.1", measure=False)
+    result = niwaki.prune(model, torch.randn(2, 4, 5), "params=0.1")
     assert niwaki.count_params(result.model) < niwaki.count_params(model)
     assert result.model(LONG).shape == model(LONG).shape
     reasons = {frozen.reason.kind for frozen in niwaki.trace(model, torch.randn(2, 4, 5)).frozen}
@@ -93,7 +93,7 @@ class Tasks(nn.Module):
 
 def test_the_heads_of_other_tasks_still_fit() -> None:
     model = Tasks().eval()
-    result = niwaki.prune(model, torch.randn(2, 5), 0.5, measure=False)
+    result = niwaki.prune(model, torch.randn(2, 5), 0.5)
     assert result.plan["body.0"].units != tuple(range(16))
     assert result.model(torch.randn(2, 5), "b").shape == (2, 7)
     masked = oracle.masked(result.cut.graph, result.plan, result.cut.mixings)
@@ -125,7 +125,7 @@ class ByName(nn.Module):
 @pytest.mark.parametrize("how", ["getattr", "submodule", "modules", "any"])
 def test_heads_that_are_found_by_name_still_fit(how: str) -> None:
     torch.manual_seed(0)
-    result = niwaki.prune(ByName(how).eval(), torch.randn(2, 5), 0.5, measure=False)
+    result = niwaki.prune(ByName(how).eval(), torch.randn(2, 5), 0.5)
     assert len(result.plan["body.0"].units) == 10
     masked = oracle.masked(result.cut.graph, result.plan, result.cut.mixings)
     x = torch.randn(4, 5)
@@ -197,7 +197,7 @@ class Settled(nn.Module):
 
 
 def test_code_that_settings_rule_out_holds_nothing_up() -> None:
-    result = niwaki.prune(Settled(early=True).eval(), torch.randn(2, 5), 0.5, measure=False)
+    result = niwaki.prune(Settled(early=True).eval(), torch.randn(2, 5), 0.5)
     assert len(result.plan["first"].units) == 6
 
 
@@ -304,7 +304,7 @@ def test_a_path_by_value_is_reached_by_another_answer(how: str) -> None:
     torch.manual_seed(0)
     model = ByMean(how).eval()
     x = torch.randn(3, 5)
-    result = niwaki.prune(model, x, 0.3, measure=False, compensation="none")
+    result = niwaki.prune(model, x, 0.3, compensation="none")
     for factor in (1.0, 1e7):
         inputs = x.abs() * factor
         masked = oracle.masked(result.cut.graph, result.plan, {})
@@ -358,7 +358,7 @@ def test_what_only_the_examples_path_runs_is_cut_although_another_path_does_not_
 ) -> None:
     torch.manual_seed(0)
     model, x = kind().eval(), torch.randn(2, 4, 5)
-    result = niwaki.prune(model, x, 0.5, measure=False, compensation="none")
+    result = niwaki.prune(model, x, 0.5, compensation="none")
     assert {name: len(units) for name, units in result.plan.kept.items()} == {
         "first": 6,
         "near.0": 10,

@@ -67,7 +67,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 def pruned() -> niwaki.Result:
     torch.manual_seed(0)
     model = niwaki.models.build("digits-cnn").eval()
-    return niwaki.prune(model, torch.randn(2, 1, 8, 8), compensation="none", measure=False)
+    return niwaki.prune(model, torch.randn(2, 1, 8, 8), compensation="none")
 
 
 def test_there_and_back(fake: FakeHub) -> None:

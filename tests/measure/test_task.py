@@ -87,7 +87,7 @@ def test_the_function_sees_both_networks_in_evaluation_mode_and_leaves_no_trace(
 
 def test_a_task_named_accuracy_is_what_records_call_so() -> None:
     record = niwaki.prune(network(), X, evaluate=lambda net: niwaki.evaluate(net, DATA)).record
-    by_data = niwaki.prune(network(), X, data=DATA).record
+    by_data = niwaki.prune(network(), X, evaluate=DATA).record
     assert record.after.accuracy == by_data.after.accuracy
     assert record.before.loss == pytest.approx(by_data.before.loss)
     assert [name for name, *_ in rows(record)].count("accuracy") == 1
@@ -133,7 +133,7 @@ def test_without_labels_the_original_is_the_judge() -> None:
     assert record.before.scores == {"agreement": 1.0, "cosine": 1.0}
     assert 0 < record.after.scores["agreement"] <= 1
     assert record.after.scores["cosine"] > 0.5
-    assert niwaki.prune(network(), X, calibration=DATA, data=DATA).record.after.scores == {}
+    assert niwaki.prune(network(), X, calibration=DATA, evaluate=DATA).record.after.scores == {}
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_budgets_that_say_nothing_are_refused(budget: Any) -> None:
 
 
 def test_without_measuring_nothing_is_timed() -> None:
-    record = niwaki.prune(network(), X, measure=False).record
+    record = niwaki.prune(network(), X).record
     assert (record.after.latency_ms, record.after.peak_bytes) == (0.0, None)
     assert record.after.params < record.before.params
     assert {"latency, ms", "peak memory, bytes"}.isdisjoint(name for name, *_ in rows(record))

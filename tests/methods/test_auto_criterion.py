@@ -31,7 +31,7 @@ def test_without_it_takes_what_answers_most_like_the_original() -> None:
     with torch.no_grad():  # large rows that nobody reads: norms of rows are fooled
         within.tensor(model, "0.weight")[:8] *= 10  # a Linear
         within.tensor(model, "2.weight")[:, :8] = 0
-    result = niwaki.prune(model, inputs, 0.5, criterion="auto", measure=False)
+    result = niwaki.prune(model, inputs, 0.5, criterion="auto")
     assert result.plan["0"].units == tuple(range(8, 16))
     notes = [note for note in result.record.notes if note.startswith("criterion: ")]
     assert len(notes) == 1
@@ -43,7 +43,5 @@ def test_without_it_takes_what_answers_most_like_the_original() -> None:
 @pytest.mark.parametrize("scope", ["global", "auto"])
 def test_its_scores_can_be_compared_between_groups(scope: str) -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
-    result = niwaki.prune(
-        model, torch.randn(16, 6), "params=0.4", criterion="auto", scope=scope, measure=False
-    )
+    result = niwaki.prune(model, torch.randn(16, 6), "params=0.4", criterion="auto", scope=scope)
     assert result.record.after.params <= 0.6 * result.record.before.params

@@ -183,7 +183,7 @@ class Routed(nn.Module):
 def test_masked_networks_that_take_another_path_are_passed_over(how: str) -> None:
     torch.manual_seed(0)
     model, x = Routed(how).eval(), 3 * torch.randn(12, 6)
-    result = niwaki.prune(model, x, 0.5, quality="best", measure=False)
+    result = niwaki.prune(model, x, 0.5, quality="best")
     assert niwaki.count_params(result.model) < niwaki.count_params(model)
     masked = oracle.masked(result.cut.graph, result.plan, result.cut.mixings).eval()
     for seed in range(3):

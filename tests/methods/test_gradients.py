@@ -55,7 +55,7 @@ class Turning(nn.Module):
 def test_batches_on_another_path_are_left_out_and_said() -> None:
     torch.manual_seed(0)
     model, x = Turning().eval(), torch.rand(3, 4)
-    some = niwaki.prune(model, x, criterion="taylor", calibration=[x, -x], measure=False)
+    some = niwaki.prune(model, x, criterion="taylor", calibration=[x, -x])
     assert any("another path on 1 of the calibration batches" in n for n in some.record.notes)
     with pytest.raises(TraceError, match="another path"):
-        niwaki.prune(model, x, criterion="taylor", calibration=[-x], measure=False)
+        niwaki.prune(model, x, criterion="taylor", calibration=[-x])

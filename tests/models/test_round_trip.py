@@ -74,7 +74,7 @@ def test_what_is_asked_of_single_layers_is_cut_whatever_the_config_states(round_
     result = niwaki.prune(gemma(), x, **asked)
     assert len(result.plan.kept) == 1
     assert any("cannot state the cut" in note for note in result.record.notes)
-    even = niwaki.prune(llama(), x, scope="global", measure=False, compensation="none")
+    even = niwaki.prune(llama(), x, scope="global", compensation="none")
     assert even.record.settings["uniform"] is None
 
 
@@ -153,4 +153,4 @@ def test_what_no_config_can_state_is_refused(
     with pytest.raises(
         (SurgeryError, niwaki.NiwakiError), match=r"config cannot state|can be pruned"
     ):
-        niwaki.prune(llama(), x, 0.5, only="*gate_proj", uniform=True, measure=False)
+        niwaki.prune(llama(), x, 0.5, only="*gate_proj", uniform=True)

@@ -387,8 +387,6 @@ class Winding(nn.Module):
 
 def test_a_difference_on_a_probe_that_rounding_explains_is_said_and_no_refusal() -> None:
     torch.manual_seed(0)
-    result = niwaki.prune(
-        Winding().eval(), torch.randn(2, 4, 5), 0.5, measure=False, compensation="none"
-    )
+    result = niwaki.prune(Winding().eval(), torch.randn(2, 4, 5), 0.5, compensation="none")
     said = [words for words in result.proof.covers if "rounding alone moves it" in words]
     assert [words.partition(" ")[0] for words in said] == ["5", "8"]

@@ -32,7 +32,7 @@ def held(
 ) -> niwaki.Result:
     """A network pruned by half, which computes what the masked original computes on all of these."""
     model = model.double().eval()
-    result = niwaki.prune(model, x, compensation="none", measure=False, **more)
+    result = niwaki.prune(model, x, compensation="none", **more)
     judge = Judge(niwaki.trace(model, x), result.cut)
     for given in (x, *others):
         wanted = judge(given, False)
@@ -161,9 +161,9 @@ def test_numbers_from_counts_of_channels_are_said_or_refused(how: str) -> None:
     model, x = Counted(how).double().eval(), rows(2, 4, 5)
     if how == "numel":  # any function of a count cannot be told from a number
         with pytest.raises(SurgeryError, match=r"differs is the model \(aten.mul\)"):
-            niwaki.prune(model, x, compensation="none", measure=False)
+            niwaki.prune(model, x, compensation="none")
         return
-    result = niwaki.prune(model, x, compensation="none", measure=False)
+    result = niwaki.prune(model, x, compensation="none")
     kept = result.plan.kept.get("first")
     if kept:
         assert any("counts of channels" in note for note in result.record.notes)
@@ -204,7 +204,7 @@ class OverChannels(nn.Module):
 )
 def test_reductions_over_channels_are_right_or_left_whole(how: str) -> None:
     model, x = OverChannels(how).double().eval(), rows(6, 5)
-    result = niwaki.prune(model, x, compensation="none", measure=False)
+    result = niwaki.prune(model, x, compensation="none")
     assert niwaki.count_params(result.model) < 0.9 * niwaki.count_params(model)
     kept = result.plan.kept
     a = torch.relu(model.first(x))[..., list(kept.get("first", range(12)))]
@@ -323,9 +323,7 @@ class Transposed(nn.Module):
 def test_repairs_write_into_any_reader(how: str, compensation: str) -> None:
     model, x = Transposed(how).double().eval(), rows(6, 3, 8)
     batches = [rows(9, 3, 8), rows(1, 3, 8)]
-    result = niwaki.prune(
-        model, x, compensation=compensation, calibration=batches, measure=False, criterion="l1"
-    )
+    result = niwaki.prune(model, x, compensation=compensation, calibration=batches, criterion="l1")
     judge = Judge(niwaki.trace(model, x), result.cut)
     for given in (x, rows(2, 3, 8)):
         wanted = judge(given, False)
@@ -389,7 +387,7 @@ class Spectral(nn.Module):
 def test_fourier_transforms_over_space(how: str) -> None:
     model, x = Spectral(how), rows(2, 2, 8, 8)
     model.first.double(), model.last.double()
-    result = niwaki.prune(model.eval(), x, compensation="none", measure=False)
+    result = niwaki.prune(model.eval(), x, compensation="none")
     assert within.size(result.model, "first.out_channels") == 4
     full = oracle.masked(niwaki.trace(model, x), result.plan, {})
     other = rows(3, 2, 10, 10)

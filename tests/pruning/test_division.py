@@ -81,9 +81,7 @@ def mlp() -> nn.Sequential:
 def test_prune_divides_by_loss(budget: str, calibrated: bool) -> None:
     model, inputs = mlp(), torch.randn(64, 6)
     seen = [inputs[:32], inputs[32:]] if calibrated else None
-    result = niwaki.prune(
-        model, inputs[:8], budget, scope="auto", calibration=seen, measure=False, probes=False
-    )
+    result = niwaki.prune(model, inputs[:8], budget, scope="auto", calibration=seen, probes=False)
     unit, share = budget.split("=")
     graph = niwaki.trace(model, inputs[:8])
     kept = {name: len(entry.units) for name, entry in result.plan.items()}
@@ -112,7 +110,6 @@ def test_what_is_there_twice_goes_first() -> None:
         criterion="reconstruct",
         scope="auto",
         calibration=[inputs],
-        measure=False,
     )
     assert [len(entry.units) for entry in result.plan.values()] == [8, 24]
     with torch.no_grad():
@@ -128,7 +125,6 @@ def test_limits_hold() -> None:
         min_units=3,
         multiple=4,
         at_most=0.75,
-        measure=False,
     )
     for entry in result.plan.values():
         assert len(entry.units) % 4 == 0
@@ -144,7 +140,7 @@ def test_what_cannot_be_met_is_refused() -> None:
 @pytest.mark.parametrize("given", ["macs=0.3,params=0.5", "params=0.2,macs=0.5"])
 def test_several_budgets_are_all_met(scope: str, given: str) -> None:
     model, inputs = mlp(), torch.randn(8, 6)
-    result = niwaki.prune(model, inputs, given, scope=scope, measure=False, probes=False)
+    result = niwaki.prune(model, inputs, given, scope=scope, probes=False)
     graph = niwaki.trace(model, inputs)
     kept = {name: len(entry.units) for name, entry in result.plan.items()}
     for part in given.split(","):

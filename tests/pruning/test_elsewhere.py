@@ -62,7 +62,7 @@ def test_a_budget_is_met_by_what_was_measured(tmp_path: Path, scope: str) -> Non
     path = printed(tmp_path / "device.json", **{f"m{WHOLE}": 1.0, f"m{WHOLE // 4}": 0.4})
     result = niwaki.prune(
         network(), X, f"latency=0.3,measured={path}", scope=scope, multiple=1,
-        compensation="none", measure=False,
+        compensation="none",
     )  # fmt: skip
     curve, after = read(path, WHOLE), niwaki.count_macs(result.model, X)
     assert curve(after / WHOLE) <= 0.7

@@ -65,7 +65,7 @@ X = torch.randn(2, 9, 7, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize("heads", [(3,), (3, 6), (1, 2)])
 def test_no_group_is_left_whole(heads: tuple[int, ...], how: str) -> None:
     torch.manual_seed(0)
-    result = niwaki.prune(Blocks(24, heads, how).eval(), X, 0.5, measure=False)
+    result = niwaki.prune(Blocks(24, heads, how).eval(), X, 0.5)
     assert not result.left_whole
     width = len(result.plan["stem"].units)
     assert width == 12
@@ -83,7 +83,7 @@ def test_no_group_is_left_whole(heads: tuple[int, ...], how: str) -> None:
 def test_budgets_are_met_in_steps_that_all_heads_can_take(scope: str, budget: str) -> None:
     torch.manual_seed(1)
     model = Blocks(36, (3, 4)).eval()
-    result = niwaki.prune(model, X, budget, scope=scope, compensation="none", measure=False)
+    result = niwaki.prune(model, X, budget, scope=scope, compensation="none")
     before, after = result.record.before, result.record.after
     width = len(result.plan["stem"].units) if "stem" in result.plan.kept else 36
     assert width % 12 == 0
@@ -95,7 +95,7 @@ def test_budgets_are_met_in_steps_that_all_heads_can_take(scope: str, budget: st
 
 def test_a_stream_that_is_skipped_leads_nothing() -> None:
     torch.manual_seed(0)
-    result = niwaki.prune(Blocks(24, (3,)).eval(), X, 0.5, skip="stem", measure=False)
+    result = niwaki.prune(Blocks(24, (3,)).eval(), X, 0.5, skip="stem")
     assert "stem" not in result.plan.kept
     assert {len(result.plan[name].units) for name in result.plan.kept} == {15}  # the mlp's alone
 
@@ -190,7 +190,7 @@ WHOLE_HEADS = {
 def test_heads_follow_where_their_dimensions_stay(how: str, budget: float | str) -> None:
     torch.manual_seed(0)
     model = Around(WHOLE_HEADS[how](30, 5, how), 30).eval()
-    result = niwaki.prune(model, X, budget, scope="global", compensation="none", measure=False)
+    result = niwaki.prune(model, X, budget, scope="global", compensation="none")
     assert not result.left_whole
     width = len(result.plan["stem"].units)
     assert width % 6 == 0
@@ -215,5 +215,5 @@ def test_what_follows_counts_in_the_loss_of_what_leads() -> None:
     joined = following.joined({**flat, "blocks.1.qkv#2": steep})
     assert joined["stem"].tolist() == [float(6 - k // 4) for k in range(25)]
     assert joined["mlps.0.0"].tolist() == [0.0] * 31
-    result = niwaki.prune(Blocks(24, (3, 4)).eval(), X, "macs=0.5", scope="auto", measure=False)
+    result = niwaki.prune(Blocks(24, (3, 4)).eval(), X, "macs=0.5", scope="auto")
     assert not result.left_whole

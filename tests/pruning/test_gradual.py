@@ -105,7 +105,7 @@ def test_the_network_computes_what_the_pruned_copy_computes() -> None:
     with torch.no_grad():
         for name in ("1.running_mean", "1.running_var"):
             within.tensor(model, name).add_(0.3)
-    reference = niwaki.prune(copy.deepcopy(model), X, "channels=0.5", measure=False).model
+    reference = niwaki.prune(copy.deepcopy(model), X, "channels=0.5").model
     niwaki.schedule(model, X, "channels=0.5", steps=1, shape="one-shot", begin=0)
     assert torch.equal(model(X), reference(X))
     assert not model.training

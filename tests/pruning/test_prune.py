@@ -123,11 +123,11 @@ def test_the_seed_is_all_that_chance_depends_on() -> None:
 def test_accuracy_is_measured_where_there_is_data() -> None:
     model, data = mlp(), [(torch.randn(5, 6), torch.randint(4, (5,))) for _ in range(2)]
     for given in (data, lambda: iter(data)):
-        record = niwaki.prune(model, data[0][0], data=given).record
+        record = niwaki.prune(model, data[0][0], evaluate=given).record
         assert record.before.accuracy == niwaki.evaluate(model, data).accuracy
         assert record.after.accuracy is not None
     with pytest.raises(SettingError, match="gone through only once"):
-        niwaki.prune(model, data[0][0], data=iter(data))
+        niwaki.prune(model, data[0][0], evaluate=iter(data))
 
 
 def test_nothing_to_remove_is_the_same_network() -> None:

@@ -31,7 +31,7 @@ SEEN = [torch.randn(64, 3, 10, 10, generator=torch.Generator().manual_seed(1))]
 
 
 def settings(network: nn.Module, **asked: Any) -> dict[str, Any]:
-    result = niwaki.prune(network, X, "macs=0.5", measure=False, **asked)
+    result = niwaki.prune(network, X, "macs=0.5", **asked)
     assert result.record.after.macs <= 0.5 * result.record.before.macs
     used = result.record.settings
     named = {
@@ -64,13 +64,13 @@ def test_what_is_stated_wins(network: nn.Module) -> None:
 
 def test_every_quality_is_proved_on_other_inputs_too(network: nn.Module) -> None:
     for quality in ("fast", "default"):
-        covers = niwaki.prune(network, X, quality=quality, measure=False).proof.covers
+        covers = niwaki.prune(network, X, quality=quality).proof.covers
         assert any(words.startswith("a batch of") for words in covers)
 
 
 def test_best_answers_nearest_to_the_original(network: nn.Module) -> None:
     def off(**asked: Any) -> float:
-        result = niwaki.prune(network, X, "macs=0.5", measure=False, **asked)
+        result = niwaki.prune(network, X, "macs=0.5", **asked)
         unseen = torch.randn(256, 3, 10, 10, generator=torch.Generator().manual_seed(2))
         with torch.no_grad():
             return float((result.model(unseen) - network(unseen)).square().mean())
@@ -86,14 +86,14 @@ def test_best_does_what_else_is_asked(form: Any, what: Any) -> None:
     model, x = niwaki.models.build("resnet20").eval(), torch.randn(2, 3, 32, 32)
     seen = [torch.randn(8, 3, 32, 32)]
     result = niwaki.prune(
-        model, x, "macs=0.3", quality="best", what=what, form=form, calibration=seen, measure=False
+        model, x, "macs=0.3", quality="best", what=what, form=form, calibration=seen
     )
     assert result.record.after.macs <= 0.7 * result.record.before.macs
 
 
 def test_a_preview_is_of_the_same_quality(network: nn.Module) -> None:
     foreseen = niwaki.preview(network, X, "macs=0.5", quality="best", calibration=SEEN)
-    result = niwaki.prune(network, X, "macs=0.5", quality="best", calibration=SEEN, measure=False)
+    result = niwaki.prune(network, X, "macs=0.5", quality="best", calibration=SEEN)
     assert dict(foreseen.plan.units) == dict(result.plan.units)
     assert "* criterion: reconstruct, as there are calibration inputs" in str(foreseen)
 

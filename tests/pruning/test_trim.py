@@ -515,7 +515,7 @@ def test_trimming_estimates_what_it_is_not_given() -> None:
         calibration=calibration,
         estimation=Estimation(3, sampling=Sampling(20)),
         cut_off=CutOff(params=0.5),
-        data=lambda: [(images(10), torch.arange(10) % 5)],
+        evaluate=[(images(10), torch.arange(10) % 5)],
     )
     assert result.record.before.accuracy is not None
     assert "score" in result.record.seconds

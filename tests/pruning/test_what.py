@@ -99,7 +99,7 @@ def test_fewer_branches_go_where_units_do_it_better() -> None:
 
 def test_branches_are_saved_and_loaded_with_units(tmp_path: Any) -> None:
     model, x = niwaki.models.build("resnet20").eval(), torch.randn(2, 3, 32, 32)
-    result = niwaki.prune(model, x, "macs=0.5", what=("units", "branches"), measure=False)
+    result = niwaki.prune(model, x, "macs=0.5", what=("units", "branches"))
     niwaki.save(result, tmp_path / "both")
     again = niwaki.load(tmp_path / "both")
     with torch.no_grad():
@@ -245,7 +245,7 @@ def test_a_dry_run_tells_of_branches() -> None:
 def test_a_module_that_is_skipped_is_foreseen_to_stay() -> None:
     model, x = network()
     foreseen = niwaki.preview(model, x, 0.5, skip=[model.get_submodule("1")])
-    result = niwaki.prune(model, x, 0.5, skip=[model.get_submodule("1")], measure=False)
+    result = niwaki.prune(model, x, 0.5, skip=[model.get_submodule("1")])
     assert dict(foreseen.plan.units) == dict(result.plan.units)
 
 

@@ -64,9 +64,9 @@ def test_what_is_printed_or_saved_is_timed_once(timings: list[int], tmp_path: Pa
 
 
 def test_at_once_or_never_where_the_user_says_so(timings: list[int], tmp_path: Path) -> None:
-    assert pruned(measure=True).record.after.latency_ms > 0
+    assert pruned().measured().record.after.latency_ms > 0
     assert timings == [2]
-    result = pruned(measure=False)
+    result = pruned().untimed()
     assert "latency" not in str(result)
     niwaki.save(result, tmp_path / "net")
     assert result.measured() is result

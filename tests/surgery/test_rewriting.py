@@ -240,7 +240,7 @@ def test_names_that_graphs_of_operators_have_for_themselves(name: str, layer: bo
     torch.manual_seed(0)
     model, x = Named(name, layer).eval(), torch.randn(2, 4)
     with pytest.raises(niwaki.NiwakiError, match=f"{name}.* cannot keep its name in a graph"):
-        niwaki.prune(model, x, 0.5, form="graph", measure=False)
-    assert len(niwaki.prune(model, x, 0.5, measure=False).plan["first"].units) == 4
-    graph = niwaki.prune(Named("encoder", layer).eval(), x, 0.5, form="graph", measure=False)
+        niwaki.prune(model, x, 0.5, form="graph")
+    assert len(niwaki.prune(model, x, 0.5).plan["first"].units) == 4
+    graph = niwaki.prune(Named("encoder", layer).eval(), x, 0.5, form="graph")
     assert len(graph.plan["first"].units) == 4

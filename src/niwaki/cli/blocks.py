@@ -23,7 +23,7 @@ from niwaki.core.registry import Registry, parse
 from niwaki.graph import trace
 from niwaki.graph.pairs import layer_pairs
 from niwaki.io.scores import Scores, load_scores
-from niwaki.measure import evaluate
+from niwaki.measure import Task, evaluate
 from niwaki.methods.base.criterion import CRITERIA, Criterion
 from niwaki.methods.base.evidence import Calibration, Evidence
 from niwaki.methods.mint._layer_dependencies import Dependency, layer_dependencies
@@ -266,7 +266,9 @@ def _with_time(record: Record, scores: Scores) -> Record:
     )
 
 
-def trim_blocks(setup: Setup, scores: Scores | None, words: BlockWords, seed: int) -> Result | None:
+def trim_blocks(
+    setup: Setup, scores: Scores | None, words: BlockWords, task: Task | None, seed: int
+) -> Result | None:
     """One trimmed network; for a grid of cut-offs its table, and none."""
     scores, cut_offs = _of_pairs(scores), words.all()
     dependencies = list(scores.dependencies)
@@ -278,7 +280,7 @@ def trim_blocks(setup: Setup, scores: Scores | None, words: BlockWords, seed: in
             dependencies=dependencies,
             only=words.only,
             skip=words.skip,
-            data=setup.batches,
+            evaluate=setup.batches if task is None else task,
             seed=seed,
             settings={**setup.settings, "criterion": scores.criterion},
         )

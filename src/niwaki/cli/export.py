@@ -125,7 +125,7 @@ def export(
 def _write_ladder(setup: Setup, stage: Path) -> None:
     """The network with fewer channels, as bench-75.onnx and so on; only their sizes matter."""
     for share in LADDER:
-        smaller = niwaki.prune(setup.model, setup.inputs, share, quality="fast", measure=False)
+        smaller = niwaki.prune(setup.model, setup.inputs, share, quality="fast")
         export_onnx(smaller.model, setup.inputs, stage / f"bench-{100 * (1 - share):.0f}.onnx")
 
 

@@ -192,7 +192,6 @@ def prune(
             quality=quality != "default",
             compensation=compensation is not None,
             recovery=bool(recovery),
-            evaluate=task is not None,
         )
     if out is not None:
         check_output(out, overwrite)
@@ -214,7 +213,7 @@ def prune(
     if known is None and isinstance(method, Mint):
         known = block_words.scored_by_mint(setup, method, seen, seed)
     if words is not None:
-        trimmed = block_words.trim_blocks(setup, known, words, seed)
+        trimmed = block_words.trim_blocks(setup, known, words, task, seed)
         if trimmed is not None:
             title = f"{model}, {trimmed.params_gone:.2%} of the blocks' weights gone"
             _hand_out(trimmed, out, overwrite, json, title)
@@ -240,8 +239,7 @@ def prune(
         setup.inputs,
         **asked,
         recovery=recovery or None,
-        data=setup.batches,
-        evaluate=task,
+        evaluate=setup.batches if task is None else task,
     ).with_settings(**setup.settings)
     if known is not None:
         result = block_words.with_dependencies(result, known)

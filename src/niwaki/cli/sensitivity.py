@@ -93,8 +93,7 @@ def sensitivity_command(
         compensation=compensation,
         ratios=shares,
         calibration=setup.calibration,
-        data=setup.batches if accuracy else None,
-        evaluate=task,
+        evaluate=setup.batches if accuracy else task,
     )
     sensitivity_figure(measured.ratios, measured.curves, out, measure=measured.measure)
     write_text_atomic(out.with_suffix(".json"), measured.to_json())

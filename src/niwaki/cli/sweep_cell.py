@@ -41,8 +41,7 @@ def _measured(common: Common, cell: Cell) -> Outcome:
         recovery=list(common.recovery),
         selection=selection_of(common.scope, common.only, common.skip),
         calibration=whole_training_split(setup, method, 200),
-        data=setup.batches,
-        evaluate=task,
+        evaluate=setup.batches if task is None else task,
         seed=cell.seed,
     )
     result = result.with_settings(**setup.settings)

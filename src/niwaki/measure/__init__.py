@@ -8,10 +8,11 @@ from niwaki.measure.layers import LayerCost, layer_costs
 from niwaki.measure.macs import count_macs
 from niwaki.measure.memory import peak_memory
 from niwaki.measure.params import count_bytes, count_params
-from niwaki.measure.task import Task
+from niwaki.measure.task import Judge, Task
 
 __all__ = [
     "Evaluation",
+    "Judge",
     "Latency",
     "LayerCost",
     "Ratio",

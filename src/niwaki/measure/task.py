@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from niwaki.core.errors import SettingError
-from niwaki.measure.accuracy import Evaluation
+from niwaki.measure.accuracy import Batch, Evaluation
 from niwaki.running import preserved_mode, preserved_rng
 
 Evaluate = Callable[[nn.Module], Any]
+Batches = Iterable[Batch] | Callable[[], Iterable[Batch]]
+EVALUATE = "give the batches as evaluate="  # said where they are given as data=
 ALONE = "score"  # what one number without a name is called
 
 
@@ -30,22 +33,6 @@ class Task:
     evaluate: Evaluate
     primary: str | None = None
     more_is_better: bool = True
-
-    @classmethod
-    def of(cls, evaluate: Task | Evaluate | None) -> Task | None:
-        """A task from itself, or from a function.
-
-        Raises:
-            SettingError: neither.
-        """
-        if evaluate is None or isinstance(evaluate, Task):
-            return evaluate
-        if not callable(evaluate):
-            raise SettingError(
-                "evaluate= is a function of the network that returns a number, or a niwaki.Task; "
-                f"got a {type(evaluate).__name__}"
-            )
-        return cls(evaluate)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """The numbers of a network in evaluation mode, the primary one first.
@@ -66,6 +53,60 @@ class Task:
     def described(self, primary: str) -> dict[str, Any]:
         """What a record says of it."""
         return {"task": {"primary": primary, "more_is_better": self.more_is_better}}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What `evaluate=` says.
+
+    Attributes:
+        batches: gives (inputs, class numbers) afresh, for accuracy and loss; or
+        task: another measure. Neither where nothing is said.
+    """
+
+    batches: Callable[[], Iterable[Batch]] | None = None
+    task: Task | None = None
+
+    @classmethod
+    def of(cls, evaluate: Task | Evaluate | Batches | None) -> Judge:
+        """From labelled batches, a function that gives them, a function of the network, or a task.
+
+        >>> Judge.of(lambda: []).task, Judge.of(lambda network: 0.5).batches
+        (None, None)
+
+        Raises:
+            SettingError: none of these, or a generator, which can be gone through only once.
+        """
+        if evaluate is None or isinstance(evaluate, Task):
+            return cls(task=evaluate)
+        if callable(evaluate):
+            if _takes_nothing(evaluate):
+                return cls(cast(Callable[[], Iterable[Batch]], evaluate))
+            return cls(task=Task(cast(Evaluate, evaluate)))
+        if isinstance(evaluate, (str, Tensor, Mapping)) or not isinstance(evaluate, Iterable):
+            raise SettingError(
+                "evaluate= is a function of the network that returns a number, a niwaki.Task, or "
+                f"batches of (inputs, class numbers); got a {type(evaluate).__name__}"
+            )
+        if iter(evaluate) is evaluate:
+            raise SettingError(
+                "the batches of evaluate= can be gone through only once (a generator); pass a "
+                "list, a DataLoader, or a function that gives them"
+            )
+        return cls(lambda: evaluate)
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    """Whether a function cannot be called with a network."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of some built-in functions Python knows none
+        return False
+    try:
+        signature.bind(None)
+    except TypeError:
+        return True
+    return False
 
 
 def as_numbers(value: object) -> dict[str, float]:

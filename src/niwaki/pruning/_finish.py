@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from niwaki.core.budget import Budget
 from niwaki.core.records import Record
-from niwaki.measure import Task, compare, cpu_threads
+from niwaki.measure import Judge, compare, cpu_threads
 from niwaki.pruning.bench import Bench
 from niwaki.pruning.result import Form, Result
 from niwaki.pruning.search import Attempt, Clock
 from niwaki.running import Inputs, batch_size, batched, copied, preserved_state, tensors_in
 from niwaki.surgery import remember
-
-Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,19 +24,15 @@ class Judged:
     """How two networks are measured.
 
     Attributes:
-        data: gives (inputs, class numbers) afresh, for accuracy.
-        task: another measure of how well a network does.
+        judge: batches for accuracy, or another measure of how well a network does.
         unlabelled: gives inputs, to compare the two on, where there is neither.
-        timed: whether latency and peak memory are taken at once.
-        later: else, whether they can be taken when they are wanted.
+        timed: whether latency and peak memory are taken at once, and not when they are wanted.
         against: the network to compare with; the one that was cut, without it.
     """
 
-    data: Callable[[], Iterable[Batch]] | None = None
-    task: Task | None = None
+    judge: Judge = field(default_factory=Judge)
     unlabelled: Callable[[], Iterable[Inputs]] | None = None
     timed: bool = False
-    later: bool = True
     against: nn.Module | None = None
 
 
@@ -69,8 +63,8 @@ def finished(
                 first,
                 attempt.model,
                 shown,
-                judged.data,
-                task=judged.task,
+                judged.judge.batches,
+                task=judged.judge.task,
                 unlabelled=_taken(judged.unlabelled, inputs)
                 if form == "graph"
                 else judged.unlabelled,
@@ -83,7 +77,7 @@ def finished(
         plain = masked or bool(cut.plan.blocks)
         remember(cut.graph.model if plain else model, attempt.model, cut.plan, inputs)
     ratio = attempt.ratio
-    task = judged.task
+    task = judged.judge.task
     settings = {
         **described,
         **(task.described(next(iter(after.scores))) if task else {}),
@@ -99,7 +93,7 @@ def finished(
         tuple(attempt.remarks()),
         residuals=dict(cut.residuals),
     )
-    bench = Bench(first, shown, budget.threads) if judged.later and not judged.timed else None
+    bench = None if judged.timed else Bench(first, shown, budget.threads)
     return Result(
         attempt.model,
         cut,

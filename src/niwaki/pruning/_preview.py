@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from torch import nn
 
 from niwaki.core.budget import Budget
 from niwaki.core.errors import SettingError
+from niwaki.core.former import formerly
 from niwaki.core.plan import Plan
 from niwaki.graph import Graph, trace
 from niwaki.methods.base import (
@@ -19,6 +20,7 @@ from niwaki.methods.base import (
     Compensation,
     Criterion,
     Evidence,
+    Gives,
     ScoreFunction,
     Scores,
 )
@@ -36,6 +38,7 @@ from niwaki.pruning.table import preview as foresee
 from niwaki.running import Inputs
 
 
+@formerly(data="nothing is measured before a cut", measure="nothing is timed")
 def preview(  # noqa: PLR0913  # a public verb
     model: nn.Module,
     example_inputs: Inputs,
@@ -45,7 +48,7 @@ def preview(  # noqa: PLR0913  # a public verb
     criterion: Criterion | str | ScoreFunction | None = None,
     compensation: Compensation | str | None = None,
     selection: Selection | None = None,
-    calibration: Calibration | Iterable[Any] | Callable[[], Iterable[Any]] | None = None,
+    calibration: Calibration | Gives | None = None,
     seed: int = 0,
     **choices: Any,
 ) -> Preview:

@@ -5,7 +5,7 @@ function.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from niwaki.core.budget import Budget
 from niwaki.core.errors import SettingError
+from niwaki.core.former import formerly
 from niwaki.core.plan import Plan
 from niwaki.graph import trace
-from niwaki.measure import Task
-from niwaki.measure.task import Evaluate
+from niwaki.measure.task import EVALUATE, Batches, Evaluate, Judge, Task
 from niwaki.methods.base import (
     COMPENSATIONS,
     CRITERIA,
@@ -26,10 +26,11 @@ from niwaki.methods.base import (
     Compensation,
     Criterion,
     Evidence,
+    Gives,
     ScoreFunction,
     recover,
 )
-from niwaki.pruning._finish import Batch, Judged, finished
+from niwaki.pruning._finish import Judged, finished
 from niwaki.pruning.asked import skipped
 from niwaki.pruning.costs import expected
 from niwaki.pruning.quality import Methods, Quality, Recoveries
@@ -42,12 +43,14 @@ from niwaki.pruning.stated import stated
 from niwaki.pruning.trimming import as_blocks, refuse_idle, trim
 from niwaki.running import Inputs
 
-Data = Iterable[Batch] | Callable[[], Iterable[Batch]]
-Inputted = Calibration | Iterable[Any] | Callable[[], Iterable[Any]]
-
 BINS = 40  # of the histogram of scores
 
 
+@formerly(
+    data=EVALUATE,
+    measure="networks are timed once the result is printed or saved, at once by "
+    "result.measured(), and never by result.untimed()",
+)
 def prune(  # noqa: PLR0913  # a public verb
     model: nn.Module,
     example_inputs: Inputs,
@@ -58,10 +61,8 @@ def prune(  # noqa: PLR0913  # a public verb
     compensation: Compensation | str | None = None,
     recovery: Recoveries | None = None,
     selection: Selection | None = None,
-    calibration: Inputted | None = None,
-    data: Data | None = None,
-    evaluate: Task | Evaluate | None = None,
-    measure: bool | None = None,
+    calibration: Calibration | Gives | None = None,
+    evaluate: Task | Evaluate | Batches | None = None,
     probes: bool | Sequence[Inputs] = True,
     seed: int = 0,
     form: Form = "module",
@@ -99,16 +100,12 @@ def prune(  # noqa: PLR0913  # a public verb
             list, a function that gives one, or a `Calibration`. Labels in them are told from inputs
             by the example inputs and the model's forward. Not the inputs that the network will be
             judged on.
-        data: (inputs, class numbers) batches for accuracy and loss before and after: an iterable
-            that can be gone through twice, or a function that gives one. Nothing is chosen on it.
-        evaluate: how well a network does, for any task: a function of the network that returns a
-            number, or numbers by name; or a `niwaki.Task`, which says which number counts. It is
-            called before and after. Without it and without `data`, the pruned network is compared
-            with the original on the calibration inputs (agreement, cosine).
-        measure: whether both networks are timed and their peak memory is taken, which needs a
-            second or two: True at once, False never, None where the numbers are wanted: once the
-            result is printed or saved, by `result.measured()`, or at once where the budget is
-            latency or memory. Parameters, MACs and bytes are counted in any case.
+        evaluate: how well a network does, before and after. Of a classifier, accuracy and loss on
+            batches of (inputs, class numbers): an iterable that can be gone through twice (a list,
+            a DataLoader), or a function without arguments that gives one. For any other task, a
+            function of the network that returns a number, or numbers by name; or a `niwaki.Task`,
+            which says which number counts. Nothing is chosen on it. Without it, the pruned network
+            is compared with the original on the calibration inputs (agreement, cosine).
         probes: whether the network is also run, and proved, on other inputs than the example:
             another batch size and other values, longer and shorter ones, in training; or inputs
             that it takes, to be tried beside these. The record says what was covered.
@@ -131,7 +128,7 @@ def prune(  # noqa: PLR0913  # a public verb
     methods = Methods.of(quality, fitted=calibration is not None and parts == ("units",))
     methods = methods.but(criterion, compensation, recovery)
     chosen, repair = methods.criterion, methods.compensation
-    task, batches = Task.of(evaluate), _again(data)
+    judge = Judge.of(evaluate)
     seen = None if calibration is None else Calibration.of(calibration, model, example_inputs)
     if "branches" in parts and methods.recovery:
         raise SettingError(
@@ -144,11 +141,10 @@ def prune(  # noqa: PLR0913  # a public verb
             quality=quality != "default",
             compensation=compensation not in (None, "auto"),
             recovery=bool(recovery),
-            evaluate=task is not None,
             form=form != "module",
         )
         asked = as_blocks(budget, chosen, chosen_selection)
-        return trim(model, example_inputs, calibration=seen, data=batches, seed=seed, **asked)
+        return trim(model, example_inputs, calibration=seen, evaluate=evaluate, seed=seed, **asked)
     clock = Clock()
     with clock.stage("trace"):
         graph = trace(model, example_inputs, probes=probes)
@@ -184,10 +180,7 @@ def prune(  # noqa: PLR0913  # a public verb
         **({"recovery": [*map(RECOVERIES.spell, methods.recovery)]} if methods.recovery else {}),
         **selection.described(),
     }
-    timed = budget.runs if measure is None else measure
-    judged = Judged(
-        batches, task, None if seen is None else seen.inputs, timed, later=measure is None
-    )
+    judged = Judged(judge, None if seen is None else seen.inputs, budget.runs)
     result = finished(attempt, budget, described, clock, seed=seed, judged=judged, form=form)
     plan = attempt.cut.plan
     record = dataclasses.replace(
@@ -225,15 +218,3 @@ def _importances(scores: Mapping[str, Tensor], plan: Plan) -> dict[str, list[flo
     )
     counts = [torch.histogram(torch.cat(part), edges).hist.tolist() for part in (kept, dropped)]
     return {"edges": edges.tolist(), "kept": counts[0], "dropped": counts[1]}
-
-
-def _again(data: Data | None) -> Callable[[], Iterable[Batch]] | None:
-    """Data as a function that gives it afresh."""
-    if data is None or callable(data):
-        return data
-    if iter(data) is data:
-        raise SettingError(
-            "data can be gone through only once (a generator); pass a list, a DataLoader, or a "
-            "function"
-        )
-    return lambda: data

@@ -5,26 +5,25 @@ ratio of that group alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from niwaki.core.errors import SettingError
+from niwaki.core.former import formerly
 from niwaki.graph import Graph
-from niwaki.measure import Task
 from niwaki.measure import evaluate as accuracy_of
-from niwaki.measure.task import Evaluate
+from niwaki.measure.task import EVALUATE, Batches, Evaluate, Judge, Task
 from niwaki.methods.base.compensation import Compensation, compensate
 from niwaki.methods.base.criterion import Criterion, ScoreFunction, as_criterion, scored
 from niwaki.methods.base.cut import Cut, Scores
-from niwaki.methods.base.evidence import Calibration, Evidence
+from niwaki.methods.base.evidence import Calibration, Evidence, Gives
 from niwaki.proof._check import check
 from niwaki.pruning.allocation import select
 from niwaki.pruning.selection import Selection
 from niwaki.surgery import shrink
-
-Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -54,25 +53,26 @@ class Sensitivity:
         return json.dumps(entries, indent=1) + "\n"
 
 
+@formerly(data=EVALUATE)
 def sensitivity(
     graph: Graph,
     *,
     criterion: Criterion | str | ScoreFunction = "l2",
     compensation: Compensation | str = "auto",
     ratios: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
-    calibration: Calibration | None = None,
-    data: Batches | None = None,
-    evaluate: Task | Evaluate | None = None,
+    calibration: Calibration | Gives | None = None,
+    evaluate: Task | Evaluate | Batches | None = None,
+    seed: int = 0,
 ) -> Sensitivity:
     """Prune one group at a time.
 
     Args:
+        criterion, calibration, seed: as for `niwaki.prune`.
         compensation: one that knows its residual (`"moments"`, `"reconstruct"`, `"auto"`), unless
-            there is data.
-        data: (inputs, class numbers) afresh, for accuracies of checked networks in the place of
-            residuals.
-        evaluate: a function of the network that returns a number, or a `niwaki.Task`, in the place
-            of accuracy.
+            checked networks are evaluated.
+        ratios: shares of a group's units, in [0, 1).
+        evaluate: as for `niwaki.prune`: batches for accuracies, a function of the network, or a
+            `niwaki.Task`, in the place of residuals.
 
     Raises:
         SettingError: a ratio out of [0, 1), or a compensation that knows no residual.
@@ -82,9 +82,10 @@ def sensitivity(
             "ratios must be in [0, 1), where 0.5 removes half; got "
             f"{', '.join(map(str, ratios)) or 'none'}"
         )
-    judge, measure = _judge(data, Task.of(evaluate), graph)
+    judge, measure = _judge(Judge.of(evaluate), graph)
     method = as_criterion(criterion)
-    evidence = Evidence(graph, calibration)
+    seen = None if calibration is None else Calibration.of(calibration, graph.model, graph.inputs)
+    evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed))
     scores = scored(method, evidence)
     curves: dict[str, tuple[float, ...]] = {}
     left_out: dict[str, str] = {}
@@ -96,7 +97,7 @@ def sensitivity(
                 type(plan)({name: kept for name, kept in plan.items() if name == group.name}),
                 evidence,
             )
-            cut = compensate(Cut(graph, plan), compensation, calibration=calibration)
+            cut = compensate(Cut(graph, plan), compensation, calibration=seen)
             if judge is not None:
                 pruned = shrink(cut)
                 check(cut, pruned)
@@ -117,12 +118,10 @@ def sensitivity(
     return Sensitivity(measure, tuple(ratios), curves, left_out)
 
 
-def _judge(
-    data: Batches | None, task: Task | None, graph: Graph
-) -> tuple[Callable[[nn.Module], float] | None, str]:
+def _judge(given: Judge, graph: Graph) -> tuple[Callable[[nn.Module], float] | None, str]:
     """What a cut network is judged by, and what that is called."""
-    if task is not None:
+    if (task := given.task) is not None:
         return lambda network: next(iter(task(network).values())), next(iter(task(graph.model)))
-    if data is not None:
-        return lambda network: accuracy_of(network, data()).accuracy, "accuracy"
+    if (batches := given.batches) is not None:
+        return lambda network: accuracy_of(network, batches()).accuracy, "accuracy"
     return None, "residual"

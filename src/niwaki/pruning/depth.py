@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from niwaki.core.errors import BudgetError, SettingError, SurgeryError
 from niwaki.core.patterns import matches, patterns_of, refuse_strangers
 from niwaki.core.plan import StandIn
 from niwaki.graph import Branch, Graph, branches, trace
-from niwaki.methods.base import Calibration
+from niwaki.methods.base import Calibration, Gives
 from niwaki.methods.base.cut import Cut
 from niwaki.proof import Proof, check
 from niwaki.pruning._finish import finished
@@ -30,7 +30,7 @@ def drop_branches(
     *,
     share: float | None = None,
     names: str | Sequence[str] = (),
-    calibration: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]] | None = None,
+    calibration: Calibration | Gives | None = None,
     form: Form = "module",
 ) -> Result:
     """A copy of a network without whole residual branches, proved; the network itself is not

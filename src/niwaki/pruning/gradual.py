@@ -174,7 +174,7 @@ class Gradual:
             self._inputs,
             self._of_what_is_left(aim),
             criterion=self._criterion if pressed is None else Given(pressed.scores, "pressed"),
-            **{"measure": False, **self._options},
+            **self._options,
         )
         notes = [] if self._optimizer is None else result.hand_over(self._optimizer)
         if self._ema is not None:

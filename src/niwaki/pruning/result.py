@@ -114,9 +114,13 @@ class Result:
 
     def measured(self) -> Result:
         """The same with latency and peak memory of both networks in its record, timed in turns: a
-        second or two. Itself where they have been taken, or were not to be (`measure=False`).
+        second or two. Itself where they have been taken, or are not to be (`untimed`).
         """
         return self if self.bench is None else replace(self, record=self._timed, bench=None)
+
+    def untimed(self) -> Result:
+        """The same, which is never timed: printing or saving it costs no seconds."""
+        return replace(self, bench=None)
 
     @cached_property
     def _timed(self) -> Record:

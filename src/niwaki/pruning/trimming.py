@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,17 +16,19 @@ from torch import Tensor, nn
 from niwaki.core.blocks import BlockPlan
 from niwaki.core.budget import Budget
 from niwaki.core.errors import SettingError
+from niwaki.core.former import formerly
 from niwaki.core.patterns import matches, patterns_of, refuse_strangers
 from niwaki.core.plan import Plan
 from niwaki.graph import Graph, trace
 from niwaki.graph.pairs import LayerPair, layer_pairs
-from niwaki.methods.base import Calibration, Criterion, Evidence
+from niwaki.measure.task import EVALUATE, Batches, Evaluate, Judge, Task
+from niwaki.methods.base import Calibration, Criterion, Evidence, Gives
 from niwaki.methods.base.cut import Cut
 from niwaki.methods.mint import Dependency, Estimation, Mint, layer_dependencies
 from niwaki.methods.mint.blocks import CutOff, cut_blocks
 from niwaki.methods.mint.dependency_maps import dependency_maps
 from niwaki.proof import check
-from niwaki.pruning._finish import Batch, Judged, finished
+from niwaki.pruning._finish import Judged, finished
 from niwaki.pruning.products import choose_products
 from niwaki.pruning.result import Result
 from niwaki.pruning.search import Attempt, Clock
@@ -82,18 +84,19 @@ def scope(
     return chosen
 
 
+@formerly(data=EVALUATE)
 def trim(  # noqa: PLR0913  # a public verb
     model: nn.Module,
     example_inputs: Inputs,
     *,
     cut_off: CutOff,
     dependencies: Sequence[Dependency] | None = None,
-    calibration: Calibration | Iterable[Inputs] | Callable[[], Iterable[Inputs]] | None = None,
+    calibration: Calibration | Gives | None = None,
     estimation: Estimation | None = None,
     only: str | Sequence[str] = (),
     skip: str | Sequence[str] = (),
     retrain: Retrain | None = None,
-    data: Callable[[], Iterable[Batch]] | None = None,
+    evaluate: Task | Evaluate | Batches | None = None,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
 ) -> Result:
@@ -111,15 +114,14 @@ def trim(  # noqa: PLR0913  # a public verb
         retrain: trains the masked model, which the channels that say nothing have left already, in
             place: (model, hold) → anything; it must call `hold(model)` after every step, as
             `niwaki.training.fit(…, after_step=hold)` does.
-        data: gives (inputs, class numbers) batches afresh, for accuracy and loss before and after.
-            Nothing is chosen on it.
+        evaluate: as for `niwaki.prune`.
         settings: more entries for the record's settings.
 
     Raises:
         SettingError, BudgetError: see `layer_dependencies`, `scope` and `cut_blocks`.
         SurgeryError: the compact network does not compute what the masked one does.
     """
-    clock, remarks = Clock(), list[str]()
+    judge, clock, remarks = Judge.of(evaluate), Clock(), list[str]()
     with clock.stage("trace"):
         graph = trace(model, example_inputs)
     with clock.stage("score"):
@@ -148,7 +150,7 @@ def trim(  # noqa: PLR0913  # a public verb
         **(settings or {}),
     }
     result = finished(
-        attempt, Budget(0.0), described, clock, seed=seed, judged=Judged(data, against=model)
+        attempt, Budget(0.0), described, clock, seed=seed, judged=Judged(judge, against=model)
     )
     said = f"{gone:.2%} of the weights of {len(blocks)} layers went"
     record = replace(

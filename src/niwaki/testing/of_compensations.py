@@ -56,7 +56,7 @@ def check_compensation(compensation: Compensation | str) -> None:
         _the_same_again(method, cut, seen, name)
         whole = _repaired(method, Cut(graph, Plan()), seen, name)
         assert not whole.mixings, f"it mixes units where nothing goes ({name})"
-        result = prune(model, inputs, 0.5, compensation=method, calibration=seen, measure=False)
+        result = prune(model, inputs, 0.5, compensation=method, calibration=seen)
         assert result.plan.kept, f"nothing that it repaired could be cut ({name})"
 
 

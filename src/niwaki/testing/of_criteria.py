@@ -63,7 +63,6 @@ def check_criterion(criterion: Criterion | str | ScoreFunction) -> None:
             0.5,
             criterion=method,
             calibration=seen,
-            measure=False,
             skip=unscored,
         )
         assert result.plan.kept, f"a network pruned by it lost nothing ({name})"

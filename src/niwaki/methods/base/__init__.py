@@ -19,7 +19,7 @@ from niwaki.methods.base.criterion import (
     scored,
 )
 from niwaki.methods.base.cut import Cut, Scores
-from niwaki.methods.base.evidence import Calibration, Evidence
+from niwaki.methods.base.evidence import Calibration, Evidence, Gives
 from niwaki.methods.base.objective import Objective, Watching
 from niwaki.methods.base.penalty import PENALTIES, Penalty, PenaltyOver
 from niwaki.methods.base.recovery import RECOVERIES, Recovery, recover
@@ -35,6 +35,7 @@ __all__ = [
     "Cut",
     "Evidence",
     "FunctionCriterion",
+    "Gives",
     "Groupwise",
     "Objective",
     "Penalty",

@@ -19,6 +19,7 @@ from niwaki.running import Inputs
 
 Batch: TypeAlias = tuple[Inputs, Tensor | None]
 T = TypeVar("T")
+Gives: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]  # what can be gone through again
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class Calibration:
     @classmethod
     def of(
         cls,
-        data: Calibration | Iterable[Any] | Callable[[], Iterable[Any]],
+        data: Calibration | Gives,
         model: nn.Module | None = None,
         like: Inputs | None = None,
     ) -> Calibration:

@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ class Row:
             compensation=entry.get("compensation", "none"),
             calibration=self._seen(dataset, places),
             selection=selection,
-            data=lambda: test.batches(EVALUATION_BATCH, limit=places.limit),
+            evaluate=partial(test.batches, EVALUATION_BATCH, limit=places.limit),
             seed=self.seed,
         )
 

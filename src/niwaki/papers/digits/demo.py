@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -147,17 +148,20 @@ def _pruned(
     test: Split = dataset.split("test")
     inputs = next(iter(test.batches(BATCH)))[0]
     criterion, compensation = pair
-    result = prune(
-        model,
-        inputs,
-        criterion=criterion,
-        budget=ratio,
-        compensation=compensation,
-        calibration=_calibration(dataset, seed),
-        data=lambda: test.batches(BATCH),
-        measure=True,
-        seed=seed,
-    ).with_settings(data="digits")
+    result = (
+        prune(
+            model,
+            inputs,
+            criterion=criterion,
+            budget=ratio,
+            compensation=compensation,
+            calibration=_calibration(dataset, seed),
+            evaluate=partial(test.batches, BATCH),
+            seed=seed,
+        )
+        .measured()
+        .with_settings(data="digits")
+    )
     untuned = result.record.after.accuracy
     assert untuned is not None
     _fit(result.model, dataset, dataclasses.replace(TUNING, seed=seed), progress=False)

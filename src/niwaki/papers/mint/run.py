@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ class Run:
             only=self.table["only"],
             skip=self.table.get("skip", []),
             retrain=retrain,
-            data=lambda: test.batches(500, limit=self.cost.test_images),
+            evaluate=partial(test.batches, 500, limit=self.cost.test_images),
             seed=self.seed,
         )
         return _numbers(result, validated[0])

@@ -140,7 +140,7 @@ def pruned(model: nn.Module, setting: Setting, dataset: Dataset, share: float) -
             min_units=MIN_UNITS,
             rule=setting.rule,
         ),
-        data=lambda: dataset.split("test").to(setting.device).batches(EVALUATION_BATCH),
+        evaluate=partial(dataset.split("test").to(setting.device).batches, EVALUATION_BATCH),
         seed=setting.seed,
     )
 
