@@ -110,12 +110,14 @@ if _typing.TYPE_CHECKING:
     from niwaki.proof import Proof, check
     from niwaki.pruning import (
         Gradual,
+        Operator,
         Preview,
         Result,
         Schedule,
         Selection,
         Sensitivity,
         drop_branches,
+        operator,
         preview,
         prune,
         schedule,
@@ -171,6 +173,7 @@ __all__ = [
     "Nisp",
     "NiwakiError",
     "NoCompensation",
+    "Operator",
     "Penalty",
     "Plan",
     "Preview",
@@ -222,6 +225,7 @@ __all__ = [
     "methods",
     "models",
     "open_weights",
+    "operator",
     "peak_memory",
     "preview",
     "proof",
@@ -306,8 +310,8 @@ _HOMES = {  # as above, for running; a test holds the two equal
     "niwaki.methods.wanda": "Wanda",
     "niwaki.proof": "Proof check",
     "niwaki.pruning": (
-        "Gradual Preview Result Schedule Selection Sensitivity drop_branches preview prune "
-        "schedule select sensitivity trim"
+        "Gradual Operator Preview Result Schedule Selection Sensitivity drop_branches operator "
+        "preview prune schedule select sensitivity trim"
     ),
     "niwaki.surgery": "shrink",
 }

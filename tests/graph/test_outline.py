@@ -14,8 +14,8 @@ from torch import nn
 
 import niwaki
 from niwaki.cli.app import app
+from niwaki.core.records import count
 from niwaki.graph import outline
-from niwaki.graph._outline import count
 from niwaki.report import channels_dot, channels_html
 
 

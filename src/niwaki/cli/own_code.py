@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from niwaki import data as data_sets
 from niwaki.core.errors import DataError, NiwakiError, SettingError
+from niwaki.core.inputs import Inputs
 from niwaki.core.registry import parse
 from niwaki.data import Dataset
 from niwaki.measure import Task
 from niwaki.methods.base.batches import separated
 from niwaki.methods.base.evidence import Calibration
 from niwaki.models.imported import imported, is_import_string, literals
-from niwaki.running import Inputs
 
 SPLITS = ("train", "validation", "test")
 

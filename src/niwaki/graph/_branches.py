@@ -12,9 +12,8 @@ from niwaki.core.errors import SurgeryError
 from niwaki.core.plan import Plan
 from niwaki.graph.channel_graph import Graph
 from niwaki.graph.inference import Work
+from niwaki.graph.operators import is_sum
 from niwaki.running import Op, Ref
-
-SUMS = ("aten.add", "aten.add_")
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def branches(graph: Graph) -> tuple[Branch, ...]:
     before, after = _dependencies(tape.ops)
     sums = []
     for position, op in enumerate(tape.ops):
-        if op.name in SUMS and len(op.tensors) == 2 and op.kwargs.get("alpha", 1) == 1:
+        if is_sum(op):
             for stream in (0, 1):
                 inside = _inside(position, before[position], stream, before, after)
                 if inside and tape.shapes[op.tensors[0].index] == tape.shapes[op.tensors[1].index]:

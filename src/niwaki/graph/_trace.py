@@ -13,7 +13,7 @@ from niwaki.graph.channel_graph import Graph
 from niwaki.graph.group import Frozen
 from niwaki.graph.groups import build_groups
 from niwaki.graph.inference import Inference, infer
-from niwaki.graph.operators import RULES
+from niwaki.graph.operators import AXES
 from niwaki.graph.paths import Probes, find_probes, freeze_elsewhere
 from niwaki.graph.reasons import Freeze, Reason
 from niwaki.running import Inputs, as_arguments, named_state, record, tensors_in
@@ -44,7 +44,7 @@ def trace(model: nn.Module, inputs: Inputs, *, probes: bool | Sequence[Inputs] =
     given, computed = model, computed_weights(model)
     if computed:
         model = with_plain_weights(model, computed)
-    inference = infer(record(model, inputs, sources=True), RULES)
+    inference = infer(record(model, inputs, sources=True), AXES)
     learned = dict(model.named_parameters(remove_duplicate=False))
     inference.scales = {
         name: bounded for name, bounded in inference.scales.items() if name in learned
@@ -74,7 +74,7 @@ def _probed(
         return Probes(remarks=("proved on the example's path alone: no other inputs were tried",))
     own = [] if probes is True else list(probes)
     named = [Variant(f"inputs given as probe {n}", f"given {n}", x) for n, x in enumerate(own, 1)]
-    seen = find_probes(model, inference, RULES, [*named, *variants(inputs, inference.tape)])
+    seen = find_probes(model, inference, AXES, [*named, *variants(inputs, inference.tape)])
     freeze_elsewhere(inference, seen.paths)
     return seen
 

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from niwaki.core.errors import UnknownNameError
+from niwaki.core.records import Unread
 from niwaki.graph.group import Frozen, Group
 from niwaki.graph.inference import Inference, Read
 from niwaki.graph.offset import Offset
 from niwaki.graph.paths import Probes
 from niwaki.graph.terms import Var, crossed, keep_mask, kept_size, leaves
 from niwaki.graph.ties import Tie, find_ties
-from niwaki.graph.unread import Unread, unread
+from niwaki.graph.unread import unread
 from niwaki.running import Inputs, named_state
 from niwaki.running.computed import Computed
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from niwaki.graph.facts import Facts
 from niwaki.graph.reasons import SIZE_ONE, Freeze, Reason
 from niwaki.graph.terms import Product, Term, Var, freeze, leaves, resolve, split, unify
 from niwaki.running import Op, Ref, Tape
@@ -227,10 +228,10 @@ class Inference:
     @cached_property
     def reads_at(self) -> dict[int, list[Read]]:
         """Operator → its reads; of a tape that has been walked to its end."""
-        found: dict[int, list[Read]] = {}
+        reads: dict[int, list[Read]] = {}
         for read in self.reads:
-            found.setdefault(read.position, []).append(read)
-        return found
+            reads.setdefault(read.position, []).append(read)
+        return reads
 
     @cached_property
     def norms_at(self) -> dict[int, Norm]:
@@ -251,9 +252,9 @@ class Inference:
             return
         for place in self.tape.makers.get(ref, ()) if isinstance(ref, Ref) else ():
             op = self.tape.ops[place]
-            known = op.name == "aten.sigmoid" and op.args[0] in self.tape.parameters
+            known = op.name == "aten.sigmoid" and op.first in self.tape.parameters
             if known and place < self.position:
-                self.scales[self.tape.parameters[op.args[0]]] = True
+                self.scales[self.tape.parameters[op.first]] = True
 
     def is_activation(self, ref: Any) -> bool:
         """Whether a value depends on the model's inputs (or on constants) and not on parameters
@@ -268,7 +269,7 @@ class Inference:
 Rule = Callable[[Inference, Op], Kind | None]
 
 
-def infer(tape: Tape, rules: dict[str, Rule], example: Inference | None = None) -> Inference:
+def infer(tape: Tape, rules: Facts[Rule], example: Inference | None = None) -> Inference:
     """Read a whole tape. Inputs and outputs are frozen: a pruned model takes and returns what the
     original does.
 
@@ -281,7 +282,7 @@ def infer(tape: Tape, rules: dict[str, Rule], example: Inference | None = None) 
         state.axes[ref] = state.fresh(state.shape(ref), Reason(Freeze.INPUT))
     for position, op in enumerate(tape.ops):
         state.position = position
-        rule = rules.get(op.name) or rules.get(op.name.rstrip("_"))
+        rule = rules.get(op)
         kind = rule(state, op) if rule is not None else None
         if kind is None:
             kind = _unknown(state, op)

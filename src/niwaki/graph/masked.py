@@ -20,6 +20,7 @@ from niwaki.core.plan import Plan
 from niwaki.graph.channel_graph import Graph
 from niwaki.graph.inference import Read
 from niwaki.graph.offsets import weight_of
+from niwaki.graph.operators import OWN_SIZES, over_image
 from niwaki.graph.terms import Var, keep_mask, leaves, resolve, transform
 from niwaki.running import Op, Ref
 
@@ -58,7 +59,7 @@ class Masked:
             operand = operands[read.slot]
             operands[read.slot] = self._masked(read, operand)
             shifts = self._shifts(read)
-            if shifts and op.name == "aten.convolution":
+            if shifts and over_image(op):
                 constants.append(self._everywhere(read, shifts, op, operands))
             elif shifts:
                 operands[read.slot] += _spread_shifts(read, shifts, torch.zeros_like(operand))
@@ -101,22 +102,14 @@ class Masked:
         self, read: Read, shifts: Mapping[Var, Tensor], op: Op, operands: list[Any]
     ) -> Tensor:
         """What a convolution makes of constant channels away from any border: (1, out, 1, …)."""
-        image, weight = operands[read.slot], operands[1]
+        image, weight = operands[read.slot], operands[op.place("weight")]
         reach = [
             step * (size - 1) + 1
             for step, size in zip(op["dilation"], weight.shape[2:], strict=True)
         ]
-        result: Tensor = op.func(
-            _spread_shifts(read, shifts, image.new_zeros(1, image.shape[1], *reach)),
-            weight,
-            None,
-            op["stride"],
-            [0] * len(op["padding"]),
-            op["dilation"],
-            op["transposed"],
-            op["output_padding"],
-            op["groups"],
-        )
+        constant = _spread_shifts(read, shifts, image.new_zeros(1, image.shape[1], *reach))
+        alone = {"input": constant, "bias": None, "padding": [0] * len(op["padding"])}
+        result: Tensor = op.func(*op.replaced(alone, operands))
         return result
 
     def _narrowed(
@@ -138,7 +131,9 @@ class Masked:
                     operands[slot] = operands[slot].index_select(
                         axis, index.to(operands[slot].device)
                     )
-        _restate_sizes(op, operands)
+        states = OWN_SIZES.get(op)
+        if states is not None:
+            operands = list(states(op, operands))
         narrow, full = op.func(*operands, **kwargs), op.func(*args, **kwargs)
         if isinstance(full, Tensor):
             return self._spread(op.result, narrow, full, summed)
@@ -182,19 +177,13 @@ class Folded(Masked):
     def run(self, position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One operator, with its operands masked where it reads them."""
         reads = self._reads.get(position, [])
-        if (
-            len(reads) != 1
-            or op.name != "aten.convolution"
-            or op["transposed"]
-            or op["groups"] != 1
-            or kwargs
-        ):
+        if len(reads) != 1 or not over_image(op) or op["transposed"] or op["groups"] != 1 or kwargs:
             return super().run(position, op, args, kwargs)
         var = resolve(reads[0].whole)
         mixing = self._mixing(reads[0], var) if isinstance(var, Var) else None
         if mixing is None or not isinstance(var, Var):
             return super().run(position, op, args, kwargs)
-        image, weight, bias = args[:3]
+        image, weight, bias = (args[op.place(name)] for name in ("input", "weight", "bias"))
         matrix = mixing.matrix.to(weight.device, weight.dtype)
         folded = torch.tensordot(weight, matrix, dims=([1], [0])).movedim(-1, 1)
         if mixing.shift is not None:
@@ -203,10 +192,13 @@ class Folded(Masked):
             bias = constant if bias is None else bias + constant
         kept = self._masks[var].nonzero().squeeze(1).to(image.device)
         if image.is_contiguous() and weight.is_contiguous():
-            return op.func(image.index_select(1, kept), _plainly_laid(folded), bias, *args[3:])
-        # channels last: to pick some costs more than to multiply all, the dropped ones by zero
-        whole = torch.zeros_like(weight)
-        return op.func(image, whole.index_copy_(1, kept.to(weight.device), folded), bias, *args[3:])
+            image, weight = image.index_select(1, kept), _plainly_laid(folded)
+        else:
+            # channels last: to pick some costs more than to multiply all, the dropped ones by zero
+            whole = torch.zeros_like(weight)
+            weight = whole.index_copy_(1, kept.to(weight.device), folded)
+        operands = {"input": image, "weight": weight, "bias": bias}
+        return op.func(*op.replaced(operands, args))
 
 
 def _plainly_laid(weight: Tensor) -> Tensor:
@@ -232,11 +224,3 @@ def _spread_shifts(read: Read, shifts: Mapping[Var, Tensor], zeros: Tensor) -> T
 
         total += transform(read.whole, zeros, read.axis, fill)
     return total
-
-
-def _restate_sizes(op: Op, operands: list[Any]) -> None:
-    """Integer arguments that repeat an operand's size."""
-    if op.name == "aten.native_layer_norm":
-        operands[1] = list(operands[0].shape[-len(operands[1]) :])
-    elif op.name == "aten.native_group_norm":
-        operands[4] = operands[0].shape[1]

@@ -17,6 +17,7 @@ from niwaki.graph.channel_graph import Graph
 from niwaki.graph.group import Role
 from niwaki.graph.inference import Read
 from niwaki.graph.offset import Offset
+from niwaki.graph.operators import WEIGHTED, is_sum, over_image
 from niwaki.running import Op, Ref
 from niwaki.running.layers import can_take_bias
 
@@ -109,22 +110,18 @@ def states_layers(model: nn.Module) -> bool:
 def _pads(graph: Graph, read: Read) -> bool:
     """Whether the operator that reads lays its weight over zeros beside the image too."""
     op = graph.inference.tape.ops[read.position]
-    return op.name == "aten.convolution" and any(op["padding"])
+    return over_image(op) and any(op["padding"])
 
 
 def _sides(graph: Graph, read: Read, op: Op, where: str) -> tuple[int, int, Any]:
     """The axes of the weight that are read and put out, and the operator's bias."""
     known = graph.inference.tape.parameters
-    name = op.name.removeprefix("aten.")
-    if name == "convolution" and not op["transposed"] and read.weight in known:
-        return 1, 0, op["bias"]
-    if name == "linear" and read.slot == 0 and read.weight in known:
-        return 1, 0, op["bias"]
-    if (name, read.slot) in (("mm", 0), ("addmm", 1)) and not op.kwargs:
-        bias = op["self"] if name == "addmm" else None
-        if read.weight in known:
-            return 0, 1, bias
-        if turned_over(graph, read.weight) is not None:
+    weighted = WEIGHTED.get(op)
+    if weighted is not None and read.slot == op.place(weighted.rows) and not op.kwargs:
+        bias = weighted.operands(op)[2]
+        if read.weight in known and not (weighted.image and op["transposed"]):
+            return (0, 1, bias) if weighted.turned else (1, 0, bias)
+        if weighted.turned and turned_over(graph, read.weight) is not None:
             return 1, 0, bias
     raise NoPlace(f"what {where} puts out of a constant is not the same everywhere")
 
@@ -159,7 +156,7 @@ def _follower(graph: Graph, op: Op, size: int) -> tuple[Literal["bias", "mean"],
     norm = graph.inference.norms_at.get(position)
     if norm is not None:
         return "mean", norm.mean
-    if user.name.rstrip("_") == "aten.add" and not user.kwargs and op.name != "aten.convolution":
+    if is_sum(user) and not over_image(op):  # a vector would be added along the image's places
         other = next((ref for ref in user.tensors if ref != op.result), None)
         if other is not None and _is_vector(graph, other, size):
             return "bias", tape.parameters[other]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from niwaki.core.errors import TraceError
+from niwaki.graph.facts import Facts
 from niwaki.graph.inference import Inference, Rule, infer
 from niwaki.graph.reasons import Freeze, Reason
 from niwaki.graph.terms import Var, freeze, leaves
@@ -56,7 +57,7 @@ class Probes:
 
 
 def find_probes(
-    model: nn.Module, state: Inference, rules: dict[str, Rule], given: Iterable[Variant]
+    model: nn.Module, state: Inference, rules: Facts[Rule], given: Iterable[Variant]
 ) -> Probes:
     """Run the model on variants of its example.
 
@@ -88,7 +89,7 @@ def _remarks(tried: dict[str, str], taken: dict[str, Probe]) -> Iterator[str]:
 
 
 def _tried(
-    model: nn.Module, state: Inference, rules: dict[str, Rule], variant: Variant
+    model: nn.Module, state: Inference, rules: Facts[Rule], variant: Variant
 ) -> Probe | None:
     if not variant.training:
         try:

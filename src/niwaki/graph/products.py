@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from niwaki.graph.channel_graph import Graph
 from niwaki.graph.inference import Norm
 from niwaki.graph.offsets import turned_over
-from niwaki.graph.operators.elementwise import is_function
+from niwaki.graph.operators import WEIGHTED, Weighted, is_function
 from niwaki.graph.places import Places
 from niwaki.running import Op, Ref
 
@@ -40,23 +40,21 @@ class Product:
 
     @property
     def is_convolution(self) -> bool:
-        return self.op.name == "aten.convolution"
+        return _weighted(self.op).image
 
     @property
     def slot(self) -> int:
         """Which argument the rows are made of."""
-        return 1 if self.op.name == "aten.addmm" else 0
+        return self.op.place(_weighted(self.op).rows)
 
     def rows(self, args: tuple[Any, ...], places: Places) -> Tensor:
         """What every output is a sum over, at some places of a map: (rows, in)."""
         operand: Tensor = args[self.slot]
         if not self.is_convolution:
             return operand.reshape(-1, operand.shape[-1])
-        stride, padding, dilation = args[3:6]
-        kernel = tuple(args[1].shape[2:])
-        columns = F.unfold(
-            operand, kernel, tuple(dilation), tuple(padding), tuple(stride)
-        )  # (samples, in, places)
+        kernel = tuple(args[self.op.place("weight")].shape[2:])
+        steps = (tuple(self.op[name]) for name in ("dilation", "padding", "stride"))
+        columns = F.unfold(operand, kernel, *steps)  # (samples, in, places)
         return places(columns).movedim(1, 2).flatten(0, 1)
 
     def results(self, result: Tensor, places: Places) -> Tensor:
@@ -106,26 +104,24 @@ def _alike(layer: Product, call: Product) -> bool:
     return (layer.bias, layer.turned, layer.op.func) == (call.bias, call.turned, call.op.func)
 
 
-# what each operator calls its input, its weight and its bias
-_OPERANDS = {
-    "convolution": ("input", "weight", "bias"),
-    "linear": ("input", "weight", "bias"),
-    "addmm": ("mat1", "mat2", "self"),
-    "mm": ("self", "mat2", None),
-}
+def _weighted(op: Op) -> Weighted:
+    weighted = WEIGHTED.get(op)
+    assert weighted is not None, op.name
+    return weighted
 
 
 def _product(graph: Graph, position: int, op: Op) -> Product | None:
     known = graph.inference.tape.parameters
-    name = op.name.removeprefix("aten.")
-    if name not in _OPERANDS or op.kwargs:
+    weighted = WEIGHTED.get(op)
+    if weighted is None or op.kwargs:
         return None
-    if name == "convolution" and (op["transposed"] or op["groups"] != 1 or len(op["stride"]) != 2):
+    plain = not weighted.image or (not op["transposed"] and op["groups"] == 1)
+    if not plain or (weighted.image and len(op["stride"]) != 2):
         return None
-    rows, matrix, added = (None if part is None else op[part] for part in _OPERANDS[name])
+    rows, matrix, added = weighted.operands(op)
     if not isinstance(rows, Ref) or not isinstance(matrix, Ref):
         return None
-    weight, turned = known.get(matrix), name in ("addmm", "mm")
+    weight, turned = known.get(matrix), weighted.turned
     if weight is None and turned:
         weight, turned = turned_over(graph, matrix), False
     bias = known.get(added) if isinstance(added, Ref) else None

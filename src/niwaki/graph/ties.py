@@ -50,16 +50,16 @@ def find_ties(
     by_place: dict[int, list[Number]] = {}
     for number in inference.numbers:
         by_place.setdefault(number.position, []).append(number)
-    found: dict[Tie, None] = {}
+    ties: dict[Tie, None] = {}
     for arrival in inference.tape.arrivals:
         for position in range(arrival.start, arrival.stop):
             numbers = by_place.get(position, [])
             for source, term in _matched(arrival, numbers):
                 tie = _tie(inference, names, source, term, numbers)
                 if tie is not None:
-                    found[tie] = None
-    found.update(dict.fromkeys(_of_torchs_attention(model, inference, names)))
-    return tuple(found)
+                    ties[tie] = None
+    ties.update(dict.fromkeys(_of_torchs_attention(model, inference, names)))
+    return tuple(ties)
 
 
 def _of_torchs_attention(

@@ -4,42 +4,10 @@ training, paths that the example inputs do not take.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import nn
 
+from niwaki.core.records import Unread
 from niwaki.running import Tape
-
-SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Unread:
-    """What of a model's parameters the run did not touch; false where it touched all.
-
-    Attributes:
-        names: of the parameters, in the model's order.
-        entries, total: their numbers, and those of the whole model.
-    """
-
-    names: tuple[str, ...]
-    entries: int
-    total: int
-
-    def __bool__(self) -> bool:
-        return bool(self.names)
-
-    def __str__(self) -> str:
-        first = ", ".join(self.names[:SHOWN]) + ", …" * (len(self.names) > SHOWN)
-        return (
-            f"{self.entries} of {self.total} parameters ({self.share:.0%}) are never read on the "
-            f"example inputs, and stay whole: {first}"
-        )
-
-    @property
-    def share(self) -> float:
-        """Of all parameters."""
-        return self.entries / self.total if self.total else 0.0
 
 
 def unread(model: nn.Module, tape: Tape) -> Unread:

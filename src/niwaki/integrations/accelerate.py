@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import nn
 
+from niwaki.core.inputs import Inputs
 from niwaki.integrations.asked import refuse_processes
 from niwaki.pruning import Gradual, Schedule
-from niwaki.running import Inputs
 
 
 class OnAccelerate(Gradual):

@@ -9,8 +9,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from niwaki.core.errors import SettingError
+from niwaki.core.inputs import Inputs
 from niwaki.pruning import Gradual, Result, Schedule
-from niwaki.running import Inputs
 
 
 class Asked:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from niwaki.core.errors import ExportError, MissingExtraError
+from niwaki.core.inputs import Inputs
 from niwaki.core.records import write_bytes_atomic
 from niwaki.io.exported import (
     TOLERANCE,
@@ -27,7 +28,6 @@ from niwaki.io.exported import (
 )
 from niwaki.io.session import run_onnx, session
 from niwaki.measure import count_macs
-from niwaki.running import Inputs
 
 
 def export_onnx(

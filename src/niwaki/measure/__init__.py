@@ -1,8 +1,9 @@
 """What a network costs and how well it does: one meaning a number, its unit in the name."""
 
+from niwaki.core.records import Evaluation
 from niwaki.measure._agreement import agreement
 from niwaki.measure._snapshot import compare, snapshot
-from niwaki.measure.accuracy import Evaluation, evaluate
+from niwaki.measure.accuracy import evaluate
 from niwaki.measure.latency import Latency, Ratio, cpu_threads, latency_ratio, measure_latency
 from niwaki.measure.layers import LayerCost, layer_costs
 from niwaki.measure.macs import count_macs

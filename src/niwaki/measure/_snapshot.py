@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
-from niwaki.core.records import Measurement
+from niwaki.core.records import Evaluation, Measurement
 from niwaki.measure._agreement import SAME, agreement
-from niwaki.measure.accuracy import Batch, Evaluation, evaluate
+from niwaki.measure.accuracy import Batch, evaluate
 from niwaki.measure.latency import Latency, measure_latency
 from niwaki.measure.macs import count_macs
 from niwaki.measure.memory import peak_memory

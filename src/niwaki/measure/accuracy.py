@@ -5,27 +5,16 @@ exactly.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from niwaki.core.errors import DataError
+from niwaki.core.records import Evaluation
 from niwaki.running import preserved_mode, preserved_rng
 
 Batch = tuple[Tensor, Tensor]  # inputs (batch, …), targets (batch,) as class numbers
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A classifier on a data set."""
-
-    accuracy: float  # share in [0, 1]: correct / samples
-    loss: float  # mean cross-entropy a sample, nats; not finite where an output is not
-    samples: int
-    correct: int
-    non_finite: int = 0  # samples with a NaN or +inf in their output; each counts as wrong
 
 
 def evaluate(

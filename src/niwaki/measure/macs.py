@@ -18,6 +18,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeCopyMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from niwaki.graph.operators import Facts
 from niwaki.running import Inputs, as_arguments, batch_size, call, preserved_mode, preserved_rng
 from niwaki.running.faked import faked
 
@@ -84,18 +85,22 @@ def plain_attention() -> Iterator[None]:
 
 
 def _matrix_vector(matrix: Shape, vector: Shape, **_: object) -> int:
+    """2 · entries of the matrix"""
     return 2 * math.prod(matrix)
 
 
 def _add_matrix_vector(added: Shape, matrix: Shape, vector: Shape, **_: object) -> int:
+    """2 · entries of the matrix"""
     return 2 * math.prod(matrix)
 
 
 def _dot(left: Shape, right: Shape, **_: object) -> int:
+    """2 · entries"""
     return 2 * math.prod(left)
 
 
 def _add_batched(added: Shape, left: Shape, right: Shape, **_: object) -> int:
+    """2 · entries of the left · columns of the right"""
     return 2 * math.prod(left) * right[-1]
 
 
@@ -106,36 +111,46 @@ def _grouped(left: Shape, right: Shape, *_args: object, **_: object) -> int:
 
 
 def _bilinear(left: Shape, weight: Shape, *_args: object, **_: object) -> int:
+    """2 · rows · entries of the weight"""
     return 2 * left[0] * math.prod(weight)
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *_args: object, **_: object) -> int:
+    """every pair of positions, masked or not: 2 · (n · m · d + n · m · e) a head"""
     return int(sdpa_flop_count(query, key, value))
 
 
 def _onednn_rnn(
     steps: Shape, input_weight: Shape, hidden_weight: Shape, *_args: object, **_: object
 ) -> int:
+    """2 · steps · entries of both weights"""
     return 2 * math.prod(steps[:-1]) * (math.prod(input_weight) + math.prod(hidden_weight))
 
 
 def _cudnn_rnn(steps: Shape, weights: list[Shape], *_args: object, **_: object) -> int:
+    """2 · steps · entries of all matrices"""
     return (
         2 * math.prod(steps[:-1]) * sum(math.prod(weight) for weight in weights if len(weight) == 2)
     )
 
 
-_aten = torch.ops.aten
-FORMULAS: dict[Any, Callable[..., int]] = {
-    _aten.mv: _matrix_vector,
-    _aten.addmv: _add_matrix_vector,
-    _aten.dot: _dot,
-    _aten.vdot: _dot,
-    _aten.addbmm: _add_batched,
-    _aten._trilinear: _bilinear,
-    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    _aten.mkldnn_rnn_layer: _onednn_rnn,
-    _aten._cudnn_rnn: _cudnn_rnn,
+_OWN: dict[str, Callable[..., int]] = {
+    "mv": _matrix_vector,
+    "addmv": _add_matrix_vector,
+    "dot": _dot,
+    "vdot": _dot,
+    "addbmm": _add_batched,
+    "_trilinear": _bilinear,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "mkldnn_rnn_layer": _onednn_rnn,
+    "_cudnn_rnn": _cudnn_rnn,
+    "_grouped_mm": _grouped,  # of newer torch
 }
-if hasattr(_aten, "_grouped_mm"):  # of newer torch
-    FORMULAS[_aten._grouped_mm] = _grouped
+FLOPS = Facts(
+    "flops", "twice its multiply-adds by shapes, where torch's own counter has none", _OWN
+)
+FORMULAS: dict[Any, Callable[..., int]] = {
+    getattr(torch.ops.aten, name): formula
+    for name, formula in _OWN.items()
+    if hasattr(torch.ops.aten, name)
+}

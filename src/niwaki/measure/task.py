@@ -11,7 +11,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from niwaki.core.errors import SettingError
-from niwaki.measure.accuracy import Batch, Evaluation
+from niwaki.core.records import Evaluation
+from niwaki.measure.accuracy import Batch
 from niwaki.running import preserved_mode, preserved_rng
 
 Evaluate = Callable[[nn.Module], Any]

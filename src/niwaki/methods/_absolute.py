@@ -18,10 +18,10 @@ from torch.utils._pytree import tree_map
 
 from niwaki.graph import Graph
 from niwaki.graph.inference import Read
-from niwaki.graph.operators.elementwise import is_function
+from niwaki.graph.operators import Facts, is_function
 from niwaki.running import Op, Playback, Ref
 
-Pool = Callable[[tuple[Any, ...]], Tensor]
+Pool = Callable[[Op, tuple[Any, ...]], Tensor]
 Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -65,8 +65,9 @@ def absolute_step(
     inference = graph.inference
     if is_function(op):
         return args[0]
-    if op.name.removeprefix("aten.") in MEANS:
-        return _with_first(op, args, kwargs, MEANS[op.name.removeprefix("aten.")](args))
+    mean = MEANS.get(op)
+    if mean is not None:
+        return _with_first(op, args, kwargs, mean(op, args))
     for read in inference.reads:
         if read.position == position and read.statistics and _keeps_shape(graph, op, read):
             return _normalised(graph, op, args, kwargs, read)
@@ -105,11 +106,10 @@ def _pooled(rank: int) -> Pool:
     """Maximum pooling of so many axes as average pooling of the same windows."""
     pools: tuple[Callable[..., Tensor], ...] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 
-    def pool(args: tuple[Any, ...]) -> Tensor:
-        # input, kernel, stride, padding, dilation, whether sizes are rounded up
-        kernel, settings = args[1], dict(enumerate(args))
-        stride, padding = settings.get(2) or kernel, settings.get(3, 0)
-        return pools[rank - 1](args[0], kernel, stride, padding, bool(settings.get(5, False)))
+    def pool(op: Op, args: tuple[Any, ...]) -> Tensor:
+        """Average pooling of the same windows."""
+        kernel, stride, padding = op["kernel_size"], op["stride"], op["padding"]
+        return pools[rank - 1](args[0], kernel, stride or kernel, padding, op["ceil_mode"])
 
     return pool
 
@@ -121,17 +121,22 @@ def _adaptive(rank: int) -> Pool:
         F.adaptive_avg_pool3d,
     )
 
-    def pool(args: tuple[Any, ...]) -> Tensor:
-        return pools[rank - 1](args[0], args[1])
+    def pool(op: Op, args: tuple[Any, ...]) -> Tensor:
+        """Average pooling to the same size."""
+        return pools[rank - 1](args[0], op["output_size"])
 
     return pool
 
 
-MEANS: dict[str, Pool] = {
-    **{f"max_pool{rank}d_with_indices": _pooled(rank) for rank in (1, 2, 3)},
-    **{f"max_pool{rank}d": _pooled(rank) for rank in (1, 2, 3)},
-    **{f"adaptive_max_pool{rank}d": _adaptive(rank) for rank in (1, 2, 3)},
-}
+MEANS: Facts[Pool] = Facts(
+    "made linear",
+    "what stands for it in the network of absolute weights; nisp asks",
+    {
+        **{f"max_pool{rank}d_with_indices": _pooled(rank) for rank in (1, 2, 3)},
+        **{f"max_pool{rank}d": _pooled(rank) for rank in (1, 2, 3)},
+        **{f"adaptive_max_pool{rank}d": _adaptive(rank) for rank in (1, 2, 3)},
+    },
+)
 
 
 def _ones(leaf: Any) -> Any:

@@ -28,10 +28,15 @@ from torch import nn
 from niwaki.core.errors import TraceError
 from niwaki.core.plan import Plan
 from niwaki.graph import Graph
+from niwaki.graph.operators import Facts
 from niwaki.graph.terms import kept_size
 from niwaki.running import record
 
-WORDS = {"mul": "multiplies by", "div": "divides by", "add": "adds", "sub": "subtracts"}
+WORDS = Facts(
+    "counted",
+    "what it does by a number that code may compute from a count of channels; the proof asks",
+    {"mul": "multiplies by", "div": "divides by", "add": "adds", "sub": "subtracts"},
+)
 POWERS = (1, 0.5, 0.25, 2, -0.25, -0.5, -1, -2)
 TIMES = (1, -1, 2, 0.5)
 
@@ -97,14 +102,22 @@ def _candidates(graph: Graph, plan: Plan) -> Iterator[Counted]:
     """Numbers that are a plain function of a count that changes, with what they would be now."""
     changes = _changes(graph, plan)
     for position, op in enumerate(graph.inference.tape.ops):
-        word = WORDS.get(op.name.removeprefix("aten.").rstrip("_"))
-        for slot, value in enumerate(op.args[:2] if word else ()):
+        word = WORDS.get(op)
+        for name in ("self", "other") if word else ():
+            value = op[name]
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 for (before, after), power, times in _functions(changes):
                     if _is_near(value, times * before**power):
                         now = times * after**power
                         yield Counted(
-                            position, slot, op.layer, word or "", value, now, before, after
+                            position,
+                            op.place(name),
+                            op.layer,
+                            word or "",
+                            value,
+                            now,
+                            before,
+                            after,
                         )
 
 

@@ -2,6 +2,7 @@
 search for a plan that holds.
 """
 
+from niwaki.pruning._operator import Operator, operator
 from niwaki.pruning._preview import preview
 from niwaki.pruning._prune import prune
 from niwaki.pruning._schedule import schedule
@@ -17,12 +18,14 @@ from niwaki.pruning.trimming import trim
 
 __all__ = [
     "Gradual",
+    "Operator",
     "Preview",
     "Result",
     "Schedule",
     "Selection",
     "Sensitivity",
     "drop_branches",
+    "operator",
     "preview",
     "prune",
     "schedule",

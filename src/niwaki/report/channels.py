@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from niwaki.graph import Outline
-from niwaki.graph._outline import count
+from niwaki.core.records import Outline, count
 
 
 def channels_dot(outline: Outline) -> str:

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from html import escape
 from importlib import resources
 
-from niwaki.graph import GroupOutline, Outline
-from niwaki.graph._outline import count
+from niwaki.core.records import GroupOutline, Outline, count
 
 ROW = 30  # pixels, as in channels.css
 ARCS = 150

@@ -2,9 +2,9 @@
 run.
 """
 
+from niwaki.core.inputs import Inputs
 from niwaki.running.duplicates import duplicate
 from niwaki.running.inputs import (
-    Inputs,
     as_arguments,
     batch_size,
     batched,

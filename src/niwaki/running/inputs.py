@@ -12,7 +12,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from niwaki.core.errors import TraceError
+from niwaki.core.inputs import Inputs as Inputs  # its other name is niwaki.running.Inputs
 from niwaki.running.lock import PROCESS
-
-Inputs: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
 
 def as_arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -71,11 +71,52 @@ class Op:
         Raises:
             KeyError: the operator takes no argument of that name.
         """
+        place, default = self._argument(name)
+        return self.arg(place, name, default)
+
+    def takes(self, name: str) -> bool:
+        """Whether the operator's schema has an argument of that name."""
+        return name in _arguments(self.func)
+
+    def place(self, name: str) -> int:
+        """Where an argument stands in the operator's schema: of `convolution`, 1 for "weight".
+
+        Raises:
+            KeyError: the operator takes no argument of that name.
+        """
+        return self._argument(name)[0]
+
+    def replaced(
+        self, changes: Mapping[str, Any], args: Sequence[Any] | None = None
+    ) -> tuple[Any, ...]:
+        """Arguments given by place (the recorded ones, or `args`), some exchanged by name.
+
+        Raises:
+            KeyError: the operator takes no argument of that name, or was not given it by place.
+        """
+        values = list(self.args if args is None else args)
+        for name, value in changes.items():
+            place = self.place(name)
+            if place >= len(values):
+                raise KeyError(f"{self.name} was not given {name!r} by place")
+            values[place] = value
+        return tuple(values)
+
+    def on(self, value: Any) -> Any:
+        """What the operator gives for another first argument, all others as they were recorded."""
+        return self.func(value, *self.args[1:], **self.kwargs)
+
+    @property
+    def first(self) -> Any:
+        """Its first argument, whatever the schema calls it (`self`, `input`)."""
+        return self.args[0] if self.args else None
+
+    def _argument(self, name: str) -> tuple[int, Any]:
+        """The place and the default of an argument."""
         arguments = _arguments(self.func)
         if name not in arguments:
             raise KeyError(f"{self.name} has no argument {name!r}: it takes {', '.join(arguments)}")
-        position, default = arguments[name]
-        return self.arg(position, name, default)
+        return arguments[name]
 
     @cached_property
     def tensors(self) -> tuple[Ref, ...]:

@@ -144,10 +144,10 @@ class Evidence:
 
     def _places(self, op: Op) -> list[Number]:
         """Start, end and length of a slice: how much is left before each place, and between."""
-        axes = self._graph.inference.terms(op.args[0])
-        dim = op.arg(1, "dim", 0) % len(axes)
+        axes = self._graph.inference.terms(op["self"])
+        dim = op["dim"] % len(axes)
         mask, size = keep_mask(axes[dim], self._masks), axes[dim].size
-        start, end = op.arg(2, "start") or 0, op.arg(3, "end")
+        start, end = op["start"] or 0, op["end"]
         end = size if end is None else min(end, size)
         first, last = (place + size if place < 0 else place for place in (start, end))
         pairs = [
@@ -243,14 +243,14 @@ class Evidence:
         while True:
             open_facts = [fact for fact in facts if self._is_open(fact, values)]
             ways = [(fact, self._ways(fact, values, known)) for fact in open_facts]
-            single = next((found for _, found in ways if len(found) == 1), None)
-            single = single or self._shared([found for _, found in ways if found])
+            single = next((changes for _, changes in ways if len(changes) == 1), None)
+            single = single or self._shared([changes for _, changes in ways if changes])
             if single is None:
                 return next(
                     (
-                        (tuple(dict.fromkeys(one for one, _ in found)), fact.position)
-                        for fact, found in ways
-                        if len({one for one, _ in found}) > 1
+                        (tuple(dict.fromkeys(one for one, _ in changes)), fact.position)
+                        for fact, changes in ways
+                        if len({one for one, _ in changes}) > 1
                     ),
                     None,
                 )
@@ -277,11 +277,11 @@ class Evidence:
             one: [new for old, new in fact.parts if old == self._held(one) and old != new]
             for one in free
         }
-        found = [
+        fitting = [
             (one, new) for one in free for new in sizes[one] if self._fits(fact, one, new, values)
         ]
-        if found:
-            return list(dict.fromkeys(found))
+        if fitting:
+            return list(dict.fromkeys(fitting))
         # of several (17 // 2 is 8 as well), the least: it divides without a rest
         least = {
             one: next(

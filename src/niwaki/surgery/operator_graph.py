@@ -13,10 +13,13 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from niwaki.core.errors import SurgeryError
 from niwaki.core.plan import Plan
 from niwaki.graph import Branch, Graph
+from niwaki.graph.operators import ATTENTION, over_image
 from niwaki.graph.terms import Term, Var, resolve
 from niwaki.running import Op, Ref, as_arguments, call, copied, seed_all, undisturbed
 from niwaki.surgery.kept_sizes import AxisSize, KeptSizes
 from niwaki.surgery.restated import RESTATED
+
+_ATTENTION = frozenset(f"aten.{name}" for name in ATTENTION)
 
 
 class OperatorGraph:
@@ -115,11 +118,11 @@ class OperatorGraph:
             self._batches[term] = self._fx.call_function(torch.ops.aten.sym_size.int, (node, 0))
 
     def _operator(self, op: Op) -> None:
-        if op.name.startswith("aten._scaled_dot_product"):
+        if op.name in _ATTENTION:
             self._attention(op)
             return
         args, kwargs = op.args, op.kwargs
-        restate = RESTATED.get(op.name)
+        restate = RESTATED.get(op)
         if restate is not None:
             args = restate(self._sizes, op)
         values = tree_map(self._value, (args, kwargs))
@@ -144,7 +147,7 @@ class OperatorGraph:
 
     def _add_bias(self, op: Op, name: str) -> None:
         bias = self._fx.get_attr(name)
-        if op.name == "aten.convolution":  # channels are its second axis
+        if over_image(op):  # channels are its second axis
             shape = [-1, *(1 for _ in self._axes[op.result][2:])]
             bias = self._fx.call_function(torch.ops.aten.view.default, (bias, shape))
         self._nodes[op.result] = self._fx.call_function(
@@ -153,8 +156,7 @@ class OperatorGraph:
 
     def _attention(self, op: Op) -> None:
         """The kernel that torch chose cannot be trained; the function that chose it can."""
-        known = {argument.name for argument in op.func._schema.arguments}
-        mask = next((op[name] for name in ("attn_mask", "attn_bias") if name in known), None)
+        mask = next((op[name] for name in ("attn_mask", "attn_bias") if op.takes(name)), None)
         q, k, v = op["query"], op["key"], op["value"]
         settings = {
             "attn_mask": self._value(mask),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from niwaki.core.errors import SurgeryError
+from niwaki.core.inputs import Inputs
 from niwaki.core.plan import Kept, Plan
 from niwaki.graph import Graph, Group, trace
 from niwaki.methods.base import Cut
 from niwaki.proof import check
-from niwaki.running import Inputs
 from niwaki.surgery import shrink, size_guesses
 from niwaki.testing.untouched import untouched
 

@@ -11,7 +11,7 @@ from operator import length_hint
 
 from torch import Tensor, nn
 
-from niwaki.measure import Evaluation
+from niwaki.core.records import Evaluation
 from niwaki.running import preserved_rng
 from niwaki.training.accelerator import broadcast
 from niwaki.training.feed import Batch, Feed
@@ -129,8 +129,8 @@ class Frame:
     def _evaluated(self, look: Validate) -> Evaluation:
         """By the first process, for all of them."""
         with preserved_rng():  # the weights must not depend on whether someone watches
-            found = look(self.run.kept) if self.run.accelerator.is_main_process else None
-        result: Evaluation = broadcast(self.run.accelerator, found)
+            own = look(self.run.kept) if self.run.accelerator.is_main_process else None
+        result: Evaluation = broadcast(self.run.accelerator, own)
         return result
 
     def _log(self, epoch: Epoch) -> None:
@@ -146,8 +146,8 @@ class Frame:
                 "validation/loss": epoch.validation.loss,
                 "validation/accuracy": epoch.validation.accuracy,
             }
-        for name, found in epoch.observed.items():
-            numbers[f"{name}/accuracy"] = found.accuracy
+        for name, evaluation in epoch.observed.items():
+            numbers[f"{name}/accuracy"] = evaluation.accuracy
         self.run.accelerator.log(numbers, step=epoch.number)
 
     def _stepped(self) -> None:

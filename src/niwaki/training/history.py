@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from niwaki.measure import Evaluation
+from niwaki.core.records import Evaluation
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Epoch:
         observed = data.get("observed", {})
         evaluations = {
             "validation": None if validation is None else Evaluation(**validation),
-            "observed": {name: Evaluation(**found) for name, found in observed.items()},
+            "observed": {name: Evaluation(**entry) for name, entry in observed.items()},
         }
         return cls(**{**data, **evaluations})
 

@@ -86,7 +86,7 @@ _VIEWS = """
 alias clone contiguous detach dropout lift_fresh lift_fresh_copy _to_copy to native_dropout
 positive
 """
-_HOMOGENEOUS = """relu leaky_relu threshold_relu"""
+_HOMOGENEOUS = """relu leaky_relu"""
 _OTHER = """
 abs acos asin atan bitwise_not ceil celu clamp clamp_max clamp_min cos cosh digamma elu erf erfc
 exp exp2 expm1 bernoulli exponential normal uniform random fill floor frac gelu hardshrink
@@ -112,6 +112,12 @@ RULES: dict[str, Rule] = {
 }
 
 _FUNCTIONS = frozenset(f"aten.{name}" for name in f"{_HOMOGENEOUS} {_OTHER}".split())
+
+
+def is_sum(op: Op) -> bool:
+    """Whether an operator adds two values as they are."""
+    plain = op.name.rstrip("_") == "aten.add" and op["alpha"] == 1
+    return plain and len(op.tensors) == 2
 
 
 def is_function(op: Op) -> bool:

@@ -4,6 +4,10 @@ axis.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from niwaki.graph.facts import Facts
 from niwaki.graph.inference import Inference, Kind, Norm, Rule
 from niwaki.graph.reasons import SPATIAL
 from niwaki.graph.terms import Term
@@ -90,12 +94,33 @@ def weight_norm(state: Inference, op: Op) -> Kind:
     return Kind.OTHER
 
 
-_BATCH_NORMS = (
-    "native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm"
+def _layer_sizes(op: Op, operands: Sequence[Any]) -> tuple[Any, ...]:
+    """The sizes of the axes that are normalised, the last ones."""
+    axes = len(op["normalized_shape"])
+    return op.replaced({"normalized_shape": list(operands[0].shape[-axes:])}, operands)
+
+
+def _channel_count(op: Op, operands: Sequence[Any]) -> tuple[Any, ...]:
+    """The number of channels."""
+    return op.replaced({"C": operands[0].shape[1]}, operands)
+
+
+OWN_SIZES = Facts(
+    "own sizes",
+    "integer arguments that repeat an operand's size; the masked reference asks, which runs it on "
+    "the kept channels alone",
+    {"native_layer_norm": _layer_sizes, "native_group_norm": _channel_count},
+)
+
+BATCH_NORMS = (
+    "native_batch_norm",
+    "_native_batch_norm_legit_no_training",
+    "cudnn_batch_norm",
+    "miopen_batch_norm",
 )
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_BATCH_NORMS.split(), batch_norm),
+    **dict.fromkeys(BATCH_NORMS, batch_norm),
     "native_layer_norm": layer_norm,
     "native_group_norm": group_norm,
     "_weight_norm_interface": weight_norm,

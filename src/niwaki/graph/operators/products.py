@@ -4,6 +4,10 @@ embedding.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+from niwaki.graph.facts import Facts
 from niwaki.graph.inference import Inference, Kind, Rule
 from niwaki.graph.reasons import SPATIAL
 from niwaki.graph.terms import Term, product
@@ -201,6 +205,59 @@ def distances(state: Inference, op: Op) -> Kind:
     return Kind.OTHER
 
 
+@dataclass(frozen=True)
+class Weighted:
+    """A sum over channels against a weight.
+
+    Attributes:
+        rows, weight, bias: what the operator calls its arguments; no bias where it adds none.
+        turned: whether the weight is (in, out), and not (out, in, …).
+        image: whether channels are the second axis and places follow; else they are the last.
+    """
+
+    rows: str
+    weight: str
+    bias: str | None
+    turned: bool = False
+    image: bool = False
+
+    def operands(self, op: Op) -> tuple[Any, Any, Any]:
+        """The rows, the weight and the bias that it was called with."""
+        return op[self.rows], op[self.weight], None if self.bias is None else op[self.bias]
+
+    def __str__(self) -> str:
+        axes = (
+            f"{'(in, out)' if self.turned else '(out, in)'}{' over an image' if self.image else ''}"
+        )
+        return f"{self.rows} · {self.weight} {axes}" + (f" + {self.bias}" if self.bias else "")
+
+
+WEIGHTED = Facts(
+    "weighted",
+    "what is summed against which weight, with which bias; repairs ask",
+    {
+        "convolution": Weighted("input", "weight", "bias", image=True),
+        "linear": Weighted("input", "weight", "bias"),
+        "addmm": Weighted("mat1", "mat2", "self", turned=True),
+        "mm": Weighted("self", "mat2", None, turned=True),
+    },
+)
+
+
+def over_image(op: Op) -> bool:
+    """Whether an operator lays a weight over an image: places follow its channels."""
+    weighted = WEIGHTED.get(op)
+    return weighted is not None and weighted.image
+
+
+ATTENTION = (  # the kernels that scaled_dot_product_attention chooses from
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+)
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("mm", "bmm", "_sparse_mm"), matrix_product),
     **dict.fromkeys(("addmm", "baddbmm", "_sparse_addmm"), added_matrix_product),
@@ -208,16 +265,7 @@ RULES: dict[str, Rule] = {
     "_grouped_mm": routed_product,
     "linear": linear,
     "convolution": convolution,
-    **dict.fromkeys(
-        (
-            "_scaled_dot_product_flash_attention_for_cpu",
-            "_scaled_dot_product_flash_attention",
-            "_scaled_dot_product_efficient_attention",
-            "_scaled_dot_product_cudnn_attention",
-            "_scaled_dot_product_fused_attention_overrideable",
-        ),
-        attention,
-    ),
+    **dict.fromkeys(ATTENTION, attention),
     "embedding": embedding,
     **dict.fromkeys(("_embedding_bag", "_embedding_bag_forward_only"), embedding_bag),
     "_cdist_forward": distances,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from niwaki.core.errors import SettingError
-from niwaki.running import Inputs
+from niwaki.core.inputs import Inputs
 
 LABELS = ("labels", "label", "targets", "target", "y")
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from niwaki.core.errors import SettingError
+from niwaki.core.inputs import Inputs
 from niwaki.graph import Graph
 from niwaki.methods.base.batches import separated
-from niwaki.running import Inputs
 
 Batch: TypeAlias = tuple[Inputs, Tensor | None]
 T = TypeVar("T")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from niwaki.graph import Graph
+from niwaki.graph.operators import over_image
 from niwaki.methods.data_free.gaussian import Gaussian
 from niwaki.methods.data_free.laid import Laid
 from niwaki.running import Ref, as_arguments, tensors_in
@@ -43,9 +44,7 @@ def laid_inputs(graph: Graph) -> dict[Ref, Laid]:
 
 
 def _convolved(graph: Graph, ref: Ref) -> bool:
-    return any(
-        op.name == "aten.convolution" and op["input"] == ref for op in graph.inference.tape.ops
-    )
+    return any(over_image(op) and op.first == ref for op in graph.inference.tape.ops)
 
 
 def _counted(tensor: Tensor, axis: int) -> Gaussian | None:

@@ -18,56 +18,59 @@ from niwaki.running import Op, Ref
 
 
 def _pointwise(walk: Walk, op: Op) -> Result:
-    laid = walk.operand(op, 0)
+    """A function of one number, of Gaussians by Mehler's expansion."""
+    laid = walk.operand(op)
     if laid is None or len(op.tensors) != 1:
         return None
-    outputs = laid.of.mapped(lambda values: op.func(values.clone(), *op.args[1:], **op.kwargs))
+    outputs = laid.of.mapped(lambda values: op.on(values.clone()))
     return None if outputs is None else replace(laid, of=outputs)
 
 
 def _add(walk: Walk, op: Op, sign: float = 1.0) -> Result:
     """Two independent branches, or a branch and a parameter or number."""
     factor = sign * float(op["alpha"])
-    a, b = walk.operand(op, 0), walk.operand(op, 1)
+    a, b = walk.operand(op), walk.operand(op, "other")
     if a is not None and b is not None:
         both = matched(a, b)
         return None if both is None else replace(both[0], of=both[1].plus(both[2], factor))
     if a is None and b is not None:  # a constant, and a multiple of the branch
         number = torch.full((b.of.size,), factor, dtype=torch.float64, device="cpu")
         scaled = replace(b, of=b.of.scaled(number))
-        return _with(walk, op, scaled, 0, lambda of, constant: of.shifted(constant))
-    return _with(walk, op, a, 1, lambda of, constant: of.shifted(factor * constant))
+        return _with(walk, op, scaled, "self", lambda of, constant: of.shifted(constant))
+    return _with(walk, op, a, "other", lambda of, constant: of.shifted(factor * constant))
 
 
 def _mul(walk: Walk, op: Op) -> Result:
-    a, b = walk.operand(op, 0), walk.operand(op, 1)
+    """Two independent branches, or a branch and a parameter or number."""
+    a, b = walk.operand(op), walk.operand(op, "other")
     if a is not None and b is not None:
         both = matched(a, b)
         if both is None:  # a gate that hangs on what is not tracked
             return a if a.of.size >= b.of.size else b
         return replace(both[0], of=both[1].times(both[2]))
-    laid, slot = (b, 0) if a is None else (a, 1)
-    return _with(walk, op, laid, slot, lambda of, constant: of.scaled(constant))
+    laid, constant = (b, "self") if a is None else (a, "other")
+    return _with(walk, op, laid, constant, lambda of, constant: of.scaled(constant))
 
 
 def _div(walk: Walk, op: Op) -> Result:
-    laid = walk.operand(op, 0)
-    if walk.operand(op, 1) is not None or laid is None:
+    """A branch divided by a number or a parameter."""
+    laid = walk.operand(op)
+    if walk.operand(op, "other") is not None or laid is None:
         return laid
-    return _with(walk, op, laid, 1, lambda of, constant: of.scaled(1 / constant))
+    return _with(walk, op, laid, "other", lambda of, constant: of.scaled(1 / constant))
 
 
 def _with(
     walk: Walk,
     op: Op,
     laid: Laid | None,
-    slot: int,
+    name: str,
     change: Callable[[Gaussian, Tensor], Gaussian],
 ) -> Result:
     """A branch changed by a number or a parameter; by what is not known it stays as it is."""
-    if laid is None or slot >= len(op.args):
+    if laid is None:
         return laid
-    other = op.args[slot]
+    other = op[name]
     tensor = walk.tensor(other) if isinstance(other, Ref) else torch.as_tensor(other, device="cpu")
     constant = None if tensor is None else averaged(laid, tensor)
     return laid if constant is None else replace(laid, of=change(laid.of, constant))

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from niwaki.graph.operators import ATTENTION, BATCH_NORMS, WEIGHTED
 from niwaki.methods.data_free.gaussian import Gaussian
 from niwaki.methods.data_free.laid import Laid
 from niwaki.methods.data_free.mehler import TINY
@@ -19,22 +20,28 @@ from niwaki.running import Op
 ENTRIES = 8192  # of an embedding's table that are looked at, evenly spread
 
 
-def _product(walk: Walk, op: Op, slot: int, weight: Tensor | None, bias: Tensor | None) -> Result:
-    """rows · weight (out, in) + bias."""
+def _product(walk: Walk, op: Op) -> Result:
+    """Rows · weight (out, in) + bias."""
+    weighted = WEIGHTED.get(op)
+    assert weighted is not None
+    _, matrix, added = weighted.operands(op)
+    weight, bias = walk.tensor(matrix), walk.tensor(added)
+    if weight is not None and weighted.turned and weight.ndim == 2:
+        weight = weight.T
     if weight is None or weight.ndim != 2 or not weight.is_floating_point():
         return None
-    inputs, order, space = _places(walk, op, slot, weight.shape[1])
+    inputs, order, space = _places(walk.operand(op, weighted.rows), weight.shape[1])
     table = weight[:, order].reshape(len(weight), inputs.size, -1)
     correlation = walk.prior.correlation(space)
     outputs = through(inputs, table, correlation, _vector(bias, len(weight)))
     return Laid.along(outputs, -1, walk.shape(op.result))
 
 
-def _places(walk: Walk, op: Op, slot: int, size: int) -> tuple[Gaussian, Tensor, tuple[int, ...]]:
+def _places(laid: Laid | None, size: int) -> tuple[Gaussian, Tensor, tuple[int, ...]]:
     """What stands along the last axis of an operand: its channels, the order of the axis' entries
     by channel and place, and the map of the places.
     """
-    every, laid = torch.arange(size, device="cpu"), walk.operand(op, slot)
+    every = torch.arange(size, device="cpu")
     here = None if laid is None else laid.on(-1, size)
     if laid is None or here is None:
         return Gaussian.white(size), every, (1,)
@@ -58,23 +65,8 @@ def _vector(bias: Tensor | None, size: int) -> Tensor | None:
     return bias.double() if bias is not None and tuple(bias.shape) == (size,) else None
 
 
-def _turned(weight: Tensor | None) -> Tensor | None:
-    return weight.T if weight is not None and weight.ndim == 2 else None
-
-
-def _mm(walk: Walk, op: Op) -> Result:
-    return _product(walk, op, 0, _turned(walk.tensor(op["mat2"])), None)
-
-
-def _addmm(walk: Walk, op: Op) -> Result:
-    return _product(walk, op, 1, _turned(walk.tensor(op["mat2"])), walk.tensor(op["self"]))
-
-
-def _linear(walk: Walk, op: Op) -> Result:
-    return _product(walk, op, 0, walk.tensor(op["weight"]), walk.tensor(op["bias"]))
-
-
 def _convolution(walk: Walk, op: Op) -> Result:
+    """Channels by the weight's places, neighbouring ones alike."""
     weight, bias, groups = walk.tensor(op["weight"]), walk.tensor(op["bias"]), op["groups"]
     if weight is None:
         return None
@@ -82,7 +74,7 @@ def _convolution(walk: Walk, op: Op) -> Result:
         weight = torch.unflatten(weight, 0, [groups, -1]).transpose(1, 2).flatten(0, 1)
     kernel = tuple(weight.shape[2:])
     correlation = walk.prior.correlation(kernel, tuple(op["dilation"]))
-    inputs, constant = walk.along(op, 0, 1), _vector(bias, len(weight))
+    inputs, constant = walk.along(op, 1), _vector(bias, len(weight))
     if groups == 1:
         outputs = through(inputs, weight.flatten(2), correlation, constant)
     else:
@@ -97,7 +89,7 @@ def _stored_norm(walk: Walk, op: Op) -> Result:
     norm = walk.norms.get(walk.position)
     if norm is None:
         return None
-    inputs, state = walk.along(op, 0, 1), walk.graph.state
+    inputs, state = walk.along(op, 1), walk.graph.state
     var = state[norm.var].detach().double().cpu()
     scale = state[norm.scale].detach().double().cpu() if norm.scale else torch.ones_like(var)
     shift = state[norm.shift].detach().double().cpu() if norm.shift else torch.zeros_like(var)
@@ -109,9 +101,9 @@ def _stored_norm(walk: Walk, op: Op) -> Result:
 
 def _layer_norm(walk: Walk, op: Op) -> Result:
     """The mean over the channels goes; what is left is divided by its expected size."""
-    if walk.operand(op, 0) is None or len(op["normalized_shape"]) != 1:
+    if walk.operand(op) is None or len(op["normalized_shape"]) != 1:
         return None
-    inputs = walk.along(op, 0, -1)
+    inputs = walk.along(op, -1)
     mean = inputs.mean - inputs.mean.mean()
     centred = Gaussian(mean, _centred(inputs))
     size = (mean.square() + centred.variance).mean().clamp(min=TINY).sqrt()
@@ -136,7 +128,7 @@ def _centred(channels: Gaussian) -> tuple[Tensor, ...]:
 
 def _group_norm(walk: Walk, op: Op) -> Result:
     """Each group of channels loses its mean and is divided by its expected size."""
-    inputs, groups = walk.along(op, 0, 1), op["group"]
+    inputs, groups = walk.along(op, 1), op["group"]
     mean = inputs.mean.view(groups, -1)
     centred = mean - mean.mean(1, keepdim=True)
     spread = centred.square() + inputs.variance.view(groups, -1)
@@ -147,12 +139,12 @@ def _group_norm(walk: Walk, op: Op) -> Result:
 
 def _attention(walk: Walk, op: Op) -> Result:
     """A mean of values: their channels are mixed with no others."""
-    return walk.operand(op, 2)
+    return walk.operand(op, "value")
 
 
 def _weighted(walk: Walk, op: Op) -> Result:
     """Attention written out: the values are what the scores multiply."""
-    laid = walk.operand(op, 1)
+    laid = walk.operand(op, "mat2")
     if laid is None or laid.channels.shape[-2] > 1:
         return None
     return laid
@@ -169,35 +161,18 @@ def _embedding(walk: Walk, op: Op) -> Result:
 
 
 def _unknown(walk: Walk, op: Op) -> Result:
+    """Nothing is known of it."""
     return None
 
 
 LAYERS: dict[str, Rule] = {
-    "mm": _mm,
-    "addmm": _addmm,
-    "linear": _linear,
+    **dict.fromkeys(("mm", "addmm", "linear"), _product),
     "convolution": _convolution,
-    **dict.fromkeys(
-        (
-            "native_batch_norm",
-            "_native_batch_norm_legit_no_training",
-            "cudnn_batch_norm",
-            "miopen_batch_norm",
-        ),
-        _stored_norm,
-    ),
+    **dict.fromkeys(BATCH_NORMS, _stored_norm),
     "native_layer_norm": _layer_norm,
     "native_group_norm": _group_norm,
     "embedding": _embedding,
-    **dict.fromkeys(
-        (
-            "_scaled_dot_product_flash_attention_for_cpu",
-            "_scaled_dot_product_flash_attention",
-            "_scaled_dot_product_efficient_attention",
-            "_scaled_dot_product_cudnn_attention",
-        ),
-        _attention,
-    ),
+    **dict.fromkeys(ATTENTION, _attention),
     "bmm": _weighted,
     **dict.fromkeys(("baddbmm", "_softmax"), _unknown),
 }

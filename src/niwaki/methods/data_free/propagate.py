@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from niwaki.graph import Graph
+from niwaki.graph.operators import Facts
 from niwaki.methods.data_free.inputs import laid_inputs
 from niwaki.methods.data_free.joins import JOINS
 from niwaki.methods.data_free.laid import Laid
@@ -30,7 +31,11 @@ from niwaki.running import Op, Ref, preserved_rng
 from niwaki.running.replay import written
 from niwaki.running.tape import refs_in, with_leaves
 
-RULES = {**VIEWS, **JOINS, **LAYERS}
+MOMENTS = Facts(
+    "moments",
+    "what it makes of channels of known mean and covariance; the repair without data asks",
+    {**VIEWS, **JOINS, **LAYERS},
+)
 Take = Callable[[int, Laid | None], None]
 
 
@@ -46,7 +51,7 @@ def walk(graph: Graph, prior: Prior, wanted: Mapping[int, int], take: Take) -> N
     with torch.no_grad(), preserved_rng():
         for position, op in enumerate(graph.inference.tape.ops):
             if position in wanted:
-                take(position, going.walk.operand(op, wanted[position]))
+                take(position, going.operand(op, wanted[position]))
             going.advance(position, op)
 
 
@@ -72,6 +77,11 @@ class _Going:
         self._last_use = tape.last_uses
         self._wholes: dict[Ref, Ref] = {}  # view → what it is a view of
 
+    def operand(self, op: Op, slot: int) -> Laid | None:
+        """What is known of one argument, by its place."""
+        ref = op.args[slot]
+        return self.walk.known.get(ref) if isinstance(ref, Ref) else None
+
     def advance(self, position: int, op: Op) -> None:
         self.walk.position = position
         self._note_views(op)
@@ -84,7 +94,7 @@ class _Going:
                 self.walk.known.pop(ref, None)
 
     def _carry(self, op: Op) -> None:
-        rule = RULES.get(op.name.removeprefix("aten.").rstrip("_"), keep)
+        rule = MOMENTS.get(op) or keep
         try:
             result = rule(self.walk, op)
         except (RuntimeError, LookupError, ValueError):  # forms of operators that no rule expects

@@ -31,8 +31,9 @@ class Walk:
     tensors: dict[Ref, Tensor] = field(default_factory=dict)
     position: int = 0
 
-    def operand(self, op: Op, slot: int) -> Laid | None:
-        ref = op.args[slot] if slot < len(op.args) else None
+    def operand(self, op: Op, name: str | None = None) -> Laid | None:
+        """What is known of an argument by name; of the first one without it."""
+        ref = op.first if name is None else op[name]
         return self.known.get(ref) if isinstance(ref, Ref) else None
 
     def tensor(self, ref: Any) -> Tensor | None:
@@ -41,9 +42,11 @@ class Walk:
     def shape(self, ref: Ref) -> tuple[int, ...]:
         return self.graph.inference.tape.shapes[ref.index]
 
-    def along(self, op: Op, slot: int, axis: int) -> Gaussian:
-        """An operand's channels in the order of one axis; white where nothing is known of it."""
-        laid, size = self.operand(op, slot), self.shape(op.args[slot])[axis]
+    def along(self, op: Op, axis: int) -> Gaussian:
+        """The first operand's channels in the order of one axis; white where nothing is known of
+        it.
+        """
+        laid, size = self.operand(op), self.shape(op.first)[axis]
         here = None if laid is None else laid.on(axis, size)
         if laid is None or here is None:
             return Gaussian.white(size)

@@ -4,6 +4,8 @@ and stand elsewhere.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -15,24 +17,23 @@ from niwaki.running import Op
 
 def keep(walk: Walk, op: Op) -> Result:
     """Pooling, resampling, dropout: the channels are what they were, where they can be."""
-    return walk.operand(op, 0)
+    return walk.operand(op)
 
 
 def _view(walk: Walk, op: Op) -> Result:
     """Values are moved, none is changed."""
-    laid, out = walk.operand(op, 0), op.outputs[0]
+    laid, out = walk.operand(op), op.outputs[0]
     if laid is None or out is None:
         return None
-    return laid.viewed(
-        walk.shape(op.args[0]), lambda labels: op.func(labels, *op.args[1:], **op.kwargs)
-    )
+    return laid.viewed(walk.shape(op.first), op.on)
 
 
 def _reshape(walk: Walk, op: Op) -> Result:
-    laid, out = walk.operand(op, 0), op.result
+    """Values stay in their order, sample by sample."""
+    laid, out = walk.operand(op), op.result
     if laid is None:
         return None
-    old, new = walk.shape(op.args[0]), walk.shape(out)
+    old, new = walk.shape(op.first), walk.shape(out)
     if old and new and old[0] == new[0]:  # samples stay samples: the labels of one are enough
         old, new = (1, *old[1:]), (1, *new[1:])
     return laid.viewed(old, lambda labels: labels.reshape(new))
@@ -40,21 +41,23 @@ def _reshape(walk: Walk, op: Op) -> Result:
 
 def _parts(walk: Walk, op: Op) -> Result:
     """Views that give several values."""
-    laid = walk.operand(op, 0)
+    laid = walk.operand(op)
     if laid is None:
         return None
-    shape = walk.shape(op.args[0])
-    return [
-        laid.viewed(shape, lambda labels, i=i: op.func(labels, *op.args[1:], **op.kwargs)[i])  # type: ignore[misc]  # a default argument in a lambda
-        for i in range(len(op.outputs))
-    ]
+    shape = walk.shape(op.first)
+
+    def part(labels: Tensor, number: int) -> Tensor:
+        value: Tensor = op.on(labels)[number]
+        return value
+
+    return [laid.viewed(shape, partial(part, number=number)) for number in range(len(op.outputs))]
 
 
 def _reduced(walk: Walk, op: Op) -> Result:
     """A mean, sum or maximum over axes: the channels are what they were."""
-    laid, out = walk.operand(op, 0), op.outputs[0]
-    dims = op.arg(1, "dim")
-    if laid is None or out is None or dims is None:
+    laid, out = walk.operand(op), op.outputs[0]
+    dims = op["dim"] if op.takes("dim") else None
+    if laid is None or out is None or dims is None or dims == []:
         return None
     dims = [dims] if isinstance(dims, int) else list(dims)
     dims = [dim % laid.channels.ndim for dim in dims]
@@ -70,7 +73,7 @@ def _reduced(walk: Walk, op: Op) -> Result:
 
 def _pad(walk: Walk, op: Op) -> Result:
     """Zeros around; those beside the channels are channels that never change."""
-    laid = walk.operand(op, 0)
+    laid = walk.operand(op)
     if laid is None:
         return None
     pads = op["pad"]
@@ -81,7 +84,7 @@ def _pad(walk: Walk, op: Op) -> Result:
     still = float(op["value"] or 0)
     none = torch.zeros(1, 1, dtype=torch.float64, device="cpu")
     joined = Gaussian.joined([laid.of, Gaussian.of(none[0] + still, none)])
-    full = laid.channels.expand(walk.shape(op.args[0]))
+    full = laid.channels.expand(walk.shape(op.first))
     channels = torch.nn.functional.pad(full, list(pads), value=laid.of.size)
     wide = Laid(joined, channels, _nowhere(ndim))
     return wide.viewed(tuple(channels.shape), lambda labels: labels)
