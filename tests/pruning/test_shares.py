@@ -12,7 +12,7 @@ import within
 from torch import nn
 
 import niwaki
-from niwaki.cli.prune import selection_of
+from niwaki.cli.scope import selection_of
 from niwaki.core.errors import BudgetError, SettingError
 from niwaki.core.plan import Plan
 from niwaki.pruning.selection import Scope

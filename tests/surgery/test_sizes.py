@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import niwaki
 from niwaki.core.errors import SurgeryError
 from niwaki.surgery import least_sizes, size_guesses
-from niwaki.surgery.sizes import Sizes
+from niwaki.surgery.by_value import Sizes
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_latency")
 

@@ -95,7 +95,7 @@ def _all_of(asked: Asked, workers: Workers, folder: SweepFolder) -> Pairs:
 
     if not asked.ranges:
         return run(asked.grid)
-    found = search(asked.grid, asked.ranges, asked.trials, asked.front[0], run)
-    said = ", ".join(f"{name}={value}" for name, value in found.values.items())
-    typer.echo(f"best {asked.front[0]}: {found.value:.6g} with {said}")
-    return found.pairs
+    best = search(asked.grid, asked.ranges, asked.trials, asked.front[0], run)
+    said = ", ".join(f"{name}={value}" for name, value in best.values.items())
+    typer.echo(f"best {asked.front[0]}: {best.value:.6g} with {said}")
+    return best.pairs

@@ -61,7 +61,7 @@ def show(pairs: Pairs, front: tuple[str, str], folder: SweepFolder) -> None:
     Raises:
         DataError: none is done.
     """
-    reasons = dict.fromkeys(found["reason"] for _, found in pairs if not is_done(found))
+    reasons = dict.fromkeys(outcome["reason"] for _, outcome in pairs if not is_done(outcome))
     if not any(is_done(outcome) for _, outcome in pairs):
         raise DataError(f"no cell could be run: {'; '.join(reasons)}")
     results.print(
@@ -72,7 +72,9 @@ def show(pairs: Pairs, front: tuple[str, str], folder: SweepFolder) -> None:
             messages.print(
                 f"{cell.label} failed: {outcome['reason']}", style="yellow", markup=False
             )
-    known = {name for _, found in pairs if is_done(found) for name in measures_of(record_of(found))}
+    known = {
+        name for _, outcome in pairs if is_done(outcome) for name in measures_of(record_of(outcome))
+    }
     if not known.issuperset(front):
         missing = next(name for name in front if name not in known)
         messages.print(f"no front: {missing} was not measured; see --data and --evaluate")
@@ -84,7 +86,11 @@ def show(pairs: Pairs, front: tuple[str, str], folder: SweepFolder) -> None:
 def _table(
     pairs: Pairs, front: tuple[str, str], title: str, last: int | None = None
 ) -> Numbers | Table:
-    done = [(number, record_of(found)) for number, (_, found) in enumerate(pairs) if is_done(found)]
+    done = [
+        (number, record_of(outcome))
+        for number, (_, outcome) in enumerate(pairs)
+        if is_done(outcome)
+    ]
     records = dict(done)
     names = _columns(list(records.values()), front)
     best = {done[i][0] for i in front_of([record for _, record in done], front)}

@@ -10,7 +10,7 @@ from typing import Any
 import niwaki
 from niwaki.cli.blocks import whole_training_split
 from niwaki.cli.own_code import task_of
-from niwaki.cli.prune import selection_of
+from niwaki.cli.scope import selection_of
 from niwaki.cli.setup import Setup, Words, set_up
 from niwaki.cli.voice import voice
 from niwaki.core.budget import Budget
@@ -45,7 +45,8 @@ def _measured(common: Common, cell: Cell) -> Outcome:
         seed=cell.seed,
     )
     result = result.with_settings(**setup.settings)
-    return measured(result.measured() if common.timed else result)
+    result = result.measured() if common.timed else result
+    return measured(result.record, result.plan)
 
 
 def _set_up(common: Common, model: str, seed: int) -> Setup:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from niwaki.cli.own_code import data_words, task_of
-from niwaki.cli.prune import selection_of
+from niwaki.cli.scope import selection_of
 from niwaki.cli.voice import voice
 from niwaki.core.errors import SettingError
 from niwaki.data import available

@@ -41,7 +41,7 @@ def _walk(folder: Path, ranks: dict[str, int], depth: int) -> list[Path]:
     inside.sort(
         key=lambda path: (ranks[_plain(path.name)], path.name)
     )  # the data set's own name before "data"
-    return [found for path in inside for found in _walk(path, ranks, depth - 1)] + [folder]
+    return [below for path in inside for below in _walk(path, ranks, depth - 1)] + [folder]
 
 
 def _plain(name: str) -> str:

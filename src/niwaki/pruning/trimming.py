@@ -166,7 +166,7 @@ def trim(  # noqa: PLR0913  # a public verb
 
 def _plain(graph: Graph) -> list[str]:
     """That weights which layers compute are ordinary ones once blocks of them are gone."""
-    names = [found.name for found in graph.computed if found.kind != "mask"]
+    names = [weight.name for weight in graph.computed if weight.kind != "mask"]
     if not names:
         return []
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

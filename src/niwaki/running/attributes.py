@@ -81,7 +81,8 @@ def noted_reads(model: nn.Module, sources: Sources | None = None) -> Iterator[di
     try:
         for cls in {type(module) for module in modules.values() if keeps_integers(module)}:
             patched.append((cls, vars(cls).get("__getattribute__")))
-            cls.__getattribute__ = _noting(cls.__getattribute__, names, reads, sources)  # type: ignore[method-assign]
+            noting = _noting(cls.__getattribute__, names, reads, sources)
+            cls.__getattribute__ = noting  # type: ignore[method-assign]  # put back in the end
         yield reads
     finally:
         if sources is not None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from niwaki.running.tape import Tape
+from niwaki.running.tape import Op, Tape
 
 # share of the local scale; far above rounding in deep networks, far below one wrong channel
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -127,6 +127,6 @@ def same_structure(a: Tape, b: Tape) -> bool:
     ]
 
 
-def _without_device(op: object) -> object:
-    kwargs = {k: v for k, v in op.kwargs.items() if k != "device"}  # type: ignore[attr-defined]
-    return (op.func, op.args, kwargs, op.outputs)  # type: ignore[attr-defined]
+def _without_device(op: Op) -> tuple[object, ...]:
+    kwargs = {name: value for name, value in op.kwargs.items() if name != "device"}
+    return (op.func, op.args, kwargs, op.outputs)

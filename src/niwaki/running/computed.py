@@ -57,13 +57,14 @@ def computed_weights(model: nn.Module) -> tuple[Computed, ...]:
 
 def _of_module(name: str, module: nn.Module) -> Iterator[Computed]:
     yield from _parametrised(name, module)
-    for hook in module._forward_pre_hooks.values():
+    hooks: list[Any] = list(module._forward_pre_hooks.values())  # of classes without types
+    for hook in hooks:
         if isinstance(hook, prune.BasePruningMethod):
             yield Computed(name, hook._tensor_name, "mask", hook)
         elif type(hook).__module__ == "torch.nn.utils.weight_norm":
-            yield Computed(name, hook.name, "old weight_norm", hook)  # type: ignore[attr-defined]
+            yield Computed(name, hook.name, "old weight_norm", hook)
         elif type(hook).__module__ == "torch.nn.utils.spectral_norm":
-            yield Computed(name, hook.name, "old spectral_norm", hook)  # type: ignore[attr-defined]
+            yield Computed(name, hook.name, "old spectral_norm", hook)
 
 
 def _parametrised(name: str, module: nn.Module) -> list[Computed]:
@@ -104,9 +105,10 @@ def with_plain_weights(model: nn.Module, computed: tuple[Computed, ...]) -> nn.M
 
 def _sources(layer: nn.Module, weight: Computed) -> list[nn.Parameter]:
     if weight.kind in _KINDS.values():
-        return list(layer.parametrizations[weight.tensor].parameters())  # type: ignore[index,union-attr]
-    names = (f"{weight.tensor}_{end}" for end in ("orig", "g", "v"))
-    return [layer._parameters[name] for name in names if layer._parameters.get(name) is not None]  # type: ignore[misc]
+        table: Any = layer.parametrizations  # a ModuleDict, which nn.Module does not say
+        return list(table[weight.tensor].parameters())
+    sources = (layer._parameters.get(f"{weight.tensor}_{end}") for end in ("orig", "g", "v"))
+    return [parameter for parameter in sources if parameter is not None]
 
 
 def _value(model: nn.Module, weight: Computed) -> Tensor:
@@ -178,8 +180,8 @@ def _weight_norm(layer: nn.Module, weight: Computed) -> None:
 def _old_weight_norm(layer: nn.Module, weight: Computed) -> None:
     axis: Any = None if weight.how.dim == -1 else weight.how.dim
     old_weight_norm(layer, weight.tensor, axis)
-    table = layer._parameters
-    _fill_empty(table[f"{weight.tensor}_g"], table[f"{weight.tensor}_v"])  # type: ignore[arg-type]
+    length, direction = (layer.get_parameter(f"{weight.tensor}_{end}") for end in "gv")
+    _fill_empty(length, direction)
 
 
 def _fill_empty(length: Tensor, direction: Tensor) -> None:
@@ -200,17 +202,18 @@ def _spectral_norm(layer: nn.Module, weight: Computed) -> None:
 def _old_spectral_norm(layer: nn.Module, weight: Computed) -> None:
     how, value = weight.how, getattr(layer, weight.tensor).detach().clone()
     old_spectral_norm(layer, weight.tensor, how.n_power_iterations, how.eps, how.dim)
+    hooks: list[Any] = list(layer._forward_pre_hooks.values())  # of classes without types
     own = next(
         hook
-        for hook in layer._forward_pre_hooks.values()
-        if type(hook).__module__ == type(how).__module__ and hook.name == weight.tensor  # type: ignore[attr-defined]
+        for hook in hooks
+        if type(hook).__module__ == type(how).__module__ and hook.name == weight.tensor
     )
-    matrix = own.reshape_weight_to_matrix(value)  # type: ignore[attr-defined]
+    matrix = own.reshape_weight_to_matrix(value)
     # its first vectors are noise: a few steps make them those of the largest singular value
     for _ in range(15):
-        own.compute_weight(layer, do_power_iteration=True)  # type: ignore[attr-defined]
-    u, v = layer._buffers[f"{weight.tensor}_u"], layer._buffers[f"{weight.tensor}_v"]
-    _norm_of_one(u, matrix, v)  # type: ignore[arg-type]
+        own.compute_weight(layer, do_power_iteration=True)
+    u, v = (layer.get_buffer(f"{weight.tensor}_{end}") for end in "uv")
+    _norm_of_one(u, matrix, v)
 
 
 def _norm_of_one(u: Tensor, matrix: Tensor, v: Tensor) -> None:

@@ -90,7 +90,7 @@ def _is_plain(cls: type) -> bool:
     return (
         cls not in copyreg.dispatch_table
         and not any(name in vars(base) for base in _bases(cls) for name in _OWN)
-        and not copyreg._slotnames(cls)  # type: ignore[attr-defined]
+        and not copyreg._slotnames(cls)  # type: ignore[attr-defined]  # no stub
     )
 
 

@@ -122,7 +122,7 @@ for _name in ("add", "sub", "mul", "floordiv", "mod"):
     _function = getattr(operator, _name)
     setattr(TracedInt, f"__{_name}__", _arithmetic(f"__{_name}__", _function))
     setattr(TracedInt, f"__r{_name}__", _arithmetic(f"__r{_name}__", _swapped(_function)))
-TracedInt.__neg__ = _arithmetic("__neg__", operator.neg)  # type: ignore[method-assign]
+TracedInt.__neg__ = _arithmetic("__neg__", operator.neg)  # type: ignore[method-assign]  # as above
 
 
 def evaluate(source: Source | int, size: Callable[[Any], int | None]) -> int | None:

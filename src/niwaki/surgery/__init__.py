@@ -16,12 +16,13 @@ from niwaki.surgery.block_layers import (
     without_blocks,
 )
 from niwaki.surgery.branches import put_stand_ins, stand_ins
+from niwaki.surgery.by_value import Sizes
 from niwaki.surgery.config import follow_config
 from niwaki.surgery.idle import idle_units
 from niwaki.surgery.lineage import remember
 from niwaki.surgery.nothing import Nothing
 from niwaki.surgery.optimizer import hand_over
-from niwaki.surgery.sizes import Sizes, least_sizes, size_guesses
+from niwaki.surgery.sizes import least_sizes, size_guesses
 
 __all__ = [
     "BlockConv2d",

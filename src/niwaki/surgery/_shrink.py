@@ -78,10 +78,10 @@ def fill(model: nn.Module, cut: Cut, state: Mapping[str, Tensor] | None = None) 
     cutter = _Cutter(cut)
     shapes = graph.shapes_after(plan.kept)
     constants = [
-        found
+        constant
         for name in plan.kept
         if name in mixings
-        for found in _constants(graph, state, name, mixings[name])
+        for constant in _constants(graph, state, name, mixings[name])
     ]
     added: dict[str, list[Constant]] = defaultdict(list)
     for item in constants:
@@ -151,17 +151,17 @@ def _constants(
     units = {
         (piece.tensor, piece.axis): piece.units for piece in graph[name].of_role(Role.CONSUMER)
     }
-    found = []
+    constants = []
     for place in places:
         shift = mixing.at(place.weight).shift
         if shift is not None:
-            found.append(
+            constants.append(
                 (
                     place,
                     place.constant(state[place.weight], units[place.weight, place.axis], shift),
                 )
             )
-    return found
+    return constants
 
 
 def _shifted(tensor: Tensor, constants: list[Constant]) -> Tensor:

@@ -229,9 +229,9 @@ def as_dense(module: BlockSparse) -> nn.Linear | nn.Conv2d:
             module.in_channels,
             module.out_channels,
             module._shape[2:],  # type: ignore[arg-type]  # two numbers
-            module.stride,  # type: ignore[arg-type]
-            module.padding,  # type: ignore[arg-type]
-            module.dilation,  # type: ignore[arg-type]
+            module.stride,  # type: ignore[arg-type]  # two numbers
+            module.padding,  # type: ignore[arg-type]  # two numbers, or a word
+            module.dilation,  # type: ignore[arg-type]  # two numbers
             bias=bias,
         )
     else:

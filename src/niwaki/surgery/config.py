@@ -212,14 +212,14 @@ def _solutions(
     end = time.process_time() + SECONDS
     pending: list[frozenset[str]] = [frozenset()]
     for banned in pending:
-        found = _nearest(
+        entries = _nearest(
             model, config, [option for option in options if option[0] not in banned], wanted, end
         )
-        if found:
-            yield _under(attribute, found)
-            for more in _idle(model, config, options, found, wanted, end):
-                yield _under(attribute, {**found, **more})
-            pending += [banned | {path} for path in found if banned | {path} not in pending]
+        if entries:
+            yield _under(attribute, entries)
+            for more in _idle(model, config, options, entries, wanted, end):
+                yield _under(attribute, {**entries, **more})
+            pending += [banned | {path} for path in entries if banned | {path} not in pending]
         if time.process_time() > end:
             return
 
@@ -228,19 +228,19 @@ def _idle(
     model: nn.Module,
     config: Any,
     options: list[tuple[str, Size]],
-    found: dict[str, Size],
+    entries: dict[str, Size],
     wanted: Shapes,
     end: float,
 ) -> Iterator[dict[str, Size]]:
     """One or two more entries that leave the shapes as they are: heads and groups of heads, where
     their width follows.
     """
-    rest = [option for option in options if option[0] not in found]
+    rest = [option for option in options if option[0] not in entries]
     for chosen in (*combinations(rest, 1), *combinations(rest, 2)):
         more = dict(chosen)
         if len(more) < len(chosen) or time.process_time() > end:
             continue
-        if _distance(_built(model, _with(config, {**found, **more})), wanted) == 0:
+        if _distance(_built(model, _with(config, {**entries, **more})), wanted) == 0:
             yield more
 
 
@@ -312,18 +312,18 @@ def _with(config: Any, changes: Mapping[str, Size]) -> Any:
         *way, name = path.split(".")
         for step in way:
             owner = getattr(owner, step)
-        setattr(owner, name, list(size) if isinstance(getattr(owner, name), list) else size)  # type: ignore[arg-type]
+        setattr(owner, name, list(size) if isinstance(getattr(owner, name), list) else size)  # type: ignore[arg-type]  # of several
     return config
 
 
-def _distance(found: Shapes, wanted: Shapes) -> int:
+def _distance(shapes: Shapes, wanted: Shapes) -> int:
     """How many tensors are missing, too many, or of another shape, and how many of their axes
     differ.
     """
-    total = 10**6 * len(found.keys() ^ wanted.keys())
-    for name in found.keys() & wanted.keys():
-        if len(found[name]) != len(wanted[name]):
+    total = 10**6 * len(shapes.keys() ^ wanted.keys())
+    for name in shapes.keys() & wanted.keys():
+        if len(shapes[name]) != len(wanted[name]):
             total += 10
         else:
-            total += sum(a != b for a, b in zip(found[name], wanted[name], strict=True))
+            total += sum(a != b for a, b in zip(shapes[name], wanted[name], strict=True))
     return total

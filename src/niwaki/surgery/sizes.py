@@ -16,9 +16,9 @@ of the plan, so that a saved network gets the sizes that were proved.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import nn
 
@@ -26,18 +26,12 @@ from niwaki.core.errors import SurgeryError
 from niwaki.core.plan import Plan, Size
 from niwaki.graph import Graph
 from niwaki.graph.terms import keep_mask
-from niwaki.running.layers import knows_sizes, sizes
+from niwaki.running.layers import sizes
 from niwaki.running.origins import Attribute
 from niwaki.running.settings import owner_of, read_path
-from niwaki.surgery.evidence import Evidence, Solution, Values
+from niwaki.surgery.by_value import Reach, Sizes, size_changes, sizes_by_value, unread_sizes
+from niwaki.surgery.evidence import Evidence, Values
 from niwaki.surgery.nested import with_plain_tensors
-from niwaki.surgery.unread import layer_changes, named_size
-
-Change = tuple[int, int]  # old and new size
-
-
-Sizes = dict[str, dict[str, Size]]
-Reach = Literal["sure", "near", "wide"]
 
 
 def size_guesses(graph: Graph, plan: Plan) -> Iterator[Sizes]:
@@ -59,7 +53,7 @@ def size_guesses(graph: Graph, plan: Plan) -> Iterator[Sizes]:
             two sizes that differ now; after the guesses that leave them as they are.
     """
     solution = Evidence(graph, plan).solve()
-    shown = _joined(_unread_sizes(graph, plan), _as_sizes(graph, solution.sure))
+    shown = _joined(unread_sizes(graph, plan), _as_sizes(graph, solution.sure))
     tried: list[Sizes] = []
     for values in ({}, solution.maybe):
         guess = with_plain_tensors(graph.model, _joined(shown, _as_sizes(graph, values)))
@@ -68,13 +62,13 @@ def size_guesses(graph: Graph, plan: Plan) -> Iterator[Sizes]:
             yield guess
     if solution.tied is not None:
         raise _tied(graph, *solution.tied)
-    by_value = [_sizes_by_value(graph, plan, solution, reach) for reach in get_args(Reach)]
+    by_value = [sizes_by_value(graph, plan, solution, reach) for reach in get_args(Reach)]
     # an attribute that reached a size that stays may stand for another of the same size too: four
     # heads of four channels
     free = replace(solution, pinned=frozenset())
-    unpinned = [_sizes_by_value(graph, plan, free, reach) for reach in get_args(Reach)]
-    for found in (*by_value, *_kinds(graph, by_value[-1]), *unpinned):
-        guess = with_plain_tensors(graph.model, _joined(shown, found))
+    unpinned = [sizes_by_value(graph, plan, free, reach) for reach in get_args(Reach)]
+    for table in (*by_value, *_kinds(graph, by_value[-1]), *unpinned):
+        guess = with_plain_tensors(graph.model, _joined(shown, table))
         if guess not in tried:
             tried.append(guess)
             yield guess
@@ -90,7 +84,7 @@ def least_sizes(graph: Graph, plan: Plan, sizes: Sizes, proves: Callable[[Sizes]
         SurgeryError: one of two attributes must change, and either would do.
     """
     solution = Evidence(graph, plan).solve()
-    shown = _joined(_unread_sizes(graph, plan), _as_sizes(graph, solution.sure))
+    shown = _joined(unread_sizes(graph, plan), _as_sizes(graph, solution.sure))
     unshown = {name: _beyond(table, shown.get(name, {})) for name, table in sizes.items()}
     needed: list[Sizes] = []
     for kind in _kinds(graph, unshown):
@@ -99,7 +93,7 @@ def least_sizes(graph: Graph, plan: Plan, sizes: Sizes, proves: Callable[[Sizes]
             sizes = fewer
         else:
             needed.append(kind)
-    others = _kinds(graph, _sizes_by_value(graph, plan, solution, "wide")) if needed else []
+    others = _kinds(graph, sizes_by_value(graph, plan, solution, "wide")) if needed else []
     for kind in needed:
         for other in (other for other in others if other not in needed):
             if kind.keys() == other.keys() and proves(_joined(_without(sizes, kind), other)):
@@ -135,16 +129,16 @@ def _joined(one: Sizes, other: Sizes) -> Sizes:
 
 def _as_sizes(graph: Graph, values: Values) -> Sizes:
     """Attributes with their values, entries of tuples and lists put together."""
-    found: Sizes = defaultdict(dict)
+    sizes: Sizes = defaultdict(dict)
     for one, new in values.items():
         if one.index is None:
-            found[one.module][one.name] = new
+            sizes[one.module][one.name] = new
             continue
         held = read_path(graph.model.get_submodule(one.module), one.name)
-        entries = list(found[one.module].get(one.name, tuple(held)))
+        entries = list(sizes[one.module].get(one.name, tuple(held)))
         entries[one.index] = new
-        found[one.module][one.name] = tuple(entries)
-    return dict(found)
+        sizes[one.module][one.name] = tuple(entries)
+    return dict(sizes)
 
 
 def _tied(graph: Graph, attributes: tuple[Attribute, ...], position: int) -> SurgeryError:
@@ -179,71 +173,6 @@ def _either(graph: Graph, kind: Sizes, other: Sizes) -> SurgeryError:
     )
 
 
-def _unread_sizes(graph: Graph, plan: Plan) -> Sizes:
-    """What follows though forward does not read it (niwaki.surgery.unread)."""
-    calls = _changes(graph, plan)
-    roles = {
-        name: {role: new for (_, role), pairs in table.items() for _, new in pairs}
-        for name, table in calls.items()
-    }
-    layers, tensors = layer_changes(graph, plan, roles), _tensor_changes(graph, plan)
-    owned: dict[str, list[list[Change]]] = defaultdict(list)
-    for tensor, pairs in tensors.items():
-        owned[_owner(tensor)].append(pairs)
-    found: Sizes = {}
-    for name, module in graph.model.named_modules():
-        read = graph.inference.tape.attributes.get(name, set())
-        unread = {
-            key
-            for key in vars(module)
-            if key not in read and not key.startswith("_") and key != "training"
-        }
-        if knows_sizes(module) or not unread:
-            continue
-        if not any(map(_may_be_sizes, (vars(module)[key] for key in unread))):
-            continue
-        inside = [table for layer, table in layers.items() if _within(layer, name)]
-        renewed = _renewed_by_value(module, owned.get(name, []), unread, unanimous=True)
-        for key in sorted(unread - renewed.keys()):
-            value = vars(module)[key]
-            new = named_size(key, value, inside) if type(value) is int else None
-            if new is not None:
-                renewed[key] = new
-        if renewed:
-            found[name] = renewed
-    return found
-
-
-def _sizes_by_value(graph: Graph, plan: Plan, solution: Solution, reach: Reach) -> Sizes:
-    """Attributes that were read and equal a size that changed; see `size_guesses`."""
-    changes = _changes(graph, plan)
-    tensors = _tensor_changes(graph, plan)
-    pinned = {(one.module, one.name) for one in solution.pinned}
-    found = {}
-    for name, module in graph.model.named_modules():
-        if knows_sizes(module):
-            continue
-        known = list(changes.get(name, {}).values())
-        if reach == "wide":
-            # and its parent's, which may call a method of it that is not its forward
-            near = [
-                layer
-                for layer in changes
-                if _within(layer, name) or layer == name.rpartition(".")[0]
-            ]
-            known += [pairs for layer in near for pairs in changes[layer].values()]
-            known += [pairs for tensor, pairs in tensors.items() if _within(tensor, name)]
-        read = {
-            key
-            for key in graph.inference.tape.attributes.get(name, set())
-            if (name, key) not in pinned
-        }
-        renewed = _renewed_by_value(module, known, read, unanimous=reach == "sure")
-        if renewed:
-            found[name] = renewed
-    return found
-
-
 def follow_sizes(model: nn.Module, graph: Graph, plan: Plan) -> None:
     """Set the size attributes of all modules of the smaller model: torch's own by their tensors,
     others by the plan.
@@ -251,7 +180,7 @@ def follow_sizes(model: nn.Module, graph: Graph, plan: Plan) -> None:
     Raises:
         SurgeryError: the plan sets what is not a size attribute of the model.
     """
-    changes, normalised = _changes(graph, plan), _normalised(graph, plan)
+    changes, normalised = size_changes(graph, plan), _normalised(graph, plan)
     for name, module in model.named_modules():
         roles: dict[str, Any] = {
             role: new for (_, role), pairs in changes.get(name, {}).items() for _, new in pairs
@@ -290,23 +219,6 @@ def _set(module: nn.Module | None, name: str, path: str, size: Size) -> None:
         )
 
 
-def _changes(graph: Graph, plan: Plan) -> dict[str, dict[tuple[int, str], list[Change]]]:
-    """Layer → operator call and argument → sizes before and after, for calls in which any
-    changed.
-    """
-    masks = graph.masks(plan.kept)
-    calls: dict[str, dict[tuple[int, str], list[Change]]] = defaultdict(lambda: defaultdict(list))
-    for number in graph.inference.numbers:
-        pair = (number.term.size, int(keep_mask(number.term, masks).sum()))
-        calls[number.layer][number.position, number.role].append(pair)
-    return {
-        layer: {
-            call: pairs for call, pairs in table.items() if any(old != new for old, new in pairs)
-        }
-        for layer, table in calls.items()
-    }
-
-
 def _normalised(graph: Graph, plan: Plan) -> dict[str, tuple[int, ...]]:
     """Layer → what is left of the axes that its first operator with statistics takes them over.
 
@@ -334,65 +246,3 @@ def _given(graph: Graph, plan: Plan, layer: str, axis: int, size: int) -> int:
                 return int(keep_mask(terms[axis], graph.masks(plan.kept)).sum())
             break
     return size
-
-
-def _tensor_changes(graph: Graph, plan: Plan) -> dict[str, list[Change]]:
-    """Parameter or buffer → sizes of its axes before and after."""
-    after = graph.shapes_after(plan.kept)
-    return {
-        name: list(zip(tensor.shape, after[name], strict=True))
-        for name, tensor in graph.state.items()
-    }
-
-
-def _may_be_sizes(value: Any) -> bool:
-    return isinstance(value, (int, tuple, list)) and not isinstance(value, bool)
-
-
-def _within(name: str, module: str) -> bool:
-    return not module or name == module or name.startswith(f"{module}.")
-
-
-def _owner(tensor: str) -> str:
-    return tensor.rpartition(".")[0]
-
-
-def _renewed_by_value(
-    module: nn.Module, calls: list[list[Change]], among: Collection[str], *, unanimous: bool
-) -> dict[str, Size]:
-    """Attributes that equal a changed size, or a sequence that equals neighbouring sizes of one
-    call, with their new value.
-
-    Args:
-        among: the attributes that come into question.
-        unanimous: an integer changes only if no equal size stayed as it was.
-    """
-    renamed: dict[int, set[int]] = defaultdict(set)
-    for pairs in calls:
-        for old, new in pairs:
-            if old != new or unanimous:
-                renamed[old].add(new)
-    single = {old: next(iter(new)) for old, new in renamed.items() if len(new) == 1}
-    found = {}
-    for attribute, value in vars(module).items():
-        if attribute.startswith("_") or attribute == "training" or attribute not in among:
-            continue
-        new = _renewed(value, calls, single)
-        if new is not value and new != value:
-            found[attribute] = tuple(new) if isinstance(new, list) else new
-    return found
-
-
-def _renewed(value: Any, calls: list[list[Change]], single: dict[int, int]) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return single.get(value, value)
-    if type(value) in (list, tuple) and value and all(type(item) is int for item in value):
-        runs = (
-            pairs[i : i + len(value)] for pairs in calls for i in range(len(pairs) - len(value) + 1)
-        )
-        renewed = {
-            tuple(new for _, new in run) for run in runs if [old for old, _ in run] == list(value)
-        } - {tuple(value)}
-        if len(renewed) == 1:
-            return type(value)(renewed.pop())
-    return value

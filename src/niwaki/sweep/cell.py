@@ -11,19 +11,18 @@ from niwaki.core.errors import NiwakiError
 from niwaki.core.plan import Plan
 from niwaki.core.records import Record
 from niwaki.core.work import Lost
-from niwaki.pruning.result import Result
 
 DONE, FAILED = "done", "failed"
 Outcome = dict[str, Any]
 LONGEST = 400  # characters of a reason
 
 
-def measured(result: Result) -> Outcome:
-    """Record and plan of a pruned network."""
+def measured(record: Record, plan: Plan) -> Outcome:
+    """Of a pruned network."""
     return {
         "status": DONE,
-        "record": json.loads(result.record.to_json()),
-        "plan": json.loads(result.plan.to_json()),
+        "record": json.loads(record.to_json()),
+        "plan": json.loads(plan.to_json()),
     }
 
 
@@ -34,13 +33,13 @@ def failed(error: Exception) -> Outcome:
     return {"status": FAILED, "reason": text if known else f"{type(error).__name__}: {text}"}
 
 
-def outcome_of(found: Outcome | Lost) -> Outcome:
+def outcome_of(given: Outcome | Lost) -> Outcome:
     """What a worker gave, or what is said of one that died."""
-    if not isinstance(found, Lost):
-        return found
-    if found.raised is not None:
-        return failed(found.raised)
-    return {"status": FAILED, "reason": found.reason}
+    if not isinstance(given, Lost):
+        return given
+    if given.raised is not None:
+        return failed(given.raised)
+    return {"status": FAILED, "reason": given.reason}
 
 
 def record_of(outcome: Outcome) -> Record:

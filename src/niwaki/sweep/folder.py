@@ -47,10 +47,10 @@ class SweepFolder:
         return self
 
     def _refuse_other(self, kept: Path) -> None:
-        found = _read(kept)
-        if found.get("schema") != SCHEMA:
+        table = _read(kept)
+        if table.get("schema") != SCHEMA:
             raise OutputError(f"{kept} was not written by this niwaki; name another folder")
-        theirs = {**_plain(Common()), **found["same_for_all"]}  # older sweeps lack newer settings
+        theirs = {**_plain(Common()), **table["same_for_all"]}  # older sweeps lack newer settings
         ours = _plain(self.common)
         other = [key for key in ours if ours[key] != theirs[key]]
         if other:
@@ -62,9 +62,9 @@ class SweepFolder:
     def finished(self, cell: Cell) -> Outcome | None:
         """What is known of a cell that is done; None where it is to be run (again)."""
         path = self._file(cell)
-        found = _read(path) if path.is_file() else {}
-        same = found.get("cell") == dataclasses.asdict(cell)
-        return found if same and found.get("status") == DONE else None
+        outcome = _read(path) if path.is_file() else {}
+        same = outcome.get("cell") == dataclasses.asdict(cell)
+        return outcome if same and outcome.get("status") == DONE else None
 
     def write(self, cell: Cell, outcome: Outcome) -> None:
         """Keep what came of a cell."""
@@ -82,7 +82,7 @@ class SweepFolder:
         ]
         if not done:
             return None
-        runs = [Run(cell.label, record_of(found), (plan_of(found),)) for cell, found in done]
+        runs = [Run(cell.label, record_of(outcome), (plan_of(outcome),)) for cell, outcome in done]
         page = self.path / PAGE
         write_text_atomic(page, report_page(runs, left_out))
         write_text_atomic(page.with_suffix(".csv"), as_csv(runs))
@@ -120,7 +120,7 @@ def _is_free(path: Path) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     """A file's table; empty where it is damaged, so that the cell is run again."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return table if isinstance(table, dict) else {}

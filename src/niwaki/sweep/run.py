@@ -67,10 +67,10 @@ def run_cells(
     board, outcomes = Board(len(cells)), dict[str, Outcome]()
     by_name = {cell.name: cell for cell in cells}
     for cell in cells:
-        found = folder.finished(cell)
-        if found is not None:
-            outcomes[cell.name] = found
-            board.ended.append((cell, found))
+        outcome = folder.finished(cell)
+        if outcome is not None:
+            outcomes[cell.name] = outcome
+            board.ended.append((cell, outcome))
     board.read = len(board.ended)
     watch(board)
     shared = dataclasses.asdict(folder.common)

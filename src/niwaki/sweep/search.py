@@ -103,7 +103,7 @@ def ranges_of(texts: Sequence[str], grid: Grid) -> tuple[Range, ...]:
     """
     ranges = tuple(map(Range.parse, texts))
     words = " ".join([*grid.criteria, *grid.repairs, *grid.budgets])
-    named, known = set(re.findall(r"{(\w+)}", words)), [found.name for found in ranges]
+    named, known = set(re.findall(r"{(\w+)}", words)), [item.name for item in ranges]
     for name in sorted(named ^ set(known)):
         raise SettingError(
             f"{{{name}}} stands in no criterion, repair or budget"
@@ -130,7 +130,7 @@ def search(grid: Grid, ranges: Sequence[Range], trials: int, measure: str, run: 
     pairs: Pairs = []
     for _ in range(trials):
         trial = study.ask()
-        values = {found.name: found.drawn(trial) for found in ranges}
+        values = {item.name: item.drawn(trial) for item in ranges}
         made = run(grid.filled(values).checked())
         pairs += [pair for pair in made if pair[0] not in {cell for cell, _ in pairs}]
         trial.set_user_attr("values", values)
@@ -144,10 +144,10 @@ def search(grid: Grid, ranges: Sequence[Range], trials: int, measure: str, run: 
 def _tell(optuna: Any, study: Any, trial: Any, outcomes: Sequence[Any], measure: str) -> None:
     records = [record_of(outcome) for outcome in outcomes if is_done(outcome)]
     known = [measures_of(record) for record in records]
-    if len(records) < len(outcomes) or not all(measure in found for found in known):
+    if len(records) < len(outcomes) or not all(measure in measures for measures in known):
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return
-    mean = statistics.fmean(found[measure] for found in known)
+    mean = statistics.fmean(measures[measure] for measures in known)
     trial.set_user_attr("measure", mean)
     study.tell(trial, -mean if is_better_higher(measure, records[0]) else mean)
 

@@ -157,10 +157,10 @@ class Watch:
 def _layers(plan: Plan, student: nn.Module, teacher: nn.Module) -> dict[str, Kept]:
     """The plan's groups that are named after a layer which both networks have."""
     names = [dict(model.named_modules()).keys() for model in (student, teacher)]
-    found = {name: kept for name, kept in plan.items() if all(name in known for known in names)}
-    if not found:
+    layers = {name: kept for name, kept in plan.items() if all(name in known for known in names)}
+    if not layers:
         raise SettingError("no group of the plan is a layer of both networks; set feature_weight=0")
-    return found
+    return layers
 
 
 def logits_of(output: object) -> Tensor:

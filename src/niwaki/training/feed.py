@@ -225,8 +225,8 @@ class _Files(Dataset[Any]):
 
 
 def _collate(items: list[_Image | Lost]) -> tuple[Tensor, Tensor, Tensor, list[Lost]]:
-    found = [item for item in items if isinstance(item, _Image)]
-    images = torch.stack([item.pixels for item in found]) if found else torch.empty(0)
-    labels = torch.tensor([item.label for item in found], dtype=torch.int64)
-    places = torch.tensor([item.place for item in found], dtype=torch.int64)
+    read = [item for item in items if isinstance(item, _Image)]
+    images = torch.stack([item.pixels for item in read]) if read else torch.empty(0)
+    labels = torch.tensor([item.label for item in read], dtype=torch.int64)
+    places = torch.tensor([item.place for item in read], dtype=torch.int64)
     return images, labels, places, [item for item in items if not isinstance(item, _Image)]

@@ -240,10 +240,10 @@ def _check_everywhere(run: Run) -> None:
 
     try:
         check_weights(run.model)
-        found: list[str] = []
+        problem: list[str] = []
     except DivergedError as error:
-        found = [str(error)]
-    problems: list[str] = gather_object(found)
+        problem = [str(error)]
+    problems: list[str] = gather_object(problem)
     if problems:
         raise DivergedError(problems[0])
 

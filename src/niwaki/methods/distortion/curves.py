@@ -112,11 +112,11 @@ def _measured(
     samples = int(PASSES / max(1.0, len(orders) * len(levels) * 0.5))  # half of a pass each
     probes = Probes(evidence.graph, list(_inputs(evidence, min(max(samples, FEWEST), MOST))))
     cuts = [repair.apply(evidence, _plan(orders, level)) for level in levels]
-    found: dict[str, dict[int, float]] = {}
+    measured: dict[str, dict[int, float]] = {}
     for cut, losses in zip(cuts, probes.alone(cuts), strict=True):
         for name, loss in losses.items():
-            found.setdefault(name, {})[len(cut.plan[name].units)] = loss
-    return found
+            measured.setdefault(name, {})[len(cut.plan[name].units)] = loss
+    return measured
 
 
 def _plan(orders: Mapping[str, Tensor], level: float) -> Plan:

@@ -80,9 +80,9 @@ class Distance:
         self._off: dict[int, float] = defaultdict(float)
         self._signal: dict[int, float] = defaultdict(float)
 
-    def add(self, wanted: Sequence[Tensor], found: Sequence[Tensor]) -> None:
+    def add(self, wanted: Sequence[Tensor], answers: Sequence[Tensor]) -> None:
         """Take up one batch."""
-        for place, (one, other) in enumerate(zip(wanted, found, strict=True)):
+        for place, (one, other) in enumerate(zip(wanted, answers, strict=True)):
             if not one.is_floating_point() or not one.numel():
                 continue
             off, signal = _values(one, other)
@@ -95,9 +95,9 @@ class Distance:
         return total if total == total else float("inf")
 
 
-def _values(wanted: Tensor, found: Tensor) -> tuple[float, float]:
+def _values(wanted: Tensor, values: Tensor) -> tuple[float, float]:
     good = torch.isfinite(wanted)
-    off = (found.double() - wanted.double())[good].square().sum()
+    off = (values.double() - wanted.double())[good].square().sum()
     spread = (wanted - wanted.mean(0)).double()[good].square().nan_to_num(0, 0, 0).sum()
     return float(off), float(spread) or float(wanted.double()[good].square().sum())
 

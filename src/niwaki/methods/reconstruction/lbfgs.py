@@ -162,12 +162,12 @@ class _Fit:
         return self._behind(results)
 
     def write(self) -> None:
-        """Put what was found into the pruned network."""
-        found = {key: leaf.detach() for key, leaf in self.leaves.items()}
+        """Put the fitted weights into the pruned network."""
+        fitted = {key: leaf.detach() for key, leaf in self.leaves.items()}
         self._layer.write(
-            self._state[self._layer.weight], found.pop("weight").to(self._held["weight"].dtype)
+            self._state[self._layer.weight], fitted.pop("weight").to(self._held["weight"].dtype)
         )
-        for key, value in found.items():
+        for key, value in fitted.items():
             self._held[key].copy_(value)
 
 

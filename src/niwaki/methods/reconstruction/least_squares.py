@@ -118,7 +118,7 @@ def signal(joint: Joint, units: Sequence[int], gram: Tensor | None = None) -> fl
     return float(covariance.trace() if gram is None else (gram * covariance).sum())
 
 
-def as_one(found: Mapping[str, Mixing]) -> Mixing:
+def as_one(mixings: Mapping[str, Mixing]) -> Mixing:
     """One mixing a group out of one a consumer weight."""
-    first = next(iter(found.values()))
-    return first if len(found) == 1 else replace(first, readers=dict(found))
+    first = next(iter(mixings.values()))
+    return first if len(mixings) == 1 else replace(first, readers=dict(mixings))

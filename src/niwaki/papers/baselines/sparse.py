@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,14 @@ from torch import nn
 from niwaki import models
 from niwaki.data import Dataset
 from niwaki.graph import Graph, trace
-from niwaki.measure import evaluate
 from niwaki.methods.base.penalty import PenaltyOver
 from niwaki.methods.slimming import Slimming
 from niwaki.methods.ssl import SSL
-from niwaki.papers.baselines.run import EVALUATION_BATCH, Cost, Row
+from niwaki.papers.baselines.run import Cost, Row
+from niwaki.papers.fitting import fit_by_validation
 from niwaki.papers.images import some
 from niwaki.papers.recipe import Places
-from niwaki.training import Feed, FeedSettings, History, RunFolder, TrainSettings, fit
+from niwaki.training import Feed, FeedSettings, History, TrainSettings
 from niwaki.training import learning_rate as rate_after
 
 BATCH, WEIGHT_DECAY = 256, 1e-4
@@ -114,16 +113,14 @@ class SparseRow(Row):
         after_step: AfterStep | None = None,
     ) -> History:
         train = some(dataset.split("train"), cost.images).to(places.device)
-        held_out = dataset.split("validation").to(places.device)
-        batches = partial(held_out.batches, EVALUATION_BATCH, limit=places.limit)
-        said = {"row": self.name, "penalty_weight": str(self.entry["reg"])}
-        return fit(
+        return fit_by_validation(
             model,
             Feed(train, FeedSettings(BATCH, seed=self.seed)),
+            dataset,
+            places,
+            folder,
             settings=self._settings(cost),
-            validate=lambda network: evaluate(network, batches()),
+            describes={"row": self.name, "penalty_weight": str(self.entry["reg"])},
             penalty=penalty,
             after_step=after_step,
-            folder=RunFolder(folder, resume=True, trackers=(), describes=said),
-            progress=False,
         )

@@ -4,7 +4,6 @@ learning rate, the epoch chosen on a validation split of the training images.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from niwaki.data import Dataset
-from niwaki.measure import evaluate
+from niwaki.papers.fitting import fit_by_validation
 from niwaki.papers.recipe import Places
-from niwaki.training import Augment, Feed, FeedSettings, RunFolder, TrainSettings, fit
+from niwaki.training import Augment, Feed, FeedSettings, TrainSettings
 
 WORK = Path("niwaki-neuron-merging")  # where there is no other word
-BATCH, EVALUATION_BATCH = 128, 500
+BATCH = 128
 
 
 def own_checkpoint(
@@ -40,19 +39,19 @@ def own_checkpoint(
         if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             module.reset_parameters()
     model.to(places.device)
-    train, held_out = (dataset.split(name).to(places.device) for name in ("train", "validation"))
-    batches = partial(held_out.batches, EVALUATION_BATCH, limit=places.limit)
+    train = dataset.split("train").to(places.device)
     if places.limit is not None:
         train = train.take(torch.arange(min(places.limit, len(train))))
-    fit(
+    fit_by_validation(
         model,
         Feed(train, FeedSettings(BATCH, Augment(border="zero"))),
+        dataset,
+        places,
+        work / "training",
         settings=TrainSettings(
             how["epochs"], how["lr"], weight_decay=5e-4, schedule="one-cycle", evaluate_every=2
         ),
-        validate=lambda network: evaluate(network, batches()),
-        folder=RunFolder(work / "training", resume=True, trackers=(), describes={"row": path.stem}),
-        progress=False,
+        describes={"row": path.stem},
     )
     save_file({name: tensor.cpu() for name, tensor in model.state_dict().items()}, str(path))
     return path
