@@ -101,7 +101,7 @@ def test_it_is_cut_along_and_goes_on_following(
     torch.manual_seed(0)
     model, x = Momentum(way).eval(), torch.randn(2, 3, 8, 8)
     before = copy.deepcopy(model.state_dict())
-    result = niwaki.prune(model, x, 0.5, compensation=compensation, measure=False)
+    result = niwaki.prune(model, x, 0.5, compensation=compensation)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert any(words.startswith("training mode") for words in result.proof.covers)
     taught: Any = copy.deepcopy(result.model).train()
