@@ -129,7 +129,7 @@ def prune_and_save(name: str, folder: Path, **settings: Any) -> dict[str, Any]:
     for parameter in model.parameters():  # a new network's are so small that nothing attends
         nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.5)
     start = time.perf_counter()
-    result = niwaki.prune(model, inputs_of(name), **{"measure": False, **settings})
+    result = niwaki.prune(model, inputs_of(name), **settings)
     seconds = time.perf_counter() - start
     result.model.save_pretrained(folder)
     save_file(outputs_of(name, result.model), folder / "expected.bin")

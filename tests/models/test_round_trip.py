@@ -52,7 +52,7 @@ def gemma(**entries: Any) -> Any:
 
 def test_by_default_what_the_config_cannot_state_is_left_whole_and_said(round_trip: Any) -> None:
     x = {"input_ids": torch.arange(12)[None], "use_cache": False}
-    quick: dict[str, Any] = {"measure": False, "compensation": "none"}
+    quick: dict[str, Any] = {"compensation": "none"}
     usual = niwaki.prune(gemma(), x, **quick)
     (said,) = [note for note in usual.record.notes if "left whole, as the model's config" in note]
     assert "uniform=False cuts it too" in said
@@ -68,7 +68,6 @@ def test_what_is_asked_of_single_layers_is_cut_whatever_the_config_states(round_
     x = {"input_ids": torch.arange(12)[None], "use_cache": False}
     asked: dict[str, Any] = {
         "only": "model.layers.0.mlp.gate_proj",
-        "measure": False,
         "compensation": "none",
     }
     result = niwaki.prune(gemma(), x, **asked)
@@ -128,7 +127,6 @@ def test_widths_that_differ_are_said_and_made_one(round_trip: Any) -> None:
         "criterion": Size(),
         "only": "*gate_proj",
         "scope": "global",
-        "measure": False,
     }
     uneven = niwaki.prune(model, x, 0.5, **asked)
     said = [note for note in uneven.record.notes if "config cannot state" in note]

@@ -19,7 +19,7 @@ from niwaki.methods.mint.criterion import Mint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-QUIET: dict[str, Any] = {"compensation": "none", "measure": False}
+QUIET: dict[str, Any] = {"compensation": "none"}
 
 
 class Block(nn.Module):

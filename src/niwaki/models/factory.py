@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from niwaki.core.errors import NiwakiError, SettingError
+from niwaki.core.inputs import Inputs, made_up
 from niwaki.core.registry import parse
 from niwaki.models.architecture import architectures
 from niwaki.models.imported import call_factory, is_import_string, literals, refuse_undeclared
@@ -27,7 +28,6 @@ from niwaki.models.libraries import (
     refuse_unsafe,
 )
 from niwaki.models.trusted import is_trusted, refuse_unknown, without_current_folder
-from niwaki.running import Inputs, made_up
 
 PROVENANCE = (
     "_niwaki"  # a plain dict that a model carries: how it was built and what was cut from it
