@@ -183,7 +183,7 @@ class Folded(Masked):
         mixing = self._mixing(reads[0], var) if isinstance(var, Var) else None
         if mixing is None or not isinstance(var, Var):
             return super().run(position, op, args, kwargs)
-        image, weight, bias = (args[op.place(name)] for name in ("input", "weight", "bias"))
+        image, weight, bias = args[:3]
         matrix = mixing.matrix.to(weight.device, weight.dtype)
         folded = torch.tensordot(weight, matrix, dims=([1], [0])).movedim(-1, 1)
         if mixing.shift is not None:
@@ -192,13 +192,10 @@ class Folded(Masked):
             bias = constant if bias is None else bias + constant
         kept = self._masks[var].nonzero().squeeze(1).to(image.device)
         if image.is_contiguous() and weight.is_contiguous():
-            image, weight = image.index_select(1, kept), _plainly_laid(folded)
-        else:
-            # channels last: to pick some costs more than to multiply all, the dropped ones by zero
-            whole = torch.zeros_like(weight)
-            weight = whole.index_copy_(1, kept.to(weight.device), folded)
-        operands = {"input": image, "weight": weight, "bias": bias}
-        return op.func(*op.replaced(operands, args))
+            return op.func(image.index_select(1, kept), _plainly_laid(folded), bias, *args[3:])
+        # channels last: to pick some costs more than to multiply all, the dropped ones by zero
+        whole = torch.zeros_like(weight)
+        return op.func(image, whole.index_copy_(1, kept.to(weight.device), folded), bias, *args[3:])
 
 
 def _plainly_laid(weight: Tensor) -> Tensor:
