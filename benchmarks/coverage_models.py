@@ -46,8 +46,9 @@ class Case:
 def cases() -> list[Case]:
     """All networks, by library."""
     import torchvision_cpu  # noqa: F401  # before timm and transformers, which import torchvision
+    from coverage_libraries import further
 
-    return [*own(), *from_timm(), *from_torchvision(), *from_transformers()]
+    return [*own(), *from_timm(), *from_torchvision(), *from_transformers(), *further()]
 
 
 def image(side: int, batch: int) -> Inputs:

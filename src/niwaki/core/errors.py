@@ -25,6 +25,15 @@ def _again(kind: type[NiwakiError], words: tuple[Any, ...]) -> NiwakiError:
     return error
 
 
+def in_words(error: BaseException) -> str:
+    """What an error of anybody's code says; a plain `assert` says nothing, so its kind is named.
+
+    >>> in_words(ValueError("no such size")), in_words(AssertionError())
+    ('no such size', 'AssertionError')
+    """
+    return str(error).strip() or type(error).__name__
+
+
 class UnknownNameError(NiwakiError, ValueError):
     """A criterion, compensation, model, data set or setting that does not exist; the message lists
     all that do, the nearest first.

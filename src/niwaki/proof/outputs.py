@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from niwaki.core.errors import SurgeryError, TraceError
+from niwaki.core.errors import SurgeryError, TraceError, in_words
 from niwaki.running import (
     Inputs,
     call,
@@ -58,8 +58,8 @@ def run_outputs(
             layer, position = _failing_place(model, inputs, training)
             other_form = "" if isinstance(model, fx.GraphModule) else ', or ask for form="graph"'
             raise SurgeryError(
-                f"the pruned model does not run: {layer or 'its forward'} raised: {error}. Its "
-                "code probably holds a size "
+                f"the pruned model does not run: {layer or 'its forward'} raised: "
+                f"{in_words(error)}. Its code probably holds a size "
                 f"that is not read from a tensor; leave that layer out with skip={other_form}",
                 layer,
                 position,

@@ -16,7 +16,7 @@ from torch._ops import OpOverload
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-from niwaki.core.errors import TraceError
+from niwaki.core.errors import TraceError, in_words
 from niwaki.running.attributes import noted_reads
 from niwaki.running.faked import faked
 from niwaki.running.inputs import Inputs, as_arguments, copied, modules_of
@@ -131,7 +131,7 @@ def _record(
         how = " (it is run in evaluation mode)" if model.training else ""
         message = (
             f"the model cannot be run on the example inputs{how}: {layers.describe()} raised: "
-            f"{error}"
+            f"{in_words(error)}"
         )
         raise TraceError(message, layers.current, len(recorder.tape.ops)) from error
     finally:

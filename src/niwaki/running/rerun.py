@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
-from niwaki.core.errors import TraceError
+from niwaki.core.errors import TraceError, in_words
 from niwaki.running.inputs import Inputs, as_arguments, copied, modules_of
 from niwaki.running.tape import Op, Ref, Tape, named_state, tensors_in
 from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
@@ -129,6 +129,6 @@ def run(
         raise
     except Exception as error:
         raise TraceError(
-            f"{layers.describe()} raised: {error}", layers.current, stepper.done
+            f"{layers.describe()} raised: {in_words(error)}", layers.current, stepper.done
         ) from error
     return list(tensors_in(output))

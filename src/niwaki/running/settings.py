@@ -5,6 +5,7 @@ They are named by their way from the module: `config.num_heads`, also for the en
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, MutableMapping
 from types import SimpleNamespace
 from typing import Any
@@ -55,6 +56,30 @@ def holders(value: Any, path: str = "") -> Iterator[tuple[str, MutableMapping[st
         if depth + 1 < DEPTH:
             below = ((f"{path}.{key}" if path else key, item) for key, item in table.items())
             pending += [(way, item, depth + 1) for way, item in below if named(way)]
+
+
+def state_of(module: nn.Module) -> dict[str, Any] | None:
+    """What a module's class makes it anew from, where it says so itself: einops' layers keep a
+    pattern and named sizes, and all else follows. None for any other.
+    """
+    cls: Any = type(module)
+    if cls.__setstate__ is nn.Module.__setstate__ or not hasattr(cls, "__getstate__"):
+        return None
+    if cls.__getstate__ is getattr(object, "__getstate__", None) or any(module.children()):
+        return None
+    state = module.__getstate__() if not any(module.parameters()) else None
+    return state if type(state) is dict and all(key in vars(module) for key in state) else None
+
+
+def made_anew(module: nn.Module) -> None:
+    """Let what follows from a module's state follow, after the state was changed."""
+    state = state_of(module)
+    if state is None:
+        return
+    twin: Any = type(module).__new__(type(module))
+    twin.__setstate__(copy.deepcopy(state))
+    torchs = vars(nn.Module())
+    vars(module).update({key: value for key, value in vars(twin).items() if key not in torchs})
 
 
 def named(path: str) -> bool:

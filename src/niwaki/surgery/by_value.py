@@ -16,6 +16,7 @@ from niwaki.core.plan import Plan, Size
 from niwaki.graph import Graph
 from niwaki.graph.terms import keep_mask
 from niwaki.running.layers import knows_sizes
+from niwaki.running.settings import named, state_of
 from niwaki.surgery.evidence import Solution
 from niwaki.surgery.unread import layer_changes, named_size
 
@@ -150,7 +151,18 @@ def _renewed_by_value(
         new = _renewed(value, calls, single)
         if new is not value and new != value:
             changed[attribute] = tuple(new) if isinstance(new, list) else new
-    return changed
+    return changed | _renewed_in_state(module, single)
+
+
+def _renewed_in_state(module: nn.Module, single: dict[int, int]) -> dict[str, Size]:
+    """The same of sizes by name that a module is made anew from: `axes_lengths.h` of einops'."""
+    tables = {key: value for key, value in (state_of(module) or {}).items() if type(value) is dict}
+    return {
+        f"{attribute}.{key}": single[size]
+        for attribute, table in tables.items()
+        for key, size in table.items()
+        if type(size) is int and single.get(size, size) != size and named(f"{attribute}.{key}")
+    }
 
 
 def _renewed(value: Any, calls: list[list[Change]], single: dict[int, int]) -> Any:

@@ -28,7 +28,7 @@ from niwaki.graph import Graph
 from niwaki.graph.terms import keep_mask
 from niwaki.running.layers import sizes
 from niwaki.running.origins import Attribute
-from niwaki.running.settings import owner_of, read_path
+from niwaki.running.settings import made_anew, owner_of, read_path
 from niwaki.surgery.by_value import Reach, Sizes, size_changes, sizes_by_value, unread_sizes
 from niwaki.surgery.evidence import Evidence, Values
 from niwaki.surgery.nested import with_plain_tensors
@@ -196,6 +196,7 @@ def follow_sizes(model: nn.Module, graph: Graph, plan: Plan) -> None:
     for name, table in (plan.sizes or {}).items():
         for attribute, size in table.items():
             _set(modules.get(name), name, attribute, size)
+        made_anew(modules[name])
 
 
 def _set(module: nn.Module | None, name: str, path: str, size: Size) -> None:
