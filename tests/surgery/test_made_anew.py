@@ -46,7 +46,7 @@ class Attention(nn.Module):
         return x + self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("heads, width", [(4, 12), (6, 8), (2, 10)])
+@pytest.mark.parametrize(("heads", "width"), [(4, 12), (6, 8), (2, 10)])
 def test_heads_that_a_layer_keeps_by_name_follow(heads: int, width: int) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(Attention(heads, width), Attention(heads, width), nn.Linear(20, 7)).eval()

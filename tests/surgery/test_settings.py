@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,3 +137,33 @@ def test_shared_settings_follow_where_all_agree() -> None:
     assert first is second
     assert within.size(result.model, "first.settings.width") == 8
     assert not result.left_whole
+
+
+def enlarged(x: Tensor, *, planes: int, stride: int) -> Tensor:
+    """A shortcut without weights: every so manieth pixel, and channels of zeros behind."""
+    x = x[..., ::stride, ::stride]
+    zeros = torch.zeros(len(x), planes - x.shape[1], *x.shape[2:], dtype=x.dtype)
+    return torch.cat([x, zeros], 1)
+
+
+class WithShortcut(nn.Module):
+    def __init__(self, shortcut: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.shortcut = nn.Conv2d(10, 24, 3, padding=1, stride=2), shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = (self.conv(x) + self.shortcut(x)).relu()
+        return out
+
+
+def test_arguments_of_a_partial_function_follow() -> None:
+    torch.manual_seed(0)
+    partial = functools.partial(enlarged, planes=24, stride=2)
+    model = nn.Sequential(
+        nn.Conv2d(3, 10, 3), WithShortcut(partial), nn.Flatten(), nn.Linear(24 * 9, 4)
+    ).eval()
+    x = torch.randn(2, 3, 8, 8)
+    small: Any = niwaki.prune(model, x, 0.5, compensation="none").model
+    assert small[1].conv.weight.shape == (12, 5, 3, 3)
+    assert small[1].shortcut.keywords == {"planes": 12, "stride": 2}
+    assert partial.keywords == {"planes": 24, "stride": 2}

@@ -1,4 +1,5 @@
-"""Integers that a module keeps in an object of its own: a dict, a dataclass, a plain class.
+"""Integers that a module keeps in an object of its own: a dict, a dataclass, a plain class, the
+arguments of a partial function.
 
 They are named by their way from the module: `config.num_heads`, also for the entry of a dict.
 """
@@ -6,6 +7,7 @@ They are named by their way from the module: `config.num_heads`, also for the en
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator, MutableMapping
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,8 @@ def fields(value: Any) -> MutableMapping[str, Any] | None:
     """
     if type(value) is dict:
         return value if all(isinstance(key, str) for key in value) else None
+    if type(value) is functools.partial:
+        return value.keywords
     cls: Any = type(value)
     table: dict[str, Any]
     if cls is SimpleNamespace:  # written in C, with ways of its own that are the usual ones
@@ -108,4 +112,6 @@ def read_path(module: Any, path: str) -> Any:
 def _table(value: Any) -> MutableMapping[str, Any] | None:
     if type(value) is dict:
         return value
+    if type(value) is functools.partial:
+        return value.keywords
     return vars(value) if hasattr(value, "__dict__") else None
