@@ -41,10 +41,10 @@ def settings(network: nn.Module, **asked: Any) -> dict[str, Any]:
 
 
 def test_each_quality_stands_for_methods(network: nn.Module) -> None:
-    plain = {"criterion": "l2", "compensation": "auto", "scope": "local"}
-    assert settings(network) == plain
+    default = {"criterion": "l2", "compensation": "auto", "scope": "quick"}
+    assert settings(network) == default
     assert settings(network, quality="fast") == {
-        "quality": "fast", **plain, "compensation": "none",
+        "quality": "fast", **default, "compensation": "none", "scope": "local",
     }  # fmt: skip
     best = {"quality": "best", "criterion": "auto", "compensation": "auto", "scope": "auto"}
     assert settings(network, quality="best") == best

@@ -94,8 +94,9 @@ def prune(
     scope: Annotated[
         str | None,
         typer.Option(
-            help="local (the default): one share for all; global: one threshold; cost: on score "
-            "per cost; auto: by what the answer loses. With settings: "
+            help="local: one share for all; global: one threshold; cost: on score per cost; auto: "
+            "by what the answer loses; quick: the same to first order, the default for all budgets "
+            "but channels, which go in one share for all. With settings: "
             "global:min_units=3,multiple=8,at_most=0.8; local:shares=layer1.*=0.6+fc=0.3; "
             "rule=quantile; what=units+branches (whole residual branches too); uniform=true (one "
             "width for the same layers of all blocks). With mint, blocks of weights: blocks, or "

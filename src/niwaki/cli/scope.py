@@ -17,6 +17,7 @@ _SCOPES: Registry[ScopeSettings] = Registry("scope")
 @_SCOPES.register("global")
 @_SCOPES.register("cost")
 @_SCOPES.register("auto")
+@_SCOPES.register("quick")
 @dataclass(frozen=True)
 class ScopeSettings:
     """What `--scope` says beside its name; see `niwaki.Selection`. Shares are written

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from niwaki.core.errors import UnknownNameError
 from niwaki.core.records import Unread
+from niwaki.graph.counting import SumOfProducts
 from niwaki.graph.group import Frozen, Group
 from niwaki.graph.inference import Inference, Read
 from niwaki.graph.offset import Offset
@@ -181,6 +182,8 @@ class Graph:
             among: names of the parameters that count; all without it.
         """
         sizes = self._sizes(kept)
+        if among is None and not self.computed:
+            return self._params(sizes)
         terms = self.inference.parameters
         return sum(
             math.prod(kept_size(term, sizes) for term in terms[name])
@@ -200,11 +203,26 @@ class Graph:
             at: the operators that count, by their place on the tape; all without it.
         """
         sizes = self._sizes(kept)
+        if at is None:
+            return self._macs(sizes)
         return sum(
             math.prod(kept_size(term, sizes) for term in work.terms)
             for work in self.inference.work
-            if at is None or work.position in at
+            if work.position in at
         )
+
+    @cached_property
+    def _macs(self) -> SumOfProducts:
+        every = (work.terms for work in self.inference.work)
+        return SumOfProducts(every, set(self.variables.values()))
+
+    @cached_property
+    def _params(self) -> SumOfProducts:
+        terms = self.inference.parameters
+        sizes = {name: parameter.numel() for name, parameter in self.model.named_parameters()}
+        rest = sum(size for name, size in sizes.items() if name not in terms)
+        cut = (terms[name] for name in sizes if name in terms)
+        return SumOfProducts(cut, set(self.variables.values()), rest)
 
     def count_bytes(
         self, kept: Mapping[str, int] | None = None, among: Collection[str] | None = None

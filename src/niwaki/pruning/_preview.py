@@ -26,10 +26,11 @@ from niwaki.methods.base import (
 )
 from niwaki.pruning.allocation import allocate
 from niwaki.pruning.asked import skipped
+from niwaki.pruning.by_loss import Division
 from niwaki.pruning.cost import MeasuredCost
 from niwaki.pruning.costs import predicted_cost
 from niwaki.pruning.quality import Methods, Quality
-from niwaki.pruning.scoring import repaired, scores_of
+from niwaki.pruning.scoring import repaired
 from niwaki.pruning.search import SLACK, Clock, Search
 from niwaki.pruning.selection import Selection
 from niwaki.pruning.shallower import shallower
@@ -70,10 +71,11 @@ def preview(  # noqa: PLR0913  # a public verb
     graph = trace(model, example_inputs)
     whole, passed_over = skipped(graph, choices.pop("skip", ()))
     choices = {**choices, **({"skip": whole} if whole else {})}
-    selection = Selection.of(selection, methods.choices(selection, choices), budget)
+    selection = methods.settled(Selection.of(selection, choices, budget), budget, graph.original)
     remarks = list(passed_over)
     evidence = Evidence(graph, seen, torch.Generator().manual_seed(seed), say=remarks.append)
-    scores = scores_of(chosen, evidence, repair, selection)
+    division = Division.of(chosen, evidence, repair, budget, selection)
+    scores, selection = division.scores, division.selection
     repairing = partial(repaired, repair, evidence, seed)
     without, measured = Without(), dict[str, float]()
     if "branches" in selection.parts:
@@ -84,8 +86,12 @@ def preview(  # noqa: PLR0913  # a public verb
     else:
         plan, measured = _foreseen(scores, budget, selection)
     plan = chosen.refine(plan, evidence)
-    foreseen = foresee(graph, scores, plan, repairing(plan).residuals, measured, without)
-    return replace(foreseen, notes=tuple(dict.fromkeys(remarks)))
+    cut = repairing(plan)
+    if division.loses(cut):
+        plan, measured = _foreseen(scores, budget, replace(selection, scope="local"))
+        cut = repairing(chosen.refine(plan, evidence))
+    foreseen = foresee(graph, scores, cut.plan, cut.residuals, measured, without)
+    return replace(foreseen, notes=tuple(dict.fromkeys((*remarks, *division.notes))))
 
 
 def _refuse_blocks(selection: Selection | None, choices: Mapping[str, Any]) -> None:

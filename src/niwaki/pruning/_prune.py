@@ -32,10 +32,11 @@ from niwaki.methods.base import (
 )
 from niwaki.pruning._finish import Judged, finished
 from niwaki.pruning.asked import skipped
+from niwaki.pruning.by_loss import Division
 from niwaki.pruning.costs import expected
 from niwaki.pruning.quality import Methods, Quality, Recoveries
 from niwaki.pruning.result import Form, Result
-from niwaki.pruning.scoring import repaired, scores_of
+from niwaki.pruning.scoring import repaired
 from niwaki.pruning.search import Clock, Search
 from niwaki.pruning.selection import Selection
 from niwaki.pruning.shallower import shallower
@@ -82,8 +83,9 @@ def prune(  # noqa: PLR0913  # a public verb
             `"macs=0.5,params=0.4"`. Memory and latency are measured on networks made for
             the purpose, and in the end on the pruned one, which must meet the budget.
         quality: for those who do not want to choose: `"fast"`, equal shares by the norm of the
-            weights, without a repair; `"default"`, the same repaired; `"best"`, shares by what the
-            answer loses, and with calibration inputs every layer fitted afterwards (see
+            weights, without a repair; `"default"`, repaired, and a budget of anything but channels
+            divided by what the answer loses; `"best"`, the same measured group by group, and with
+            calibration inputs every layer fitted afterwards (see
             `niwaki.pruning.quality`). What is stated beside it wins.
         criterion: which units stay: `"l1"`, `"taylor"`, … (an unknown name lists all), a
             `Criterion`, or a function (group, evidence) → scores; `"l2"` where nothing is said.
@@ -150,12 +152,13 @@ def prune(  # noqa: PLR0913  # a public verb
         graph = trace(model, example_inputs, probes=probes)
     whole, passed_over = skipped(graph, choices.pop("skip", ()))
     choices = {**choices, **({"skip": whole} if whole else {})}
-    selection = Selection.of(selection, methods.choices(selection, choices), budget)
+    selection = methods.settled(Selection.of(selection, choices, budget), budget, graph.original)
     remarks = list(passed_over)
     with clock.stage("score"):
         generator = torch.Generator().manual_seed(seed)
         evidence = Evidence(graph, seen, generator, say=remarks.append)
-        scores = scores_of(chosen, evidence, repair, selection)
+        division = Division.of(chosen, evidence, repair, budget, selection)
+        scores, selection = division.scores, division.selection
     repairing = partial(repaired, repair, Evidence(graph, seen, known=evidence.known), seed)
     refining = partial(chosen.refine, evidence=evidence)
     search = Search(graph, repairing, form, clock, refining)
@@ -164,7 +167,8 @@ def prune(  # noqa: PLR0913  # a public verb
         without = shallower(search, scores, budget, selection, evidence)
         attempt, influence = without.made(search), without.influence
     else:
-        attempt = search.within_budget(scores, budget, selection)
+        attempt, selection = division.searched(search)
+        remarks += division.notes
         attempt, selection, whole_kinds = stated(search, scores, budget, selection, attempt)
         remarks += whole_kinds
     remarks += expected(graph, budget, attempt.cut.plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from niwaki.graph import Branch, Graph, Group
 from niwaki.methods.auto import Auto
 from niwaki.methods.base.compensation import Compensation
 from niwaki.methods.base.cut import Cut, Scores
-from niwaki.methods.distortion import of_scores, with_curves
+from niwaki.methods.distortion import of_scores, quick, with_curves
 from niwaki.pruning.bisection import per_cost, within_budget
 from niwaki.pruning.costs import (
     NAMES,
@@ -33,7 +34,11 @@ from niwaki.pruning.participants import participants
 from niwaki.pruning.selection import Selection
 from niwaki.pruning.shares import counts_by_share, strictly_above
 
-_SHARED = {"cost": " shared by cost", "auto": " shared by loss"}
+_SHARED = {
+    "cost": " shared by cost",
+    "auto": " shared by loss",
+    "quick": " shared by loss",
+}
 
 
 def select(scores: Scores, budget: Budget | float | str, selection: Selection | None = None) -> Cut:
@@ -48,8 +53,9 @@ def select(scores: Scores, budget: Budget | float | str, selection: Selection | 
             one can go.
         SettingError: a pattern that matches no group, or scores that are not finite.
     """
-    selection = selection or Selection()
-    scores = with_losses(scores, Auto(), selection)
+    selection = (selection or Selection()).or_local()
+    budget = Budget.parse(budget)
+    scores = with_losses(scores, Auto(), budget, selection)
     plan = allocate(scores.graph, scores, budget, selection)
     return Cut(scores.graph, plan, evidence=scores.evidence)
 
@@ -83,7 +89,7 @@ def allocate(  # noqa: PLR0913  # a public verb
             one can go.
         SettingError: a pattern that matches no group, or scores that are not finite.
     """
-    selection, budget = selection or Selection(), Budget.parse(budget)
+    selection, budget = (selection or Selection()).or_local(), Budget.parse(budget)
     groups = participants(graph, selection, without)
     groups = without_kinds(groups, graph, without) if selection.uniform else groups
     for group in groups:
@@ -113,13 +119,13 @@ def allocate(  # noqa: PLR0913  # a public verb
         raise SettingError(
             f"rule={selection.rule!r} reads a share of channels off the scores; a budget of "
             f"{' and '.join(NAMES[one.unit] for one in budget.every)}"
-            f"{_SHARED.get(selection.scope, '')} needs rule='exact'"
+            f"{_SHARED.get(selection.scope or '', '')} needs rule='exact'"
         )
     among = None if alone and selection.scope == "cost" else free
     costs = _costs(graph, cost, among, gone)
     asked = following.priced(_beside(fixed, together(budget, costs)))
     unread = f"; {graph.unread}" if graph.unread and budget.unit in ("params", "bytes") else ""
-    if selection.scope == "auto":
+    if selection.by_loss:
         curves = following.joined(curves_of(scores, groups))
         if cost is None:
             rates = [following.priced(_beside(fixed, rate)) for rate in blends(budget, costs)]
@@ -136,16 +142,35 @@ def allocate(  # noqa: PLR0913  # a public verb
     return _plan(groups, scores, {**fixed, **following.completed(chosen)})
 
 
-def with_losses(scores: Scores, repair: Compensation, selection: Selection) -> Scores:
+def with_losses(
+    scores: Scores, repair: Compensation, budget: Budget, selection: Selection
+) -> Scores:
     """Scores with what each group's loss does to the answer, where a selection divides by that.
 
     Args:
         repair: what will be done for the units that go.
     """
-    if selection.scope != "auto" or scores.curves:
+    if not selection.by_loss or scores.curves:
         return scores
+    if selection.scope == "quick" and scores.evidence is not None:
+        equal = equal_shares(scores.graph, scores, budget, selection)
+        return replace(scores, curves=quick(scores, scores.evidence, repair, equal).curves)
     groups = participants(scores.graph, selection, ())
     return with_curves(scores, repair, [group.name for group in groups])
+
+
+def equal_shares(
+    graph: Graph,
+    scores: Mapping[str, Tensor],
+    budget: Budget,
+    selection: Selection,
+    without: Collection[str] = (),
+) -> Plan:
+    """The plan of equal shares; of a budget that is measured, for the same share of the
+    multiply-adds.
+    """
+    counted = Budget(budget.amount, "macs") if budget.runs else budget
+    return allocate(graph, scores, counted, replace(selection, scope="local"), without=without)
 
 
 def curves_of(scores: Mapping[str, Tensor], groups: list[Group]) -> dict[str, Tensor]:

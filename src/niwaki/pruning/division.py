@@ -58,7 +58,7 @@ def divided(choices: Choices, cost: Cost, most: float, rates: Cost | None = None
     price = prices(choices, {name: choice.counts[-1] for name, choice in choices.items()}, rates)
     for _ in range(ROUNDS):
         counts = at_budget(Table.of(choices, price), cost, (most, most), HALVINGS)
-        full = _filled(choices, counts, cost, most)
+        full = _filled(choices, counts, cost, most, price)
         loss = loss_of(choices, full)
         if loss < lowest:
             best, lowest = full, loss
@@ -131,27 +131,33 @@ class Table:
         return {name: choice.counts[place] for (name, choice), place in pairs}
 
 
-def _filled(choices: Choices, counts: Counts, cost: Cost, most: float) -> Counts:
-    """Steps back up, the one that gains most for its cost first, while the budget is met."""
+def _filled(
+    choices: Choices, counts: Counts, cost: Cost, most: float, price: Mapping[str, float]
+) -> Counts:
+    """Steps back up, the one that gains most for its price first, while the budget is met."""
     counts = dict(counts)
-    open_, spent = set(choices), cost(counts)
+    open_ = {name: step for name in choices if (step := _step(choices[name], counts[name]))}
     while open_:
-        steps = []
-        for name in open_:
-            choice = choices[name]
-            place = choice.counts.index(counts[name])
-            if place + 1 == len(choice.counts):
-                continue
-            wider = {**counts, name: choice.counts[place + 1]}
-            more = cost(wider) - spent
-            if spent + more <= most:
-                gain = choice.losses[place] - choice.losses[place + 1]
-                steps.append((gain / max(more, 1e-30), name, wider))
-        open_ = {name for _, name, _ in steps}
-        if steps:
-            counts = max(steps, key=lambda step: step[:2])[2]
-            spent = cost(counts)
+        name = max(open_, key=lambda name: (open_[name][1] / price[name], name))
+        wider = {**counts, name: open_[name][0]}
+        following = None
+        if cost(wider) <= most:
+            counts = wider
+            following = _step(choices[name], counts[name])
+        if following is None:
+            del open_[name]
+        else:
+            open_[name] = following
     return counts
+
+
+def _step(choice: Choice, count: int) -> tuple[int, float] | None:
+    """The next wider count of a group, and what each unit of that step gains."""
+    place = choice.counts.index(count)
+    if place + 1 == len(choice.counts):
+        return None
+    wider = choice.counts[place + 1]
+    return wider, (choice.losses[place] - choice.losses[place + 1]) / (wider - count)
 
 
 def upward(choices: Choices, counts: Counts, rates: Cost, steps: int) -> list[Counts]:

@@ -168,13 +168,17 @@ class Gradual:
             self._prune_plain(aim)
 
     def _prune_plain(self, aim: Budget) -> None:
-        pressed = self._pressing
+        pressed, options = self._pressing, dict(self._options)
+        if isinstance(selection := options.get("selection"), Selection):
+            options["selection"] = selection.or_local()
+        else:
+            options.setdefault("scope", "local")
         result = prune(
             self.model,
             self._inputs,
             self._of_what_is_left(aim),
             criterion=self._criterion if pressed is None else Given(pressed.scores, "pressed"),
-            **self._options,
+            **options,
         )
         notes = [] if self._optimizer is None else result.hand_over(self._optimizer)
         if self._ema is not None:

@@ -1,20 +1,26 @@
 """What a pruning does where its user does not choose.
 
     fast      the same share of every group, by the norm of its weights, without a repair
-    default   the same shares, repaired: from calibration inputs, or from the weights
-    best      shares by what the network's answer loses, units by what the rest cannot make up for;
-              with calibration inputs every layer is fitted to the original's in the end
+    default   a budget of channels in equal shares, any other by what the network's answer loses to
+              first order; repaired, from calibration inputs or from the weights
+    best      shares by what the answer loses as measured group by group, units by what the rest
+              cannot make up for; with calibration inputs every layer is fitted to the original's in
+              the end
 
 What is stated beside it wins. The proof is the same for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from torch import nn
+
+from niwaki.core.budget import Budget
 from niwaki.core.errors import UnknownNameError
+from niwaki.graph.offsets import states_layers
 from niwaki.methods.base import (
     COMPENSATIONS,
     RECOVERIES,
@@ -36,13 +42,13 @@ class Methods:
 
     Attributes:
         recovery: one after the other.
-        scope: how a budget is divided where nothing is said.
+        scope: how a budget is divided where nothing is said, and what else is asked allows it.
     """
 
     criterion: Criterion = field(default_factory=lambda: as_criterion("l2"))
     compensation: Compensation = field(default_factory=lambda: COMPENSATIONS.build("auto"))
     recovery: tuple[Recovery, ...] = ()
-    scope: Scope = "local"
+    scope: Scope = "quick"
 
     @classmethod
     def of(cls, quality: str, *, fitted: bool = False) -> Methods:
@@ -58,7 +64,7 @@ class Methods:
         if quality not in get_args(Quality):
             raise UnknownNameError("quality", quality, get_args(Quality))
         if quality == "fast":
-            return cls(compensation=COMPENSATIONS.build("none"))
+            return cls(compensation=COMPENSATIONS.build("none"), scope="local")
         if quality == "best":
             steps = (RECOVERIES.build("lbfgs"),) if fitted else ()
             return cls(as_criterion("auto"), recovery=steps, scope="auto")
@@ -85,12 +91,17 @@ class Methods:
             )
         return replace(self, **stated)
 
-    def choices(self, selection: Selection | None, choices: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Fields of a selection with the scope, where the user says nothing of one and the others
-        allow it: shares by loss are not the same for all blocks, and read no quantile.
+    def settled(self, selection: Selection, budget: Budget, model: nn.Module) -> Selection:
+        """The selection with a scope, where its user says nothing of one.
+
+        Shares by loss are not the same for all blocks, and read no quantile. Of a library's network
+        the same layers of all blocks lose the same, as its config has one entry for them.
         """
-        units = "units" in Selection.parts_of(selection, choices)
-        bound = choices.get("uniform") or choices.get("rule", "exact") != "exact"
-        if selection is not None or "scope" in choices or bound or not units:
-            return choices
-        return {**choices, "scope": self.scope}
+        if selection.scope is not None:
+            return selection
+        bound = selection.uniform or selection.rule != "exact" or "units" not in selection.parts
+        if self.scope == "quick":
+            by_config = selection.uniform is None and states_layers(model)
+            plain = budget.unit == "channels" and not budget.also
+            bound = bound or by_config or plain or selection.parts != ("units",)
+        return replace(selection, scope="local" if bound else self.scope)

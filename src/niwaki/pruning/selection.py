@@ -13,7 +13,8 @@ from niwaki.core.errors import SettingError, UnknownNameError
 from niwaki.core.patterns import patterns_of
 from niwaki.pruning.shares import check_shares
 
-Scope = Literal["local", "global", "cost", "auto"]
+Scope = Literal["local", "global", "cost", "auto", "quick"]
+BY_LOSS = ("auto", "quick")
 Rounding = Literal["round", "floor"]
 Rule = Literal["exact", "quantile"]
 What = Literal["units", "branches", "blocks"]
@@ -28,12 +29,16 @@ class Selection:
             change their stream least first; ("units", "branches") for both out of one budget, where
             it is tried how many branches go; or "blocks" of weights between groups of channels,
             which MINT's dependencies choose (`criterion="mint"`).
-        scope: "local" takes the same share of every group; "global" lays one threshold over the
-            scores of all groups; "cost" lays one over the scores, as multiples of their group's
-            mean, divided by what a unit of that group costs in the budget's unit, so that units
-            with a low score and a high cost are removed first; "auto" measures what the network's
-            answer loses when each group alone is cut and repaired, and takes the counts of the
-            least total loss.
+        scope: how a budget is divided between groups. "local" takes the same share of every group;
+            "global" lays one threshold over the scores of all groups; "cost" lays one over the
+            scores, as multiples of their group's mean, divided by what a unit of that group costs
+            in the budget's unit, so that units with a low score and a high cost are removed first;
+            "auto" measures what the network's answer loses when each group alone is cut and
+            repaired, and takes the counts of the least total loss; "quick" does the same to first
+            order, for the price of a few forward passes. Where these two answer worse than equal
+            shares, equal shares are taken. None is what the quality says: "quick" for all budgets
+            but one of channels, which takes the same share of every group; `niwaki.select` takes
+            equal shares.
         only, skip: glob patterns on the names of the layers that produce the units
             (`layer*.conv1`). A group takes part when one of its layers, or its own name, matches
             `only` (if given) and none matches `skip`. Of groups that are rows and columns of one
@@ -57,7 +62,7 @@ class Selection:
             (equal shares of all layers), of networks that their library loads by a config.
     """
 
-    scope: Scope = "local"
+    scope: Scope | None = None
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     min_units: int = 1
@@ -84,7 +89,7 @@ class Selection:
                 f"more; got {self.what!r}"
             )
         for name, value, known in (
-            ("scope", self.scope, get_args(Scope)),
+            ("scope", self.scope or "local", get_args(Scope)),
             ("rounding", self.rounding, get_args(Rounding)),
             ("rule", self.rule, get_args(Rule)),
         ):
@@ -94,11 +99,20 @@ class Selection:
             if not isinstance(number, int) or number < 1:
                 raise SettingError(f"{name} must be a whole number of at least 1; got {number!r}")
         check_shares(self.shares, self.at_most)
-        if self.uniform and (self.parts != ("units",) or self.scope == "auto"):
+        if self.uniform and (self.parts != ("units",) or self.scope in BY_LOSS):
             raise SettingError(
                 "uniform=True is about units, and divides a budget by scope='local', 'global' or "
                 "'cost'"
             )
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether it asks what the network's answer loses."""
+        return self.scope in BY_LOSS
+
+    def or_local(self) -> Selection:
+        """The same; equal shares where no scope is said."""
+        return self if self.scope else replace(self, scope="local")
 
     @staticmethod
     def parts_of(selection: Selection | None, choices: Mapping[str, Any]) -> tuple[What, ...]:

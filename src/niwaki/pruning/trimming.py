@@ -193,7 +193,7 @@ def as_blocks(budget: Budget, criterion: Criterion, selection: Selection) -> dic
             f"blocks go by a share of the weights, budget='params=0.9'; got {budget}"
         )
     refuse_idle(
-        scope=selection.scope != "local",
+        scope=selection.or_local().scope != "local",
         shares=bool(selection.shares),
         min_units=selection.min_units != 1,
         rule=selection.rule != "exact",

@@ -12,8 +12,8 @@ can be merged; where they cannot, the least squares alone is taken.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -27,13 +27,16 @@ from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.base.guard import guarded
 from niwaki.methods.base.held_out import Split
-from niwaki.methods.data_free._derive import Part, stream
+from niwaki.methods.data_free._derive import Give, Part, stream
 from niwaki.methods.data_free.gaussian import precision
 from niwaki.methods.data_free.prior import Prior
 from niwaki.methods.moments.units import consumer_gram
 from niwaki.methods.neuron_merging import Merge
 from niwaki.methods.reconstruction.dropped import Dropped, Move
 from niwaki.methods.reconstruction.least_squares import as_one
+
+MOST_HELD = 2**28  # bytes
+Also = Callable[[str, Sequence[Part], Tensor], None]
 
 
 @COMPENSATIONS.register("moments")
@@ -73,17 +76,15 @@ class DerivedMoments(Compensation):
         return guarded(cut, evidence.graph, plan, Split.of(evidence, "moments"))
 
     def _repaired(self, evidence: Evidence, plan: Plan) -> Cut:
-        graph, mixings, notes, residuals = evidence.graph, {}, {}, {}
-        obstacles = {name: graph[name].fold_obstacle for name in plan.kept}
-        free = [name for name, obstacle in obstacles.items() if obstacle is None]
-        fits = {name: _Fit(self, evidence, name, plan.kept[name]) for name in free}
-        stream(
-            graph, free, Prior(self.white, self.reach), lambda name, *parts: fits[name].add(*parts)
-        )
+        return derived(self, evidence, [plan])[0]
+
+    def result(self, evidence: Evidence, plan: Plan, fits: Mapping[str, _Fit]) -> Cut:
+        """The cut of fits that have seen all consumers."""
+        mixings, notes, residuals = {}, {}, {}
         for name in plan.kept:
             fit = fits.get(name)
             if fit is None or not fit.mixings:
-                why = fit.obstacle if fit is not None else obstacles[name]
+                why = fit.obstacle if fit is not None else evidence.graph[name].fold_obstacle
                 notes[name] = f"not repaired: {why or 'no weight reads it'}"
                 continue
             mixings[name], residuals[name] = as_one(fit.mixings), fit.lost
@@ -91,7 +92,75 @@ class DerivedMoments(Compensation):
                 f"fitted to derived moments{', half merged' if fit.merged else ''}; by these "
                 f"{residuals[name]:.2%} is lost"
             )
-        return Cut(graph, plan, mixings, notes, residuals, evidence=evidence)
+        return Cut(evidence.graph, plan, mixings, notes, residuals, evidence=evidence)
+
+
+def derived(
+    method: DerivedMoments, evidence: Evidence, plans: Sequence[Plan], also: Also | None = None
+) -> list[Cut]:
+    """Each plan repaired, all from one walk over the network.
+
+    Args:
+        also: is given (group, moments in parts, Gram matrix of the weight that reads) too.
+    """
+    graph = evidence.graph
+    names = dict.fromkeys(name for plan in plans for name in plan.kept)
+    free = [name for name in names if graph[name].fold_obstacle is None]
+    fits = [
+        {name: _Fit(method, evidence, name, plan.kept[name]) for name in free if name in plan.kept}
+        for plan in plans
+    ]
+
+    def give(name: str, weight: str, parts: list[Part]) -> None:
+        gram = consumer_gram(graph, name, weight, form=precision(parts[-1].stop))
+        if also is not None:
+            also(name, parts, gram)
+        for fit in (of_plan[name] for of_plan in fits if name in of_plan):
+            fit.add(weight, parts, gram)
+
+    prior = Prior(method.white, method.reach)
+    held = evidence.known.get(prior)
+    if isinstance(held, Held) and held.parts.keys() >= set(free):
+        held.replay(free, give)
+    elif also is None:
+        stream(graph, free, prior, give)
+    else:  # there will be more plans
+        evidence.known[prior] = held = Held()
+        stream(graph, free, prior, held.taking(give))
+    return [method.result(evidence, plan, own) for plan, own in zip(plans, fits, strict=True)]
+
+
+@dataclass
+class Held:
+    """Derived moments that are kept for other plans, as long as they take little memory.
+
+    Attributes:
+        parts: group → weight that reads it → moments; empty once they take too much.
+    """
+
+    parts: dict[str, dict[str, list[Part]]] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def taking(self, give: Give) -> Give:
+        """The same, which keeps what it is given."""
+
+        def take(name: str, weight: str, parts: list[Part]) -> None:
+            give(name, weight, parts)
+            self._bytes += sum(4 * part.covariance.numel() for part in parts)
+            if self._bytes > MOST_HELD:
+                self.parts.clear()
+                return
+            single = [replace(part, covariance=part.covariance.float()) for part in parts]
+            self.parts.setdefault(name, {})[weight] = single
+
+        return take
+
+    def replay(self, names: Iterable[str], give: Give) -> None:
+        """Give away what was kept of some groups."""
+        for name in names:
+            for weight, parts in self.parts[name].items():
+                wide = [replace(part, covariance=part.covariance.double()) for part in parts]
+                give(name, weight, wide)
 
 
 class _Fit:
@@ -106,8 +175,7 @@ class _Fit:
     def __init__(
         self, settings: DerivedMoments, evidence: Evidence, name: str, units: Sequence[int]
     ) -> None:
-        self._settings, self._graph = settings, evidence.graph
-        self._name, self._units = name, torch.as_tensor(units, device="cpu")
+        self._settings, self._units = settings, torch.as_tensor(units, device="cpu")
         self._shift = offsets(evidence.graph, name)[1] is None
         group, blend = evidence.graph[name], settings.blend
         self.merged = Merge().mix(group, units, evidence.state)[0] if blend else None
@@ -121,12 +189,12 @@ class _Fit:
         error, signal = self._errors
         return error / signal if signal > 0 else 0.0
 
-    def add(self, weight: str, parts: list[Part]) -> None:
+    def add(self, weight: str, parts: list[Part], gram: Tensor) -> None:
         """Find the mixing of one consumer."""
         if self.obstacle is not None:
             return
         try:
-            mixing = self._mixing(weight, parts)
+            mixing = self._mixing(parts, gram)
         except RuntimeError as error:  # of torch: a factorisation that fails, memory
             self._refuse(f"the fit failed: {str(error).splitlines()[0]}")
             return
@@ -139,10 +207,9 @@ class _Fit:
         self.obstacle = why
         self.mixings.clear()
 
-    def _mixing(self, weight: str, parts: list[Part]) -> Mixing:
+    def _mixing(self, parts: list[Part], gram: Tensor) -> Mixing:
         """Part by part, as parts are correlated with no others."""
         width = parts[-1].stop
-        gram = consumer_gram(self._graph, self._name, weight, form=precision(width))
         matrix = Mixing.selecting(width, self._units.tolist()).matrix
         shift = torch.zeros(width, dtype=torch.float64, device="cpu")
         for part in parts:

@@ -54,7 +54,7 @@ def with_curves(scores: Scores, repair: Compensation, names: Iterable[str]) -> S
         shapes |= of_moments(evidence, orders)
     try:
         with preserved_rng(), torch.no_grad():
-            measured = _measured(evidence, orders, _apart(repair, evidence))
+            measured = _measured(evidence, orders, apart(repair, evidence))
     except (NiwakiError, RuntimeError) as error:
         evidence.say(
             "the answer could not be measured with one group cut, so all groups count alike: "
@@ -94,7 +94,7 @@ def _interpolated(at: Tensor, known: Tensor, values: Tensor) -> Tensor:
     return torch.lerp(values[right - 1], values[right], share.clamp(0, 1))
 
 
-def _apart(repair: Compensation, evidence: Evidence) -> Compensation:
+def apart(repair: Compensation, evidence: Evidence) -> Compensation:
     """The same compensation, such that no group's mixing depends on what else is cut."""
     if isinstance(repair, Auto):
         free = evidence.calibration is None
@@ -110,7 +110,7 @@ def _measured(
     """Group → count → what the answer loses."""
     levels = LEVELS if len(orders) <= MANY else (0.5,)
     samples = int(PASSES / max(1.0, len(orders) * len(levels) * 0.5))  # half of a pass each
-    probes = Probes(evidence.graph, list(_inputs(evidence, min(max(samples, FEWEST), MOST))))
+    probes = Probes(evidence.graph, list(inputs_of(evidence, min(max(samples, FEWEST), MOST))))
     cuts = [repair.apply(evidence, _plan(orders, level)) for level in levels]
     measured: dict[str, dict[int, float]] = {}
     for cut, losses in zip(cuts, probes.alone(cuts), strict=True):
@@ -128,10 +128,11 @@ def _plan(orders: Mapping[str, Tensor], level: float) -> Plan:
     return Plan(kept)
 
 
-def _inputs(evidence: Evidence, samples: int) -> Iterator[Inputs]:
+def inputs_of(evidence: Evidence, samples: int) -> Iterator[Inputs]:
     """So many calibration inputs, or the example inputs."""
     if evidence.calibration is None:
-        yield judged_on(evidence.graph.inputs)
+        example = judged_on(evidence.graph.inputs)
+        yield batched(example, min(batch_size(example), samples))
         return
     left = samples
     for inputs, _ in evidence.batches("scope='auto'"):

@@ -58,7 +58,7 @@ class Probes:
                 original.until(position, _plain)
                 for number, name in tries[position]:
                     cut, run = cuts[number], original.fork()
-                    masked = _of_one(self._graph, name, cut.plan[name], cut.mixings)
+                    masked = of_one(self._graph, name, cut.plan[name], cut.mixings)
                     run.until(len(tape.ops), masked.run)
                     sums[number][name].add(wanted, run.outputs)
         return [{name: float(total) for name, total in of_cut.items()} for of_cut in sums]
@@ -102,7 +102,7 @@ def _values(wanted: Tensor, values: Tensor) -> tuple[float, float]:
     return float(off), float(spread) or float(wanted.double()[good].square().sum())
 
 
-def _of_one(graph: Graph, name: str, kept: Kept, mixings: Mapping[str, Mixing]) -> Folded:
+def of_one(graph: Graph, name: str, kept: Kept, mixings: Mapping[str, Mixing]) -> Folded:
     own = {name: mixings[name]} if name in mixings else {}
     return Folded(graph, Plan({name: kept}), own)
 

@@ -55,6 +55,12 @@ class Shape:
             factor = torch.diag(ordered.diagonal().clamp(min=0).sqrt())
         self._lost[places] += ((seen @ factor) * factor).sum(0)
 
+    def add_parts(self, parts: Sequence[Part], gram: Tensor) -> None:
+        """Take up a consumer by moments that come in parts."""
+        for part in parts:
+            here = gram[part.start : part.stop, part.start : part.stop]
+            self.add(part.covariance, here, part.start)
+
     def curve(self) -> Tensor | None:
         """E(k) for k = 0 … width, (width + 1,); None where nothing is read."""
         if not self._signal > 0 or not bool(torch.isfinite(self._lost).all()):
@@ -88,11 +94,14 @@ def of_moments(evidence: Evidence, orders: Orders) -> dict[str, Tensor]:
 
         def take(name: str, weight: str, parts: Sequence[Part]) -> None:
             gram = consumer_gram(graph, name, weight, form=precision(parts[-1].stop))
-            for part in parts:
-                here = gram[part.start : part.stop, part.start : part.stop]
-                shapes[name].add(part.covariance, here, part.start)
+            shapes[name].add_parts(parts, gram)
 
         stream(graph, _free(evidence, orders), Prior(), take)
+    return curves_of(shapes)
+
+
+def curves_of(shapes: Mapping[str, Shape]) -> dict[str, Tensor]:
+    """E of all groups of which it is known."""
     curves = {name: shape.curve() for name, shape in shapes.items()}
     return {name: curve for name, curve in curves.items() if curve is not None}
 

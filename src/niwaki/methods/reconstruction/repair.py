@@ -13,7 +13,7 @@ Deep Neural Networks, ICCV 2017, eq. 4, taken over units in the place of weights
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -99,6 +99,22 @@ class Reconstruct(Compensation):
         return replace(fit.result(), evidence=evidence)
 
 
+def at_once(
+    method: Reconstruct,
+    evidence: Evidence,
+    plan: Plan,
+    counted: Mapping[str, Mapping[str, Moments]],
+) -> Cut:
+    """Every layer fitted to the original's own units, from what was counted of them.
+
+    Args:
+        counted: as `gather` gives it, of the plan's groups.
+    """
+    fit = _Fit(evidence.graph, plan, method.ridge, method.places)
+    fit.from_moments(counted)
+    return replace(fit.result(), evidence=evidence)
+
+
 class _Fit:
     """The mixings of one plan, found one after the other."""
 
@@ -129,9 +145,13 @@ class _Fit:
     def parallel(self, evidence: Evidence) -> None:
         """Every mixing from the moments of the original alone: one run."""
         self._inputs = sum(batch_size(inputs) for inputs, _ in evidence.batches("reconstruct"))
-        for name, weights in gather(
-            evidence, {reader.group for reader in self._all()}, "reconstruct", self._places
-        ).items():
+        groups = {reader.group for reader in self._all()}
+        self.from_moments(gather(evidence, groups, "reconstruct", self._places))
+
+    def from_moments(self, counted: Mapping[str, Mapping[str, Moments]]) -> None:
+        """Every mixing from the moments of the original's units."""
+        groups = {reader.group for reader in self._all()}
+        for name, weights in ((name, counted[name]) for name in counted if name in groups):
             for weight, moments in weights.items():
                 joint = Joint.of_original(moments.mean, moments.covariance, self._plan.kept[name])
                 self._solve(name, weight, joint, moments.effective)

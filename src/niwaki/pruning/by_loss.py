@@ -1,0 +1,192 @@
+"""A budget divided by what the network's answer loses, and the guard: no network is handed out that
+answers worse than one with equal shares.
+
+Curves add up what groups lose one by one, and to first order; what all of them lose together is
+seen only when they are cut. So the original, the network as divided and one with equal shares are
+run on held-out calibration inputs, or on the example inputs without any, and of the two cuts the
+one is kept whose answers are nearer. Both are repaired alike; equal shares count as plain where
+their repair does harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from niwaki.core.budget import Budget
+from niwaki.core.errors import NiwakiError
+from niwaki.core.plan import Plan
+from niwaki.methods.base import Compensation, Criterion, Cut, Evidence, Scores, scored
+from niwaki.methods.base.held_out import Split
+from niwaki.methods.distortion import apart, quick
+from niwaki.methods.distortion.probes import Probes
+from niwaki.pruning.allocation import equal_shares, with_losses
+from niwaki.pruning.participants import participants
+from niwaki.pruning.search import Attempt, Search
+from niwaki.pruning.selection import Selection
+from niwaki.running import preserved_rng
+
+Fit = Callable[[Plan], Cut]
+
+
+class _WorseError(Exception):
+    """A divided cut answers worse than equal shares."""
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """How a budget is divided.
+
+    Attributes:
+        scores: of the units, with curves where it is divided by these.
+        selection: of equal shares where loss cannot be told.
+        fit: repairs a plan of equal shares, for the comparison.
+        refit: repairs the divided plan so that both are repaired alike; None takes it as it is.
+        known: a cut of equal shares that was repaired already.
+        notes: what the comparison said.
+    """
+
+    scores: Scores
+    budget: Budget
+    selection: Selection
+    fit: Fit | None = None
+    refit: Fit | None = None
+    known: Cut | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        criterion: Criterion,
+        evidence: Evidence,
+        repair: Compensation,
+        budget: Budget,
+        selection: Selection,
+    ) -> Division:
+        """Scores of units, none where no unit goes; and curves, where a selection divides by
+        them.
+        """
+        if "units" not in selection.parts:
+            return cls(Scores(evidence.graph, {}, evidence), budget, selection)
+        scores = scored(criterion, evidence)
+        if not selection.by_loss:
+            return cls(scores, budget, selection)
+        if selection.parts != ("units",):  # branches, too: their numbers are compared elsewhere
+            return cls(with_losses(scores, repair, budget, selection), budget, selection)
+        if selection.scope == "auto":
+            return _thorough(scores, evidence, repair, budget, selection)
+        try:
+            return _quick(scores, evidence, repair, budget, selection)
+        except (NiwakiError, RuntimeError) as error:
+            why = str(error).splitlines()[0]
+            evidence.say(f"equal shares: what the answer loses could not be told: {why}")
+            return cls(scores, budget, replace(selection, scope="local"))
+
+    def searched(self, search: Search) -> tuple[Attempt, Selection]:
+        """The network within the budget, of equal shares where these answer better; and the
+        selection that it is by.
+        """
+        equal = replace(self.selection, scope="local")
+        if self.fit is None:
+            return search.within_budget(self.scores, self.budget, self.selection), self.selection
+        if self.budget.runs:  # made several times: one comparison, of the last
+            attempt = search.within_budget(self.scores, self.budget, self.selection)
+            if not self.loses(attempt.cut):
+                return attempt, self.selection
+            return search.within_budget(self.scores, self.budget, equal), equal
+
+        def repair(plan: Plan) -> Cut:
+            cut = search.repair(plan)
+            if self.loses(cut):
+                raise _WorseError
+            return cut
+
+        try:
+            guarded = replace(search, repair=repair)
+            return guarded.within_budget(self.scores, self.budget, self.selection), self.selection
+        except _WorseError:
+            return search.within_budget(self.scores, self.budget, equal), equal
+
+    def loses(self, cut: Cut) -> bool:
+        """Whether equal shares answer better than a divided cut; the notes say by what."""
+        evidence = self.scores.evidence
+        if self.fit is None or evidence is None:
+            return False
+        if self.known is not None and self.known.plan.kept == cut.plan.kept:
+            self.notes[:] = ["divided by loss: these are equal shares"]
+            return False
+        try:
+            with preserved_rng(), torch.no_grad():
+                ours, equal, source = self._errors(self.fit, evidence, cut)
+        except (NiwakiError, RuntimeError) as error:
+            why = str(error).splitlines()[0]
+            said = f"equal shares: they could not be compared with a division by loss: {why}"
+            self.notes[:] = [said]
+            return True
+        numbers = f"on {source} answers are off by {ours:.3g} of how they vary, with equal shares"
+        if ours > equal:
+            self.notes[:] = [f"equal shares: divided by loss, {numbers} by {equal:.3g}"]
+            return True
+        self.notes[:] = [f"divided by loss: {numbers} by {equal:.3g}"]
+        return False
+
+    def _errors(self, fit: Fit, evidence: Evidence, cut: Cut) -> tuple[float, float, str]:
+        """How far the divided cut is off, how far equal shares are, and on what."""
+        graph, split = evidence.graph, Split.of(evidence, "the division")
+        equal = self.known
+        whole = set() if equal is None else set(equal.plan.kept) - set(cut.plan.kept)
+        if equal is None or whole or self.budget.runs:
+            equal = fit(self._equal(cut.plan))
+        probes = Probes(graph, split.held)
+        ours = probes.together(cut if self.refit is None else self.refit(cut.plan))
+        theirs = min(map(probes.together, (equal, Cut(graph, equal.plan))))
+        return ours, theirs, split.source
+
+    def _equal(self, plan: Plan) -> Plan:
+        """Equal shares for the budget, with the same groups left whole; where it is measured, for
+        as many multiply-adds as the plan leaves.
+        """
+        graph, budget = self.scores.graph, self.budget
+        if budget.runs:
+            counts = {name: len(kept.units) for name, kept in plan.items()}
+            gone = 1 - graph.count_macs(counts) / graph.count_macs()
+            budget = Budget(max(0.0, gone), "macs")
+        taking_part = participants(graph, self.selection, ())
+        without = {group.name for group in taking_part} - set(plan.kept)
+        return equal_shares(graph, self.scores, budget, self.selection, without)
+
+
+def _quick(
+    scores: Scores,
+    evidence: Evidence,
+    repair: Compensation,
+    budget: Budget,
+    selection: Selection,
+) -> Division:
+    equal = equal_shares(scores.graph, scores, budget, selection)
+    known = quick(scores, evidence, repair, equal)
+
+    def fit(plan: Plan) -> Cut:
+        return known.fit([plan])[0]
+
+    refit = fit if evidence.calibration is not None else None
+    found = replace(scores, curves=known.curves)
+    return Division(found, budget, selection, fit, refit, known.cuts[0])
+
+
+def _thorough(
+    scores: Scores,
+    evidence: Evidence,
+    repair: Compensation,
+    budget: Budget,
+    selection: Selection,
+) -> Division:
+    method = apart(repair, evidence)
+
+    def fit(plan: Plan) -> Cut:
+        return method.apply(evidence, plan)
+
+    refit = fit if evidence.calibration is not None else None
+    return Division(with_losses(scores, repair, budget, selection), budget, selection, fit, refit)
