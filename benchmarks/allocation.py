@@ -3,11 +3,12 @@
     python benchmarks/allocation.py --data-root data --checkpoints checkpoints --out
     benchmarks/records/allocation.json
 
-Scopes local, global, cost and auto, 30 and 50 % of the multiply-adds gone, with 1,024 training images
-without their labels (criterion and compensation `reconstruct`) and without any data (`moments`).
+Scopes local, global, cost, quick and auto, 30 and 50 % of the multiply-adds gone, with 1,024
+training images without their labels (criterion and compensation `reconstruct`) and without any data
+(`moments`); and `niwaki.prune` with nothing said but the budget, beside the same in equal shares.
 Images are drawn by seed 0; the 10,000 test images are only read at the end. Cells are written one by
-one, and those that the file holds are not run again; scores and curves are worked out once for both
-budgets, so the seconds of a cell are those of dividing, repairing and checking alone.
+one, and those that the file holds are not run again; scores and the curves of auto are worked out
+once for both budgets, so the seconds of a cell are those of dividing, repairing and checking alone.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from niwaki.methods.distortion import with_curves
 
 START, END = "<!-- rendered by benchmarks/allocation.py -->", "<!-- end -->"
 PAGE = Path(__file__).parents[1] / "docs" / "guides" / "budgets.md"
-SCOPES = ("auto", "local", "cost", "global")
+SCOPES = ("auto", "quick", "local", "cost", "global")
+DEFAULTS = {"prune": None, "prune, equal shares": "local"}  # by the whole of niwaki.prune
 BUDGETS = ("macs=0.5", "macs=0.3")
 
 
@@ -54,7 +56,7 @@ class Cell:
 
 def cells() -> Iterator[Cell]:
     """All cells, the most telling first."""
-    for scope in SCOPES:
+    for scope in (*DEFAULTS, *SCOPES):
         for inputs in (1024, 0):
             yield from (Cell(scope, budget, inputs) for budget in BUDGETS)
         if scope == "auto":
@@ -93,6 +95,8 @@ class Bench:
         return scores
 
     def run(self, cell: Cell) -> dict[str, Any]:
+        if cell.scope in DEFAULTS:
+            return self.of_prune(cell)
         scores = self.scores(cell)
         start = time.perf_counter()
         plan = niwaki.select(scores, cell.budget, niwaki.Selection(scope=cell.scope)).plan
@@ -107,7 +111,28 @@ class Bench:
         if cell.recovery:
             seen = self.calibration(cell.inputs)
             niwaki.recover(cut, pruned, cell.recovery, calibration=seen, seed=0)
+        return self.judged(cell, pruned, plan, time.perf_counter() - start)
+
+    def of_prune(self, cell: Cell) -> dict[str, Any]:
+        """By `niwaki.prune` with nothing said but the budget, or equal shares too."""
+        scope = DEFAULTS[cell.scope]
+        start = time.perf_counter()
+        result = niwaki.prune(
+            self.model,
+            self._graph.inputs,
+            cell.budget,
+            calibration=self.calibration(cell.inputs),
+            measure=False,
+            **({} if scope is None else {"scope": scope}),
+        )
         seconds = time.perf_counter() - start
+        said = [note for note in result.record.notes if note.startswith(("divided", "equal"))]
+        return {**self.judged(cell, result.model, result.plan, seconds), "notes": said}
+
+    def judged(
+        self, cell: Cell, pruned: torch.nn.Module, plan: niwaki.Plan, seconds: float
+    ) -> dict[str, Any]:
+        """What a cell's record says."""
         found = niwaki.evaluate(pruned, self._images.split("test").batches(200))
         counts = {name: len(kept.units) for name, kept in plan.items()}
         return {
@@ -126,14 +151,24 @@ def as_markdown(record: dict[str, Any]) -> str:
     heads = [
         f"{budget}, {f'{inputs:,} inputs' if inputs else 'no data'}" for inputs, budget in columns
     ]
-    lines = [f"| `scope=` | {' | '.join(heads)} |", "|---" * (1 + len(columns)) + "|"]
-    for scope, recovery in ((s, r) for s in SCOPES for r in ("", "lbfgs") if (s, r) in shown):
-        row = [f"`{scope}`, then `{recovery}`" if recovery else f"`{scope}`"]
+    lines = [f"| how | {' | '.join(heads)} |", "|---" * (1 + len(columns)) + "|"]
+    rows = ((scope, step) for scope in (*DEFAULTS, *SCOPES) for step in ("", "lbfgs"))
+    for scope, recovery in (row for row in rows if row in shown):
+        row = [named(scope, recovery)]
         for inputs, budget in columns:
             cell = record["cells"].get(Cell(scope, budget, inputs, recovery).key)
             row.append(f"{cell['accuracy']:.2f}" if cell else "–")
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
+
+
+def named(scope: str, recovery: str) -> str:
+    """How a network was made, for the page."""
+    if scope in DEFAULTS:
+        said = DEFAULTS[scope]
+        more = "nothing else" if said is None else f'`scope="{said}"`'
+        return f"`niwaki.prune(model, x, budget)`, {more}"
+    return f'`scope="{scope}"`, `reconstruct`{f", then `{recovery}`" if recovery else ""}'
 
 
 def main() -> None:

@@ -31,7 +31,9 @@ class Unlike(nn.Module):
             self.less.weight.mul_(1e-2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.more(torch.tanh(self.much(x))) + self.less(torch.tanh(self.little(x)))
+        answer: Tensor = self.more(torch.tanh(self.much(x)))
+        answer = answer + self.less(torch.tanh(self.little(x)))
+        return answer
 
 
 def pruned(budget: Any = "macs=0.5", model: nn.Module | None = None, **asked: Any) -> niwaki.Result:
