@@ -122,7 +122,6 @@ class Bench:
             self._graph.inputs,
             cell.budget,
             calibration=self.calibration(cell.inputs),
-            measure=False,
             **({} if scope is None else {"scope": scope}),
         )
         seconds = time.perf_counter() - start

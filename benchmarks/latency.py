@@ -79,7 +79,9 @@ def variants(
     if name in BUDGETED:
 
         def budgeted() -> nn.Module:
-            return niwaki.prune(model, x, budget=f"latency=0.5,{timing}", compensation="none").model
+            return niwaki.prune(
+                model, x, budget=f"latency=0.5,{timing}", compensation="none", scope="local"
+            ).model
 
         makers = {"niwaki latency=0.5": budgeted, **makers}
     made = {}

@@ -132,7 +132,7 @@ def prune(model: nn.Module, data: Path, budget: str) -> niwaki.Result:
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    return niwaki.prune(model.eval(), images[:2], budget, calibration=[images])
+    return niwaki.prune(model.eval(), images[:2], budget, calibration=[images], scope="local")
 
 
 def follow(model: nn.Module) -> None:

@@ -30,6 +30,6 @@ def test_equal_products_are_added_up_and_all_terms_follow_their_counts() -> None
 def test_it_says_what_the_pruned_network_has() -> None:
     model = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 3)).eval()
     graph = niwaki.trace(model, torch.randn(1, 2, 6, 6))
-    smaller = niwaki.prune(model, graph.inputs, 0.5, measure=False).model
+    smaller = niwaki.prune(model, graph.inputs, 0.5).model
     assert graph.count_params({"0": 4}) == sum(p.numel() for p in smaller.parameters())
     assert graph.count_macs({"0": 4}) == 4 * 2 * 9 * 16 + 4 * 16 * 3

@@ -38,7 +38,7 @@ class Unlike(nn.Module):
 
 def pruned(budget: Any = "macs=0.5", model: nn.Module | None = None, **asked: Any) -> niwaki.Result:
     model = (model or Unlike()).eval()
-    return niwaki.prune(model, X, budget, measure=False, **asked)
+    return niwaki.prune(model, X, budget, **asked)
 
 
 def off(result: niwaki.Result) -> float:
@@ -126,7 +126,7 @@ def test_latency_is_divided_by_loss_too() -> None:
         nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4),
     ).eval()  # fmt: skip
-    result = niwaki.prune(model, torch.randn(2, 3, 24, 24), "memory=0.3", measure=False)
+    result = niwaki.prune(model, torch.randn(2, 3, 24, 24), "memory=0.3")
     assert result.record.settings["scope"] in ("quick", "local")
     said = [note for note in result.record.notes if note.startswith(("divided", "equal shares"))]
     assert len(said) == 1
