@@ -32,8 +32,8 @@ class Unlike(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         answer: Tensor = self.more(torch.tanh(self.much(x)))
-        answer = answer + self.less(torch.tanh(self.little(x)))
-        return answer
+        rest: Tensor = self.less(torch.tanh(self.little(x)))
+        return answer + rest
 
 
 def pruned(budget: Any = "macs=0.5", model: nn.Module | None = None, **asked: Any) -> niwaki.Result:
