@@ -27,6 +27,7 @@ from niwaki.pruning.counts import Counts
 
 ROUNDS = 8  # of taking costs anew
 HALVINGS = 60
+FEW = 12  # groups
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,18 @@ class Table:
 def _filled(
     choices: Choices, counts: Counts, cost: Cost, most: float, price: Mapping[str, float]
 ) -> Counts:
-    """Steps back up, the one that gains most for its price first, while the budget is met."""
+    """Steps back up, the one that gains most for its price first, while the budget is met; of few
+    groups, prices are taken anew at every step.
+    """
     counts = dict(counts)
     open_ = {name: step for name in choices if (step := _step(choices[name], counts[name]))}
     while open_:
+        if len(choices) <= FEW:
+            spent = cost(counts)
+            price = {
+                name: max(cost({**counts, name: wider}) - spent, 1e-30) / (wider - counts[name])
+                for name, (wider, _) in open_.items()
+            }
         name = max(open_, key=lambda name: (open_[name][1] / price[name], name))
         wider = {**counts, name: open_[name][0]}
         following = None
