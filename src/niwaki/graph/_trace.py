@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import nn
@@ -74,7 +75,8 @@ def _probed(
         return Probes(remarks=("proved on the example's path alone: no other inputs were tried",))
     own = [] if probes is True else list(probes)
     named = [Variant(f"inputs given as probe {n}", f"given {n}", x) for n, x in enumerate(own, 1)]
-    seen = find_probes(model, inference, AXES, [*named, *variants(inputs, inference.tape)])
+    given = chain(named, variants(inputs, inference.tape))
+    seen = find_probes(model, inputs, inference, AXES, given)
     freeze_elsewhere(inference, seen.paths)
     return seen
 

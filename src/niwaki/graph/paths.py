@@ -21,8 +21,9 @@ from niwaki.graph.inference import Inference, Rule, infer
 from niwaki.graph.reasons import Freeze, Reason
 from niwaki.graph.terms import Var, freeze, leaves
 from niwaki.graph.unreached import freeze_around_unreached
-from niwaki.running import Op, Tape, named_state, record, run
-from niwaki.running.probes import Variant
+from niwaki.running import Inputs, Op, Tape, named_state, record, run
+from niwaki.running.hollow import HollowRun
+from niwaki.running.probes import Small, Variant, is_heavy, small
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +33,12 @@ class Probe:
     Attributes:
         variant: the inputs, and whether the model is in training.
         inference: of its own operators; None where they are those of the example.
+        shapes: of the outputs, where the operators of the example were seen without their numbers.
     """
 
     variant: Variant
     inference: Inference | None = None
+    shapes: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +48,12 @@ class Probes:
     Attributes:
         taken: these.
         remarks: what a reader should know: what the model does not take.
+        small: the example made smaller, where a run costs much; None where the model takes none.
     """
 
     taken: tuple[Probe, ...] = ()
     remarks: tuple[str, ...] = ()
+    small: Small | None = None
 
     @property
     def paths(self) -> list[Inference]:
@@ -57,11 +62,16 @@ class Probes:
 
 
 def find_probes(
-    model: nn.Module, state: Inference, rules: Facts[Rule], given: Iterable[Variant]
+    model: nn.Module,
+    inputs: Inputs,
+    state: Inference,
+    rules: Facts[Rule],
+    given: Iterable[Variant],
 ) -> Probes:
     """Run the model on variants of its example.
 
     Args:
+        inputs: the example.
         state: what is known of the example's run; terms of parameters learn from other paths.
         given: the variants to try; of those of one kind the first that the model takes counts.
     """
@@ -77,7 +87,8 @@ def find_probes(
     paths = [state, *(p.inference for p in taken.values() if p.inference)]
     _freeze_twins(model, paths)
     freeze_around_unreached(model, paths)
-    return Probes(tuple(taken.values()), tuple(_remarks(tried, taken)))
+    fewer = small(model, inputs, state.tape) if is_heavy(state.tape) else None
+    return Probes(tuple(taken.values()), tuple(_remarks(tried, taken)), fewer)
 
 
 def _remarks(tried: dict[str, str], taken: dict[str, Probe]) -> Iterator[str]:
@@ -91,6 +102,9 @@ def _remarks(tried: dict[str, str], taken: dict[str, Probe]) -> Iterator[str]:
 def _tried(
     model: nn.Module, state: Inference, rules: Facts[Rule], variant: Variant
 ) -> Probe | None:
+    shapes = _alike(model, state.tape, variant) if is_heavy(state.tape) else None
+    if shapes is not None:
+        return Probe(variant, shapes=shapes)
     if not variant.training:
         try:
             with variant.steered:
@@ -108,6 +122,21 @@ def _tried(
     if variant.training and _calls(tape) == _calls(state.tape):
         return Probe(variant)
     return Probe(variant, infer(tape, rules, state))
+
+
+def _alike(model: nn.Module, tape: Tape, variant: Variant) -> tuple[tuple[int, ...], ...] | None:
+    """The shapes of the outputs, where the model is seen to take the same path without its numbers;
+    else None, as only a real run can tell.
+    """
+    try:
+        if variant.training:
+            other = record(model, variant.inputs, training=True, hollow=HollowRun())
+            same = _calls(other) == _calls(tape)
+            return tuple(other.shapes[ref.index] for ref in other.outputs) if same else None
+        outputs = run(model, tape, variant.inputs, _plainly, hollow=HollowRun())
+    except TraceError:
+        return None
+    return tuple(tuple(tensor.shape) for tensor in outputs)
 
 
 def _plainly(position: int, op: Op, args: tuple[object, ...], kwargs: dict[str, object]) -> object:

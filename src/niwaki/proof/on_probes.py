@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -18,8 +19,9 @@ from niwaki.proof.counted import Counted, counted_numbers
 from niwaki.proof.lockstep import Lockstep
 from niwaki.proof.outputs import run_outputs
 from niwaki.proof.reference import playback, rerun_outputs
-from niwaki.running import Tape, preserved_rng, seed_all
+from niwaki.running import Op, Tape, preserved_rng, run, seed_all, tensors_in
 from niwaki.running.compare import ROUNDINGS, tolerance, worst
+from niwaki.running.hollow import HollowRun
 from niwaki.running.probes import Variant, with_shaken_weights
 from niwaki.running.steering import Answered
 
@@ -59,8 +61,12 @@ def check_probes(
 
 def _covered(cut: Cut, probe: Probe, pruned: nn.Module, numbers: tuple[Counted, ...]) -> str:
     variant, allowed = probe.variant, tolerance(cut.graph.inference.tape)
+    if probe.inference is None and not _holds_more_than_units(cut):
+        covered = _covered_smaller(cut, probe, pruned, numbers)
+        if covered is not None:
+            return covered
     if probe.inference is None or _holds_more_than_units(cut):
-        expected = _expected(cut, probe, numbers)
+        expected = _expected(cut, variant, numbers)
         actual = run_outputs(pruned, variant.inputs, training=variant.training)
         if expected is None:
             return f"{variant.words} (runs)"
@@ -70,6 +76,39 @@ def _covered(cut: Cut, probe: Probe, pruned: nn.Module, numbers: tuple[Counted, 
         return variant.words
     there = replace(cut, graph=replace(cut.graph, inference=probe.inference, inputs=variant.inputs))
     return _on_path(there, probe, pruned)
+
+
+def _covered_smaller(
+    cut: Cut, probe: Probe, pruned: nn.Module, numbers: tuple[Counted, ...]
+) -> str | None:
+    """The same for less, where a run costs much: the pruned network takes the original's path on
+    the variant, with results of the original's shapes, and values are held against each other on
+    smaller inputs that show the same. None where only the variant itself can tell.
+    """
+    small, variant = cut.graph.probes.small, probe.variant
+    fewer = None if small is None else small.like(variant, cut.graph.inputs)
+    if small is None or fewer is None or probe.shapes is None:
+        return None
+    smaller = replace(variant, inputs=fewer)
+    try:
+        if variant.training:
+            run_outputs(pruned, fewer, training=True)
+            return f"{variant.words} (runs)"
+        tape = cut.graph.inference.tape
+        outputs = run(pruned, tape, variant.inputs, _plainly, hollow=HollowRun())
+        if tuple(tuple(tensor.shape) for tensor in outputs) != probe.shapes:
+            return None
+        expected = _expected(cut, smaller, numbers)
+        if expected is None or worst(expected, run_outputs(pruned, fewer)) > tolerance(small.tape):
+            return None
+    except (SurgeryError, TraceError):
+        return None
+    shapes = ", ".join("×".join(map(str, tensor.shape)) for tensor in tensors_in(fewer))
+    return f"{variant.words} (values at {shapes})"
+
+
+def _plainly(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return op.func(*args, **kwargs)
 
 
 def _settled(
@@ -82,7 +121,7 @@ def _settled(
         SurgeryError: it does not.
     """
     model = with_shaken_weights(cut.graph.model)
-    shaken = _expected(replace(cut, graph=replace(cut.graph, model=model)), probe, numbers)
+    shaken = _expected(replace(cut, graph=replace(cut.graph, model=model)), probe.variant, numbers)
     moved = 0.0 if shaken is None else worst(expected, shaken)
     if not gap <= ROUNDINGS * moved < float("inf"):
         raise SurgeryError(f"the pruned model differs from the masked original by {gap:.1e}")
@@ -161,15 +200,15 @@ def _draws(tape: Tape) -> bool:
     return any(op.draws for op in tape.ops)
 
 
-def _expected(cut: Cut, probe: Probe, numbers: tuple[Counted, ...]) -> list[Tensor] | None:
+def _expected(cut: Cut, variant: Variant, numbers: tuple[Counted, ...]) -> list[Tensor] | None:
     """What the masked original puts out; None where chance, or the statistics of a batch, would
     make two runs differ.
     """
-    if probe.variant.training or cut.plan.blocks or _draws(cut.graph.inference.tape):
+    if variant.training or cut.plan.blocks or _draws(cut.graph.inference.tape):
         return None
     with preserved_rng():
         seed_all(0)
         try:
-            return rerun_outputs(cut, probe.variant.inputs, numbers)
+            return rerun_outputs(cut, variant.inputs, numbers)
         except (TraceError, RuntimeError, IndexError, ValueError):
             return None  # masked, it goes another way than whole

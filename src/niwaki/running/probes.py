@@ -4,8 +4,9 @@ the example.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -14,8 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from niwaki.core.errors import TraceError
 from niwaki.running.duplicates import duplicate
+from niwaki.running.hollow import HollowRun
 from niwaki.running.inputs import Inputs, batch_size, batched, copied, described, made_up
+from niwaki.running.replay import restated
 from niwaki.running.steering import Steered, Turn, turns_of
 from niwaki.running.tape import Tape, tensors_in
 
@@ -24,6 +28,8 @@ FEW = 2  # sizes that are made longer and shorter, the largest first
 SMALL = 1 << 17  # entries of an input: so many are run at next to no cost
 LITTLE = 1 << 12  # entries of inputs of which more sizes are tried
 TURNS = 12  # answers that are changed at most, one by one
+HEAVY = 1 << 22  # numbers that a run hands from operator to operator, from which it costs a while
+STEP = 32  # sizes that most networks take are multiples of it
 SHAKEN = 4  # units in the last place
 LOUD = (1.0, 10.0, 1000.0)  # times the usual values, sample by sample
 
@@ -92,6 +98,87 @@ def variants(inputs: Inputs, tape: Tape) -> Iterator[Variant]:
     yield Variant("training mode", "training", inputs, training=True)
 
 
+@dataclass(frozen=True, eq=False)
+class Small:
+    """The example made smaller, as far as the model takes it along the same operators: what is
+    proved of values on several inputs costs a tenth on these.
+
+    Attributes:
+        sizes: of axes in the example → those in its place.
+        inputs: the example with these sizes.
+        tape: its operators, with the sizes that they are given.
+    """
+
+    sizes: Mapping[int, int]
+    inputs: Inputs
+    tape: Tape
+
+    def like(self, variant: Variant, example: Inputs) -> Inputs | None:
+        """Smaller inputs that show the same as a variant's; None where there are none.
+
+        Another batch and training: as many samples, of small sizes. A longer size: the first axis
+        that is longer as it is, the others small. A shorter one: small.
+
+        Worked example, of images (1, 3, 224, 224) which are small at 64: (3, 3, 224, 224) becomes
+        (3, 3, 64, 64), and (1, 3, 280, 280) becomes (1, 3, 280, 64).
+        """
+        kind = variant.of.split()
+        if kind[0] in ("batch", "training"):
+            size = batch_size(variant.inputs)
+            few = self.inputs if size == batch_size(self.inputs) else batched(self.inputs, size)
+            return louder(few)
+        if kind[0] == "shorter":
+            return self.inputs
+        if kind[0] == "longer":
+            return thin(variant.inputs, example, self.sizes)
+        return None
+
+
+def is_heavy(tape: Tape) -> bool:
+    """Whether a run costs more by its numbers than by its calls, and hangs on none of them."""
+    return not tape.by_value and sum(map(math.prod, tape.shapes)) > HEAVY
+
+
+def small(model: nn.Module, inputs: Inputs, tape: Tape) -> Small | None:
+    """The smallest of some sizes that the model takes along the same operators: a fourth, or half,
+    of all sizes or of the largest alone.
+    """
+    if any(tensor.layout != torch.strided for tensor in tensors_in(inputs)):
+        return None
+    large = [size for size in _sizes(inputs) if size >= 2 * STEP]
+    for olds in (large, large[:1]) if len(large) > 1 else (large,):
+        for part in (4, 2):
+            sizes = {old: STEP * -(-old // (part * STEP)) for old in olds}
+            if not any(new < old for old, new in sizes.items()):
+                continue
+            fewer = relaid(inputs, sizes)
+            with suppress(TraceError):
+                return Small(sizes, fewer, restated(model, tape, fewer, HollowRun()))
+    return None
+
+
+def thin(inputs: Inputs, example: Inputs, sizes: Mapping[int, int]) -> Inputs | None:
+    """Inputs that are longer than the example along some axes, small along all but the first of
+    these; None where there is no other axis.
+    """
+    changed = False
+
+    def change(leaf: Any, like: Any) -> Any:
+        nonlocal changed
+        if not isinstance(leaf, Tensor) or not isinstance(like, Tensor):
+            return leaf
+        longer = [axis for axis in range(1, leaf.ndim) if leaf.shape[axis] > like.shape[axis]]
+        for axis in range(1, leaf.ndim):
+            new = sizes.get(like.shape[axis])
+            if new is not None and axis not in longer[:1]:
+                leaf = leaf.narrow(axis, 0, new)
+                changed = changed or bool(longer)
+        return leaf.contiguous()
+
+    fewer: Inputs = tree_map(change, inputs, example)
+    return fewer if changed else None
+
+
 def louder(inputs: Inputs, seed: int = 2) -> Inputs:
     """Noise of the kind of the inputs, of which some samples are far larger than others."""
     leaves, form = tree_flatten(inputs)
@@ -124,12 +211,20 @@ def resized(inputs: Inputs, old: int, new: int) -> Inputs:
     there comes over again, or only its beginning.
     """
 
+    return relaid(inputs, {old: new})
+
+
+def relaid(inputs: Inputs, sizes: Mapping[int, int]) -> Inputs:
+    """The same with several sizes: old → new."""
+
     def change(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
         for axis in range(1, leaf.ndim):
-            if leaf.shape[axis] == old:
-                leaf = leaf.index_select(axis, torch.arange(new, device=leaf.device) % old)
+            old = leaf.shape[axis]
+            if old in sizes:
+                places = torch.arange(sizes[old], device=leaf.device) % old
+                leaf = leaf.index_select(axis, places)
         return leaf
 
     return tree_map(change, copied(inputs))  # type: ignore[no-any-return]  # the tree keeps its form

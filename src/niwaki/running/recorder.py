@@ -7,7 +7,7 @@ where they let themselves.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from niwaki.core.errors import TraceError, in_words
 from niwaki.running.attributes import noted_reads
 from niwaki.running.faked import faked
+from niwaki.running.hollow import HollowRun
 from niwaki.running.inputs import Inputs, as_arguments, copied, modules_of
 from niwaki.running.lines import calling_line
 from niwaki.running.passing import PassedIntegers
@@ -44,6 +45,7 @@ def record(
     fake: bool | None = None,
     training: bool = False,
     sources: bool = False,
+    hollow: HollowRun | None = None,
 ) -> Tape:
     """Run the model once in evaluation mode and write its operators down; the model is left as it
     was found.
@@ -56,11 +58,14 @@ def record(
         training: run it in training mode, with its state left as it was all the same.
         sources: whether to follow integers from the attributes of modules to operators, where the
             code bears it.
+        hollow: run the operators without their numbers.
 
     Raises:
         TraceError: the forward raises; the message names the innermost module and the shapes that
             it was given.
     """
+    if hollow is not None:
+        return _record(model, inputs, training=training, fast=True, hollow=hollow)
     if fake is None:
         tensors = named_state(model).values()
         fake = (
@@ -99,6 +104,7 @@ def _record(
     training: bool = False,
     sources: bool = False,
     fast: bool = False,
+    hollow: HollowRun | None = None,
 ) -> Tape:
     layers = LayerStack(model)
     recorder = _Recorder(model, layers)
@@ -125,7 +131,9 @@ def _record(
             recorder.tape.attributes = stack.enter_context(reads)
             if passing is not None and passing.wanted(model):
                 stack.enter_context(passing)
-            with recorder:
+            if hollow is not None:
+                hollow.start((args, kwargs))
+            with hollow or nullcontext(), recorder:
                 output = model(*args, **kwargs)
     except Exception as error:
         how = " (it is run in evaluation mode)" if model.training else ""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from niwaki.core.errors import TraceError
+from niwaki.running.hollow import HollowRun
 from niwaki.running.inputs import Inputs, as_arguments
 from niwaki.running.rerun import run
 from niwaki.running.tape import Op, Ref, Tape, refs_in, tensors_in, with_leaves
@@ -172,9 +173,17 @@ def _statistics(op: Op) -> list[Ref]:
     return [ref for name in ("running_mean", "running_var") for ref in refs_in(given.get(name))]
 
 
-def restated(model: nn.Module, tape: Tape, inputs: Inputs) -> Tape:
+def restated(
+    model: nn.Module,
+    tape: Tape,
+    inputs: Inputs,
+    hollow: HollowRun | None = None,
+) -> Tape:
     """A tape with the sizes and numbers that the model's operators are given on other inputs;
     positions and values are the same.
+
+    Args:
+        hollow: run the operators without their numbers.
 
     Raises:
         TraceError: the model takes another path on these inputs, or raises.
@@ -193,7 +202,7 @@ def restated(model: nn.Module, tape: Tape, inputs: Inputs) -> Tape:
                 shapes[ref.index] = tuple(value.shape)
         return result
 
-    run(model, tape, inputs, step)
+    run(model, tape, inputs, step, hollow=hollow)
     args, kwargs = as_arguments(inputs)
     for ref, tensor in zip(tape.inputs, tensors_in((args, kwargs)), strict=True):
         shapes[ref.index] = tuple(tensor.shape)

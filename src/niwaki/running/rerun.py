@@ -5,7 +5,7 @@ was recorded of it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 
 from niwaki.core.errors import TraceError, in_words
+from niwaki.running.hollow import HollowRun
 from niwaki.running.inputs import Inputs, as_arguments, copied, modules_of
 from niwaki.running.tape import Op, Ref, Tape, named_state, tensors_in
 from niwaki.running.watching import LayerStack, OperatorMode, plain_operators
@@ -92,7 +93,13 @@ _COPIED_VIEW = torch.ops.aten._unsafe_view.default
 
 
 def run(
-    model: nn.Module, tape: Tape, inputs: Inputs, step: Step, *, training: bool = False
+    model: nn.Module,
+    tape: Tape,
+    inputs: Inputs,
+    step: Step,
+    *,
+    training: bool = False,
+    hollow: HollowRun | None = None,
 ) -> list[Tensor]:
     """Run the model itself on inputs of any batch size, letting the caller step in at every
     operator of its tape.
@@ -104,6 +111,7 @@ def run(
         tape: of this model. Its shapes are of the example inputs; batch sizes here may differ.
         step: (position, operator, args, kwargs) → what the operator returns; it normally calls
             `op.func`.
+        hollow: run the operators that the step calls without their numbers.
 
     Returns:
         The model's output tensors.
@@ -112,7 +120,6 @@ def run(
         TraceError: the model takes another path on these inputs, or raises.
     """
     stepper = _Stepper(model, tape, step)
-    layers = LayerStack(model)
     args, kwargs = as_arguments(copied(inputs))
     recurrent = any(isinstance(module, nn.RNNBase) for module in modules_of(model).values())
     try:
@@ -120,14 +127,17 @@ def run(
             for context in (
                 undisturbed(model, training=training),
                 plain_operators(fast=not recurrent),
-                layers.watch(),
+                hollow or nullcontext(),
                 stepper,
             ):
                 stack.enter_context(context)
+            if hollow is not None:
+                hollow.start((args, kwargs))
             output = model(*args, **kwargs)
     except TraceError:
         raise
     except Exception as error:
+        layers = LayerStack.at(model, error)
         raise TraceError(
             f"{layers.describe()} raised: {in_words(error)}", layers.current, stepper.done
         ) from error

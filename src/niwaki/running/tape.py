@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
+from niwaki.running.inputs import modules_of
+
 
 class Ref:
     """A tensor of the run, by number; of one number there is one object, so that tables of values
@@ -317,7 +319,15 @@ def _is_record(tree: Any) -> bool:
 
 def named_state(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, a shared one once under its first name."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    named: dict[str, Tensor] = {}
+    for table in ("_parameters", "_buffers"):
+        seen = set[int]()
+        for holder, module in modules_of(model).items():
+            for name, tensor in vars(module)[table].items():
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    named[f"{holder}.{name}" if holder else name] = tensor
+    return named
 
 
 def tensor_at(model: nn.Module, name: str) -> Tensor:

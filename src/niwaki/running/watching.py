@@ -53,12 +53,25 @@ class OperatorMode(TorchDispatchMode):
             return one_by_one(func, single, args, kwargs or {})
 
 
+_CALL = nn.Module._call_impl.__code__
+
+
 class LayerStack:
     """Which module's forward is running, with the shapes that it was given."""
 
     def __init__(self, model: nn.Module) -> None:
         self._names = {id(module): name for name, module in modules_of(model).items()}
         self._running: list[tuple[nn.Module, tuple[Any, ...]]] = []
+
+    @classmethod
+    def at(cls, model: nn.Module, error: Exception) -> LayerStack:
+        """The modules that were running when an error was raised, read off its traceback."""
+        stack, place = cls(model), error.__traceback__
+        while place is not None:
+            frame, place = place.tb_frame, place.tb_next
+            if frame.f_code is _CALL and id(frame.f_locals["self"]) in stack._names:
+                stack._running.append((frame.f_locals["self"], frame.f_locals["args"]))
+        return stack
 
     @property
     def current(self) -> str:
