@@ -64,7 +64,9 @@ def _module(module: nn.Module, memory: dict[int, Any]) -> Any:
         return copy.deepcopy(module, memory)
     twin = object.__new__(type(module))
     memory[id(module)] = twin
-    state = {key: _value(value, memory) for key, value in _state(module).items()}
+    state = {}
+    for key, value in _state(module).items():
+        state[key] = value if type(value) in _ATOMS else _value(value, memory)
     twin.__setstate__(state)
     return twin
 

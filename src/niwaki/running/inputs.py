@@ -7,7 +7,6 @@ its axis 0 counts samples.
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -90,19 +89,20 @@ def modules_of(model: nn.Module) -> dict[str, nn.Module]:
 
     Each module comes once, under its first name.
     """
-    named: dict[str, nn.Module] = {}
-    seen = set[int]()
-    pending: list[tuple[str, nn.Module]] = [("", model)]
-    while pending:
-        name, module = pending.pop()
-        if id(module) in seen:
-            continue
-        seen.add(id(module))
-        named[name] = module
-        prefix = f"{name}." if name else ""
-        children = vars(module)["_modules"].items()
-        pending += [(prefix + key, part) for key, part in reversed(children) if part is not None]
+    named: dict[str, nn.Module] = {"": model}
+    _walk("", model, named, {id(model)})
     return named
+
+
+def _walk(prefix: str, module: nn.Module, named: dict[str, nn.Module], seen: set[int]) -> None:
+    for key, part in module.__dict__["_modules"].items():
+        if part is None or id(part) in seen:
+            continue
+        seen.add(id(part))
+        name = prefix + key
+        named[name] = part
+        if part.__dict__["_modules"]:
+            _walk(name + ".", part, named, seen)
 
 
 @contextmanager
@@ -112,7 +112,12 @@ def preserved_mode(model: nn.Module, training: bool) -> Iterator[nn.Module]:
     """
     flags = [(module, module.training) for module in modules_of(model).values()]
     try:
-        model.train(training)
+        if all(type(module).train is nn.Module.train for module, _ in flags):
+            for module, flag in flags:
+                if flag is not training:
+                    module.training = training
+        else:
+            model.train(training)
         yield model
     finally:
         # One flag at a time: `model.train(before)` would overwrite a frozen BatchNorm inside a
@@ -128,18 +133,19 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
     calls or keep what it saw.
     """
     modules = list(modules_of(model).values())
-    attributes = [(module, dict(vars(module))) for module in modules]
+    attributes = [(module, module.__dict__.copy()) for module in modules]
     # what a module keeps in a container of its own: a cache by device or by size
-    kept = [
-        (value, copy.copy(value))
-        for _, known in attributes
-        for value in known.values()
-        if type(value) in (dict, list)
-    ]
+    kept = []
+    for _, known in attributes:
+        for value in known.values():
+            kind = type(value)
+            if kind is dict or kind is list:
+                kept.append((value, value.copy()))
     members = [
         (table, dict(table))
         for _, known in attributes
         for table in (known["_parameters"], known["_buffers"])
+        if type(table) is not dict
     ]
     buffers = _members(modules, "_buffers")
     values = [(tensor, tensor.detach().clone()) for tensor in (*buffers, *_renormed(modules))]
@@ -150,8 +156,9 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
         yield model
     finally:
         for module, known in attributes:
-            vars(module).clear()
-            vars(module).update(known)
+            own = module.__dict__
+            own.clear()
+            own.update(known)
         for container, content in kept:
             container.clear()
             container.update(content) if isinstance(container, dict) else container.extend(content)
@@ -159,9 +166,9 @@ def preserved_state(model: nn.Module) -> Iterator[nn.Module]:
             table.clear()
             table.update(entries)
         with torch.no_grad():
-            for parameter, own in data:
-                if parameter.data_ptr() != own.data_ptr():
-                    parameter.data = own
+            for parameter, before in data:
+                if parameter.data_ptr() != before.data_ptr():
+                    parameter.data = before
             for tensor, value in values:
                 if tensor.grad_fn is not None:  # it was written into while gradients were on
                     tensor.detach_()
@@ -182,8 +189,12 @@ def _renormed(modules: list[nn.Module]) -> list[Tensor]:
 
 def _members(modules: list[nn.Module], table: str) -> list[Tensor]:
     """Their parameters or buffers, a shared one once: as torch lists them, in one walk."""
-    tensors = (tensor for module in modules for tensor in vars(module)[table].values())
-    return list({id(tensor): tensor for tensor in tensors if tensor is not None}.values())
+    members = {}
+    for module in modules:
+        for tensor in module.__dict__[table].values():
+            if tensor is not None:
+                members[id(tensor)] = tensor
+    return list(members.values())
 
 
 @contextmanager

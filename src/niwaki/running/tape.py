@@ -320,13 +320,16 @@ def _is_record(tree: Any) -> bool:
 def named_state(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, a shared one once under its first name."""
     named: dict[str, Tensor] = {}
+    modules = [
+        (f"{name}." if name else "", module.__dict__) for name, module in modules_of(model).items()
+    ]
     for table in ("_parameters", "_buffers"):
         seen = set[int]()
-        for holder, module in modules_of(model).items():
-            for name, tensor in vars(module)[table].items():
+        for prefix, own in modules:
+            for name, tensor in own[table].items():
                 if tensor is not None and id(tensor) not in seen:
                     seen.add(id(tensor))
-                    named[f"{holder}.{name}" if holder else name] = tensor
+                    named[prefix + name] = tensor
     return named
 
 
