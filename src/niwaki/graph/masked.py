@@ -38,6 +38,7 @@ class Masked:
         self._masks = graph.masks(plan.kept)
         self._names = {graph.variables[name]: name for name in plan.kept}
         self.mixings = dict(mixings)
+        self._matrices: dict[int, tuple[Mixing, Tensor]] = {}  # with what the number stands for
         self._reads: dict[int, list[Read]] = defaultdict(list)
         for read in graph.inference.reads:
             if any(var in self._masks for var in leaves(read.term)):
@@ -68,6 +69,14 @@ class Masked:
             result += constant
         return result
 
+    def _cast(self, mixing: Mixing, like: Tensor) -> Tensor:
+        """A mixing's matrix where a value is, and of its type."""
+        cast = self._matrices.get(id(mixing))
+        if cast is None or cast[1].dtype != like.dtype or cast[1].device != like.device:
+            cast = (mixing, mixing.matrix.to(like.device, like.dtype))
+            self._matrices[id(mixing)] = cast
+        return cast[1]
+
     def _mixing(self, read: Read, var: Var) -> Mixing | None:
         mixing = self.mixings.get(self._names[var])
         return mixing and mixing.at(weight_of(self._graph, read))
@@ -84,8 +93,7 @@ class Masked:
             if mixing is None:
                 return part.masked_fill(~mask.view(shape), 0)
             kept = part.index_select(axis, mask.nonzero().squeeze(1))
-            matrix = mixing.matrix.to(part.device, part.dtype)
-            return (kept.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+            return _along(kept, axis, self._cast(mixing, part))
 
         # in the operand's own memory layout, which the operator may count on (a view)
         return torch.empty_like(operand).copy_(transform(read.whole, operand, read.axis, change))
@@ -169,10 +177,30 @@ class Masked:
         return full
 
 
+def _along(kept: Tensor, axis: int, matrix: Tensor) -> Tensor:
+    """matrix (width, kept) · the kept channels along one axis: (…, kept, …) → (…, width, …)."""
+    if axis == kept.ndim - 1:
+        return kept @ matrix.T
+    mixed: Tensor = matrix @ kept.flatten(axis + 1)
+    return mixed.unflatten(axis + 1, kept.shape[axis + 1 :])
+
+
 class Folded(Masked):
     """The same, but a plain convolution reads the kept units only, through weights with the mixing
     folded in: quicker.
+
+    Attributes:
+        folded: operator → the weights and bias that it was last run with, and what they were made
+            of: for others of the same graph and plan to share.
     """
+
+    folded: dict[tuple[int, bool], tuple[tuple[Any, ...], Tensor, Tensor | None]]
+
+    def __init__(
+        self, graph: Graph, plan: Plan, mixings: Mapping[str, Mixing], like: Folded | None = None
+    ) -> None:
+        super().__init__(graph, plan, mixings)
+        self.folded = {} if like is None else like.folded
 
     def run(self, position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One operator, with its operands masked where it reads them."""
@@ -181,21 +209,39 @@ class Folded(Masked):
             return super().run(position, op, args, kwargs)
         var = resolve(reads[0].whole)
         mixing = self._mixing(reads[0], var) if isinstance(var, Var) else None
-        if mixing is None or not isinstance(var, Var):
+        if not isinstance(var, Var) or var not in self._masks:
             return super().run(position, op, args, kwargs)
         image, weight, bias = args[:3]
-        matrix = mixing.matrix.to(weight.device, weight.dtype)
-        folded = torch.tensordot(weight, matrix, dims=([1], [0])).movedim(-1, 1)
-        if mixing.shift is not None:
-            table = weight.flatten(2).sum(2)
-            constant = table @ mixing.shift.to(table.device, table.dtype)
-            bias = constant if bias is None else bias + constant
         kept = self._masks[var].nonzero().squeeze(1).to(image.device)
-        if image.is_contiguous() and weight.is_contiguous():
-            return op.func(image.index_select(1, kept), _plainly_laid(folded), bias, *args[3:])
+        laid_alike = image.is_contiguous() and weight.is_contiguous()
+        if mixing is None and not laid_alike:
+            return super().run(position, op, args, kwargs)
+        key = (position, mixing is None)
+        made_of = (mixing, weight, bias)
+        known = self.folded.get(key)
+        if known is None or any(a is not b for a, b in zip(known[0], made_of, strict=True)):
+            known = self.folded[key] = (made_of, *_folded(mixing, kept, weight, bias))
+        _, folded, bias = known
+        if laid_alike:
+            return op.func(image.index_select(1, kept), folded, bias, *args[3:])
         # channels last: to pick some costs more than to multiply all, the dropped ones by zero
         whole = torch.zeros_like(weight)
         return op.func(image, whole.index_copy_(1, kept.to(weight.device), folded), bias, *args[3:])
+
+
+def _folded(
+    mixing: Mixing | None, kept: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """A convolution's weight (out, kept, …) and bias with a mixing folded in."""
+    if mixing is None:
+        return weight.index_select(1, kept.to(weight.device)), bias
+    matrix = mixing.matrix.to(weight.device, weight.dtype)
+    folded = torch.tensordot(weight, matrix, dims=([1], [0])).movedim(-1, 1)
+    if mixing.shift is not None:
+        table = weight.flatten(2).sum(2)
+        constant = table @ mixing.shift.to(table.device, table.dtype)
+        bias = constant if bias is None else bias + constant
+    return _plainly_laid(folded), bias
 
 
 def _plainly_laid(weight: Tensor) -> Tensor:

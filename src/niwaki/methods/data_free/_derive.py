@@ -34,6 +34,7 @@ class Part:
     covariance: Tensor
 
 
+AT_ONCE = 1 << 22  # covariances
 Give = Callable[[str, str, list[Part]], None]
 
 
@@ -87,6 +88,8 @@ def _together(calls: list[list[Part]]) -> list[Part]:
 
 def _mixed(parts: list[Part]) -> Part:
     first = parts[0]
+    if len(parts) == 1:
+        return first
     means = torch.stack([part.mean for part in parts])
     within = torch.stack([part.covariance for part in parts]).mean(0)
     apart = means - means.mean(0)
@@ -97,10 +100,19 @@ def _mixed(parts: list[Part]) -> Part:
 def _of_units(reader: Reader, laid: Laid | None) -> list[Part]:
     """The units' moments, all their places on the axis taken together."""
     known, columns = _columns(reader, laid)
-    return [
-        _mixed([_part(known, column, start, stop) for column in columns])
-        for start, stop in bounds(reader.width)
-    ]
+    return [_over(known, columns, start, stop) for start, stop in bounds(reader.width)]
+
+
+def _over(known: Gaussian, columns: Tensor, start: int, stop: int) -> Part:
+    """Some units' moments over all columns."""
+    channels = columns[:, start:stop]
+    count, width = channels.shape
+    if count == 1 or len(known.blocks) > 1 or count * width**2 > AT_ONCE:
+        return _mixed([_part(known, column, start, stop) for column in columns])
+    means = known.mean[channels]
+    apart = means - means.mean(0)
+    within = known.blocks[0][channels[:, :, None], channels[:, None, :]].double().mean(0)
+    return Part(start, stop, means.mean(0), within + apart.T @ apart / count)
 
 
 def _part(known: Gaussian, column: Tensor, start: int, stop: int) -> Part:

@@ -17,7 +17,7 @@ from torch import Tensor
 from niwaki.methods.data_free.mehler import TINY, expansion, series
 
 BLOCK = 1024  # channels that are correlated with each other at most
-EXACT = 256  # up to so many channels in float64
+EXACT = 64  # up to so many channels in float64
 
 
 def bounds(channels: int) -> list[tuple[int, int]]:

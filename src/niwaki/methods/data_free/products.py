@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from niwaki.methods.data_free.gaussian import Gaussian, bounds, precision
+from niwaki.methods.moments.units import symmetric
 
 
 def through(inputs: Gaussian, weight: Tensor, correlation: Tensor, bias: Tensor | None) -> Gaussian:
@@ -56,7 +57,7 @@ def _quadratic(inputs: Gaussian, spread: Tensor) -> Tensor:
     for block, (start, stop) in zip(inputs.blocks, inputs.spans, strict=True):
         part = spread[:, start:stop].transpose(1, 2).reshape(out * places, stop - start)
         mixed = (part @ block.to(part.dtype)).view(out, -1)
-        total += mixed @ part.view(out, -1).T
+        total += symmetric(mixed, part.view(out, -1))
     return total
 
 

@@ -217,23 +217,27 @@ class _Fit:
             inside = (self._units[columns] - part.start).tolist()
             known = Dropped.of(part.mean, part.covariance, inside)
             here = gram[part.start : part.stop, part.start : part.stop]
-            move = self._best(known, here, part, columns.nonzero().flatten())
-            self._errors[0] += known.residual(move, here)
+            move, error = self._best(known, here, part, columns.nonzero().flatten())
+            self._errors[0] += error
             self._errors[1] += known.signal(here)
             rows = known.dropped + part.start
             matrix[rows[:, None], columns.nonzero().flatten()] = move.rows
             shift[rows] = 0.0 if move.constant is None else move.constant
         return Mixing(matrix, shift if self._shift else None)
 
-    def _best(self, known: Dropped, gram: Tensor, part: Part, columns: Tensor) -> Move:
-        """Least squares, half and half with merging where that does no harm by these moments."""
+    def _best(
+        self, known: Dropped, gram: Tensor, part: Part, columns: Tensor
+    ) -> tuple[Move, float]:
+        """Least squares, half and half with merging where that does no harm by these moments; with
+        what is lost.
+        """
         fitted = known.solve(self._settings.ridge, shift=self._shift)
-        if self.merged is None:
-            return fitted
-        blended = self._blended(fitted, self.merged.matrix[known.dropped + part.start], columns)
-        if known.residual(blended, gram) > known.residual(known.plain(), gram):
-            return fitted
-        return blended
+        if self.merged is not None:
+            blended = self._blended(fitted, self.merged.matrix[known.dropped + part.start], columns)
+            error = known.residual(blended, gram)
+            if not error > known.residual(known.plain(), gram):
+                return blended, error
+        return fitted, known.residual(fitted, gram)
 
     def _blended(self, fitted: Move, merged: Tensor, columns: Tensor) -> Move:
         """Units that merging gives to one of another part are fitted alone."""

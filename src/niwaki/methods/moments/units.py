@@ -102,4 +102,22 @@ def consumer_gram(
         for piece in graph[name].of_role(Role.CONSUMER)
         if piece.tensor == weight
     ]
-    return sum((table @ table.T for table in rows), torch.zeros((), device="cpu"))
+    return sum((symmetric(table, table) for table in rows), torch.zeros((), device="cpu"))
+
+
+STRIP = 128  # rows
+
+
+def symmetric(left: Tensor, right: Tensor) -> Tensor:
+    """left · rightᵀ (n, n), of which it is known that it is symmetric: little more than half of it
+    is computed, strip by strip from the diagonal on.
+    """
+    size = len(left)
+    if size <= 2 * STRIP:
+        return left @ right.T
+    product = left.new_empty(size, size)
+    for start in range(0, size, STRIP):
+        strip = left[start : start + STRIP] @ right[start:].T
+        product[start : start + STRIP, start:] = strip
+        product[start:, start : start + STRIP] = strip.T
+    return product

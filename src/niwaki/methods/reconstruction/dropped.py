@@ -82,11 +82,12 @@ class Dropped:
         form = gram.dtype
         rows = move.rows.to(form)
         between = gram[self.dropped][:, self.dropped]
-        seen = between @ rows
-        left = self.covariance[self.dropped][:, self.dropped].to(form)
-        across = self.covariance[self.dropped][:, self.kept].to(form)
-        within = self.covariance[self.kept][:, self.kept].to(form)
-        spread = (between * left).sum() - 2 * (seen * across).sum() + (seen * (rows @ within)).sum()
+        spread = (between * self.covariance[self.dropped][:, self.dropped].to(form)).sum()
+        if bool(rows.any()):
+            seen = between @ rows
+            across = self.covariance[self.dropped][:, self.kept].to(form)
+            within = self.covariance[self.kept][:, self.kept].to(form)
+            spread += (seen * (rows @ within - 2 * across)).sum()
         mean = self.mean[self.dropped] - move.rows @ self.mean[self.kept]
         mean = (mean if move.constant is None else mean - move.constant).to(form)
         return max(0.0, float(spread + mean @ between @ mean))
