@@ -34,13 +34,17 @@ class Slice:
     units: Tensor
 
     def rows(self, state: Mapping[str, Tensor]) -> Tensor:
-        """The tensor's entries by unit: (width, entries a unit); a complex one is two entries."""
+        """The tensor's entries by unit: (width, entries a unit); a complex one is two entries. Not
+        to be written into: where each index is a unit, it is the tensor's own memory.
+        """
         data = state[self.tensor].detach().movedim(self.axis, 0)
         data = torch.view_as_real(data) if data.is_complex() else data
         order = torch.argsort(self.units, stable=True)
         order = order[self.units[order] >= 0]
         width = int(self.units.max()) + 1
-        return data[order.to(data.device)].reshape(width, -1)
+        if not torch.equal(order, torch.arange(len(data), device=order.device)):
+            data = data[order.to(data.device)]
+        return data.reshape(width, -1)
 
 
 @dataclass(frozen=True)

@@ -181,8 +181,8 @@ def _along(kept: Tensor, axis: int, matrix: Tensor) -> Tensor:
     """matrix (width, kept) · the kept channels along one axis: (…, kept, …) → (…, width, …)."""
     if axis == kept.ndim - 1:
         return kept @ matrix.T
-    mixed: Tensor = matrix @ kept.flatten(axis + 1)
-    return mixed.unflatten(axis + 1, kept.shape[axis + 1 :])
+    mixed = matrix @ kept.flatten(axis + 1)
+    return mixed.view(*mixed.shape[: axis + 1], *kept.shape[axis + 1 :])
 
 
 class Folded(Masked):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 
@@ -40,6 +41,9 @@ class Offset:
         """
         values = shift.new_zeros(len(units))
         values[units >= 0] = shift[units[units >= 0]]
-        rows = weight.detach().double().movedim((self.out_axis, self.axis), (0, 1))
-        table = rows.reshape(*rows.shape[:2], -1).sum(2)  # over the places of a kernel
+        rows = weight.detach().movedim((self.out_axis, self.axis), (0, 1))
+        places = rows.reshape(*rows.shape[:2], -1)  # of a kernel
+        table = (
+            places.sum(2, dtype=torch.float64) if places.shape[2] > 1 else rows.flatten(1).double()
+        )
         return table @ values.to(weight.device)

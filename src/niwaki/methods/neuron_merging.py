@@ -94,12 +94,13 @@ class Merge(OneForOne):
         self, writer: Writer, dropped: Tensor, kept: Tensor, state: Mapping[str, Tensor]
     ) -> Table:
         if writer.norm is None:
-            rows = writer.rows(state).double().cpu()
+            rows = _exact(writer.rows(state)).cpu()
         else:  # a bias before the normalisation is part of its mean
-            rows = torch.cat([piece.rows(state) for piece in writer.weights], 1).double().cpu()
+            rows = _exact(torch.cat([piece.rows(state) for piece in writer.weights], 1)).cpu()
         norms = torch.linalg.vector_norm(rows, dim=1)
-        unit_rows = rows / norms.clamp(min=torch.finfo(torch.float64).tiny)[:, None]
-        cosine = unit_rows[dropped] @ unit_rows[kept].T
+        unit_rows = rows / norms.clamp(min=torch.finfo(rows.dtype).tiny)[:, None]
+        cosine = (unit_rows[dropped] @ unit_rows[kept].T).double()
+        norms = norms.double()
         ratio = norms[dropped, None] / norms[kept]
         if writer.norm is None:
             scale, distance, threshold = ratio, 1 - cosine, PAPER_THRESHOLD_LINEAR
@@ -115,6 +116,13 @@ class Merge(OneForOne):
         return Table(
             scale, distance, cosine, usable, threshold if self.threshold is None else self.threshold
         )
+
+
+LARGE = 1 << 22  # entries of a table, from which float32 is exact enough for its cosines
+
+
+def _exact(rows: Tensor) -> Tensor:
+    return rows.double() if rows.numel() < LARGE or rows.dtype == torch.float64 else rows.float()
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ LITTLE = 1 << 12  # entries of inputs of which more sizes are tried
 TURNS = 12  # answers that are changed at most, one by one
 HEAVY = 1 << 22  # numbers that a run hands from operator to operator, from which it costs a while
 STEP = 32  # sizes that most networks take are multiples of it
+DRAWN = 262139  # numbers of one tensor that are drawn: a prime
 SHAKEN = 4  # units in the last place
 LOUD = (1.0, 10.0, 1000.0)  # times the usual values, sample by sample
 
@@ -255,15 +256,27 @@ def with_telling_weights(model: nn.Module) -> nn.Module:
         if parameter.is_floating_point():
             if parameter.ndim > 1:
                 fan_in = max(1, parameter[0].numel())
-                values = (
-                    torch.randn(parameter.shape, generator=generator, device="cpu") / fan_in**0.5
-                )
+                values = _normal(parameter.shape, fan_in**-0.5, generator)
             else:
                 values = torch.rand(parameter.shape, generator=generator, device="cpu") + 0.5
             parameter.data = values.to(parameter.device, parameter.dtype)
         else:
             parameter.data = parameter.data.clone()
     return model
+
+
+def _normal(shape: torch.Size, size: float, generator: torch.Generator) -> Tensor:
+    """Normal numbers of a size. Of more than DRAWN, those of the beginning come over again: as many
+    are a prime number, rows and columns differ all the same.
+    """
+    count = math.prod(shape)
+    drawn = torch.randn(min(count, DRAWN), generator=generator, device="cpu") * size
+    if count <= DRAWN:
+        return drawn.view(shape)
+    values, whole = torch.empty(count, device="cpu"), count // DRAWN * DRAWN
+    values[:whole].view(-1, DRAWN).copy_(drawn)
+    values[whole:] = drawn[: count - whole]
+    return values.view(shape)
 
 
 def with_shaken_weights(model: nn.Module) -> nn.Module:
