@@ -62,14 +62,7 @@ class HollowRun(OperatorMode):
         if hollow:
             self._hollow.add(memory)
 
-    def __torch_dispatch__(
-        self,
-        func: OpOverload,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def on_operator(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operands = _tensors(args)
         if kwargs:
             operands += _tensors(kwargs.values())
