@@ -113,7 +113,7 @@ class Switching(nn.Module):
 
 
 def test_a_path_of_large_inputs_alone_is_found_and_proved() -> None:
-    result = niwaki.prune(Switching().eval(), torch.randn(1, 3, 200, 200), 0.5, measure=False)
+    result = niwaki.prune(Switching().eval(), torch.randn(1, 3, 200, 200), 0.5)
 
     smaller = result.model
     assert isinstance(smaller, Switching)
