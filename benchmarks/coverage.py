@@ -399,7 +399,7 @@ def difference(wanted: list[Tensor], found: list[Tensor]) -> float:
 # modules that compute weights from the whole of a parameter, or take a mean over channels in code
 # of their own: zeros are not the same to them as fewer channels
 COUNTED = "numbers from its counts of channels"  # niwaki says so: the cut is more than a mask
-INCOMPARABLE = ("Parametrized", "WeightNorm", "SpatialAttention")
+INCOMPARABLE = ("Parametrized", "WeightNorm", "SpatialAttention", "SwinUNETR")
 
 
 def verify(case: Case, original: nn.Module, pruned: nn.Module, examples: Inputs) -> Row:
