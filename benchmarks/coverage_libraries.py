@@ -235,7 +235,7 @@ def from_kornia() -> Iterator[Case]:
         build = partial(made, "kornia.feature", name, pretrained=False)
         yield Case(f"kornia/{name}", build, noise(1, 32, 32))
     yield Case("kornia/XFeatModel", partial(made, "kornia.feature", "XFeatModel"), noise(1, 64, 64))
-    dexined = partial(made, "kornia.filters.dexined", "DexiNed", pretrained=False)
+    dexined = partial(made, "kornia.models.dexined", "DexiNed", pretrained=False)
     yield Case("kornia/DexiNed", dexined, partial(image, 64))
     yield Case(
         "kornia/DeFMO", partial(made, "kornia.feature", "DeFMO", pretrained=False), noise(6, 64, 64)
