@@ -121,7 +121,7 @@ def test_an_answer_without_a_derivative_is_cut_in_equal_shares_and_said() -> Non
     assert any(note.startswith(said) for note in result.record.notes)
 
 
-def test_latency_is_divided_by_loss_too() -> None:
+def test_a_measured_budget_is_divided_by_loss_too() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4),

@@ -166,7 +166,7 @@ def _quick(
     selection: Selection,
 ) -> Division:
     equal = equal_shares(scores.graph, scores, budget, selection)
-    known = quick(scores, evidence, repair, equal)
+    known = quick(scores, _fitted_on(evidence), repair, equal)
 
     def fit(plan: Plan) -> Cut:
         return known.fit([plan])[0]
@@ -183,10 +183,15 @@ def _thorough(
     budget: Budget,
     selection: Selection,
 ) -> Division:
-    method = apart(repair, evidence)
+    method, rest = apart(repair, evidence), _fitted_on(evidence)
 
     def fit(plan: Plan) -> Cut:
-        return method.apply(evidence, plan)
+        return method.apply(rest, plan)
 
     refit = fit if evidence.calibration is not None else None
     return Division(with_losses(scores, repair, budget, selection), budget, selection, fit, refit)
+
+
+def _fitted_on(evidence: Evidence) -> Evidence:
+    """What both networks of a comparison are repaired by: nothing that they are judged on."""
+    return Split.of(evidence, "the division").evidence
