@@ -28,7 +28,6 @@ import json
 import multiprocessing
 import os
 import resource
-import statistics
 import sys
 import time
 import traceback
@@ -687,27 +686,11 @@ def summary(rows: list[Row]) -> str:
     """Totals a tool."""
     lines = ["| | " + " | ".join(TOOLS) + " |", "|---|" + "---:|" * len(TOOLS)]
     by_tool = {tool: [row for row in rows if row["tool"] == tool] for tool in TOOLS}
-    timed = [
-        {row["model"] for row in by_tool[tool] if row["ok"] and row.get("alone")} for tool in TOOLS
-    ]
-    both = timed[0] & timed[1]
 
     def line(title: str, count: Callable[[list[Row]], object]) -> None:
         lines.append(
             f"| {title} | " + " | ".join(str(count(by_tool[tool])) for tool in TOOLS) + " |"
         )
-
-    def median(found: list[Row]) -> str:
-        times = [row["trace_s"] + row["prune_s"] for row in found if row["model"] in both]
-        return f"{statistics.median(times):.2f} s" if times else "–"
-
-    def slowest(found: list[Row]) -> str:
-        times = [
-            row["trace_s"] + row["prune_s"]
-            for row in found
-            if "trace_s" in row and row.get("alone")
-        ]
-        return f"{max(times):.1f} s" if times else "–"
 
     line("networks tried", len)
     line(
@@ -729,15 +712,20 @@ def summary(rows: list[Row]) -> str:
     )
     line("refused or crashed", lambda found: sum(ended(row) == "refused" for row in found))
     line("not done in time", lambda found: sum(ended(row) == "too slow" for row in found))
-    line(
-        (
-            f"median time of trace and prune on the {len(both)} that both pass, of those timed with "
-            "nothing beside"
-        ),
-        median,
-    )
-    line("slowest trace and prune, of those timed with nothing beside", slowest)
+    line("of those handed back right, proved on other inputs and modes too", _proved_elsewhere)
+    line("no group left whole for a size that its code holds", _all_followed)
     return "\n".join(lines)
+
+
+def _proved_elsewhere(rows: list[Row]) -> object:
+    """How many were held against the original on more than the example and made-up weights."""
+    return sum(row["ok"] and len(row["proved_on"]) > 2 for row in rows if "proved_on" in row) or "–"
+
+
+def _all_followed(rows: list[Row]) -> object:
+    return (
+        sum(row["ok"] and not row["left_whole_count"] for row in rows if "proved_on" in row) or "–"
+    )
 
 
 def ended(row: Row) -> str:
@@ -757,24 +745,28 @@ def is_wrong(row: Row) -> bool:
 def render(rows: list[Row]) -> str:
     """The whole table in Markdown."""
     head = (
-        "| network | tool | ok | parameters | after | MACs gone | equal | trace s | prune s | "
-        "error |"
+        "| network | tool | ok | parameters | after | MACs gone | equal | proved on | left whole | "
+        "s | error or remark |"
     )
-    lines = [summary(rows), "", head, "|---|---|---|---:|---:|---:|---|---:|---:|---|"]
+    lines = [summary(rows), "", head, "|---|---|---|---:|---:|---:|---|---:|---:|---:|---|"]
     for row in rows:
-        seconds = [f"{row[key]:.2f}" if key in row else "–" for key in ("trace_s", "prune_s")]
         sizes = [f"{row[key]:,}" if key in row else "–" for key in ("params", "params_after")]
-        ok = "yes" if row["ok"] else "no"
+        seconds = f"{row['whole_s']:.1f}" if "whole_s" in row else "–"
+        counts = [str(len(row.get("proved_on", ()))), str(row.get("left_whole_count", ""))]
         cells = [
             row["model"],
             row["tool"],
-            ok,
+            "yes" if row["ok"] else "no",
             *sizes,
             share_gone(row, "macs"),
             row.get("equal", "–"),
+            *(counts if row["tool"] == "niwaki" and "proved_on" in row else ("–", "–")),
+            seconds,
         ]
-        error = row.get("error", "").replace("|", "\\|").replace("<", "&lt;")[:160]
-        lines.append("| " + " | ".join([*cells, *seconds, error]) + " |")
+        why = next(iter(row.get("left_whole", {}).values()), "")
+        said = row.get("error") or row.get("note") or why
+        said = " ".join(said.split()).replace("|", "\\|").replace("<", "&lt;")[:140]
+        lines.append("| " + " | ".join([*cells, said]) + " |")
     return "\n".join(lines)
 
 

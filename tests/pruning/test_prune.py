@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 from typing import Any
@@ -693,10 +692,31 @@ def test_parameters_that_a_forward_writes_into_are_given_back() -> None:
     torch.manual_seed(0)
     model = Tokens()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    niwaki.trace(model, torch.randint(0, 9, (2, 5)))
-    with contextlib.suppress(niwaki.NiwakiError):
-        niwaki.prune(model, torch.randint(0, 9, (2, 5)))
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    for verb in (niwaki.trace, niwaki.prune):
+        with pytest.raises(niwaki.NiwakiError, match=r"writes into its parameter outer\.bias"):
+            verb(model, torch.randint(0, 9, (2, 5)))
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+class Clamped(nn.Module):
+    """A scale that forward keeps within its limits, as CLIP's; it is within them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(6, 12), nn.Linear(12, 3)
+        self.scale = nn.Parameter(torch.full((12,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.scale.data = self.scale.data.clamp(0, 1)
+        out: Tensor = self.outer(self.inner(x).relu() * self.scale)
+        return out
+
+
+def test_a_parameter_that_is_set_to_what_it_was_is_cut_like_any() -> None:
+    torch.manual_seed(0)
+    small: Any = niwaki.prune(Clamped(), torch.randn(2, 6), 0.5).model
+    assert small.scale.shape == (6,)
+    assert small.outer.weight.shape == (3, 6)
 
 
 class Mixed(nn.Module):

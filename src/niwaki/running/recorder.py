@@ -187,6 +187,7 @@ class _Recorder(OperatorMode):
             key: name for name, tensor in state.items() if (key := _memory(tensor)) is not None
         }
         self._homes = {id(tensor): _memory(tensor) for tensor in state.values()}
+        self._own = {id(tensor): tensor.detach() for tensor in state.values()}
         self._made: dict[_Memory, Ref] = {}
         self.moved: list[str] = []
 
@@ -240,7 +241,7 @@ class _Recorder(OperatorMode):
         if memory is None or memory == home:
             return None
         name = self._names[id(tensor)]
-        if name not in self.moved:
+        if name not in self.moved and not torch.equal(tensor.detach(), self._own[id(tensor)]):
             self.moved.append(name)
         return self._made.get(memory)
 

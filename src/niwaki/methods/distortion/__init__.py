@@ -2,8 +2,8 @@
 can be divided where it hurts least.
 """
 
+from niwaki.methods.distortion._quick import quick
 from niwaki.methods.distortion.curves import apart, with_curves
-from niwaki.methods.distortion.quick import quick
 from niwaki.methods.distortion.shape import of_scores
 
 __all__ = ["apart", "of_scores", "quick", "with_curves"]
