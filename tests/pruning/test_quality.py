@@ -108,7 +108,7 @@ def test_what_is_no_quality_is_told(network: nn.Module) -> None:
         )  # fmt: skip
 
 
-def test_the_command_line_has_it_too() -> None:
+def test_the_command_line_has_it_too(quick_latency: None) -> None:
     words = ["digits-cnn", "--data", "digits", "--budget", "macs=0.5", "--json"]
 
     def used(*more: str) -> dict[str, Any]:

@@ -191,7 +191,7 @@ def test_a_branch_that_is_skipped_stays() -> None:
     assert len(result.dropped) == 2
 
 
-def test_branches_go_on_the_command_line_too() -> None:
+def test_branches_go_on_the_command_line_too(quick_latency: None) -> None:
     words = ["resnet20", "--budget", "macs=0.5", "--scope", "local:what=branches", "--json"]
     said = CliRunner().invoke(app, ["prune", *words])
     assert said.exit_code == 0, said.stderr
@@ -235,7 +235,7 @@ def test_blocks_are_not_foreseen_and_that_is_told() -> None:
         niwaki.preview(model, x, "params=0.5", what="blocks", criterion="mint", calibration=[x])
 
 
-def test_a_dry_run_tells_of_branches() -> None:
+def test_a_dry_run_tells_of_branches(quick_latency: None) -> None:
     words = ["resnet20", "--budget", "macs=0.5", "--scope", "local:what=units+branches"]
     said = CliRunner().invoke(app, ["prune", *words, "--dry-run"])
     assert said.exit_code == 0, said.stderr
