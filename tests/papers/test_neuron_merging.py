@@ -36,7 +36,7 @@ def test_lenet_numbers_to_the_last_digit(shared_root: Path) -> None:
 
 
 def test_resnet56_merge_is_ahead_of_prune(shared_root: Path, few_images: Path) -> None:
-    """On the first 500 test images, at the two ratios between which plain pruning breaks down."""
+    """On the first 1,000 test images, at the two ratios between which plain pruning breaks down."""
     model = niwaki.models.build("resnet56:shortcut=projection").eval()
     niwaki.load_weights(model, shared_root / "checkpoints" / "resnet56.cifar10.pth.tar")
     test = niwaki.data.load("cifar10", few_images).split("test")
@@ -50,5 +50,5 @@ def test_resnet56_merge_is_ahead_of_prune(shared_root: Path, few_images: Path) -
             mixings = niwaki.compensate(niwaki.Cut(graph, plan), name).mixings
             pruned = niwaki.shrink(niwaki.Cut(graph, plan, mixings))
             pruned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # quicker
-            accuracy[name] = niwaki.evaluate(pruned, test.batches(50, limit=500)).accuracy
+            accuracy[name] = niwaki.evaluate(pruned, test.batches(50, limit=1000)).accuracy
         assert accuracy["merge"] > accuracy["none"] + gap
