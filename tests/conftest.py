@@ -3,13 +3,12 @@ quick settings.
 """
 
 import os
-import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from timed import take_few
 
 import niwaki.measure._snapshot  # looked up by name below
 import niwaki.pruning.bench
@@ -52,16 +51,7 @@ def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latency is measured for a second by default, and peak memory on one more run: tests of other
     things need not wait.
     """
-    make_quick(monkeypatch)
-
-
-def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the fixture does, for those of a whole module."""
-    places = [sys.modules["niwaki.measure._snapshot"], sys.modules["niwaki.pruning.bench"]]
-    quick = partial(places[0].measure_latency, repeats=2, warmup=1, seconds=0)
-    for place in places:
-        monkeypatch.setattr(place, "measure_latency", quick)
-        monkeypatch.setattr(place, "peak_memory", lambda model, inputs: 0)
+    take_few(monkeypatch)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import pytest
 import torch
 import within
 import zoo
-from conftest import make_quick
+from timed import take_few
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
@@ -50,7 +50,7 @@ def made(folder: Path) -> tuple[niwaki.Result, Path]:
     model = niwaki.models.build("resnet20").eval()
     result = niwaki.prune(model, niwaki.models.example_inputs(model), criterion="l1", budget=0.4)
     with pytest.MonkeyPatch.context() as patch:
-        make_quick(patch)
+        take_few(patch)
         return result, niwaki.save(result, folder / "pruned")
 
 
