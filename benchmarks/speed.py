@@ -31,6 +31,7 @@ from torch import nn
 
 import niwaki
 
+START, END = "<!-- from benchmarks/records/speed.json -->", "<!-- end -->"
 NETWORKS = [
     "resnet18",
     "resnet34",
@@ -150,7 +151,7 @@ def row(name: str, ways: list[str], repeats: int) -> dict[str, Any]:
     return {way: round(statistics.median(times), 4) for way, times in found.items()}
 
 
-def table(record: dict[str, Any]) -> str:
+def as_markdown(record: dict[str, Any]) -> str:
     """A line a network, and the medians of the ratios."""
     lines = ["| network | torch-pruning, s | cut | checked | whole |", "|---|---:|---:|---:|---:|"]
     rows = {name: one for name, one in record["networks"].items() if "refused" not in one}
@@ -170,7 +171,7 @@ def main() -> None:
     parser = recorded.options(__doc__)
     parser.add_argument("--networks", nargs="*", default=NETWORKS)
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
-    words = recorded.asked(parser, table)
+    words = recorded.asked(parser, as_markdown)
     if words is None:
         return
     rows: dict[str, Any] = {}

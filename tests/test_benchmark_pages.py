@@ -64,6 +64,8 @@ def test_the_page_on_training_shows_its_record(monkeypatch: pytest.MonkeyPatch) 
         ("allocation", "guides/budgets.md"),
         ("guard", "compensation.md"),
         ("gradual", "guides/training-loops.md"),
+        ("speed", "performance.md"),
+        ("yolo", "guides/yolo.md"),
     ],
 )
 def test_tables_are_those_of_their_records(
