@@ -712,7 +712,7 @@ def summary(rows: list[Row]) -> str:
     )
     line("refused or crashed", lambda found: sum(ended(row) == "refused" for row in found))
     line("not done in time", lambda found: sum(ended(row) == "too slow" for row in found))
-    line("of those handed back right, proved on other inputs and modes too", _proved_elsewhere)
+    line("of those handed back, proved on other inputs and modes too", _proved_elsewhere)
     line("no group left whole for a size that its code holds", _all_followed)
     return "\n".join(lines)
 
