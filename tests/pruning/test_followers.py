@@ -109,13 +109,8 @@ def test_ties_are_read_off_the_code() -> None:
     assert niwaki.trace(nn.Sequential(nn.Linear(7, 5), nn.Linear(5, 2)).eval(), X).ties == ()
 
 
-class Across(nn.Module):
+class Across(Attention):
     """Attention between head dimensions (XCiT, Restormer), whose number a softmax keeps."""
-
-    def __init__(self, width: int, heads: int, how: str) -> None:
-        super().__init__()
-        self.num_heads, self.how = heads, how
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, c = x.shape

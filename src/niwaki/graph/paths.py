@@ -21,7 +21,7 @@ from niwaki.graph.inference import Inference, Rule, infer
 from niwaki.graph.reasons import Freeze, Reason
 from niwaki.graph.terms import Var, freeze, leaves
 from niwaki.graph.unreached import freeze_around_unreached
-from niwaki.running import Inputs, Op, Tape, named_state, record, run
+from niwaki.running import Inputs, Tape, named_state, plainly, record, run
 from niwaki.running.hollow import HollowRun
 from niwaki.running.probes import Small, Variant, is_heavy, small
 
@@ -108,7 +108,7 @@ def _tried(
     if not variant.training:
         try:
             with variant.steered:
-                run(model, state.tape, variant.inputs, _plainly)
+                run(model, state.tape, variant.inputs, plainly)
         except TraceError as error:
             if not error.other_path:
                 return None
@@ -133,14 +133,10 @@ def _alike(model: nn.Module, tape: Tape, variant: Variant) -> tuple[tuple[int, .
             other = record(model, variant.inputs, training=True, hollow=HollowRun())
             same = _calls(other) == _calls(tape)
             return tuple(other.shapes[ref.index] for ref in other.outputs) if same else None
-        outputs = run(model, tape, variant.inputs, _plainly, hollow=HollowRun())
+        outputs = run(model, tape, variant.inputs, plainly, hollow=HollowRun())
     except TraceError:
         return None
     return tuple(tuple(tensor.shape) for tensor in outputs)
-
-
-def _plainly(position: int, op: Op, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-    return op.func(*args, **kwargs)
 
 
 def _calls(tape: Tape) -> list[tuple[str, str]]:

@@ -31,7 +31,17 @@ from niwaki.graph.inference import Read
 from niwaki.graph.offsets import reads_of
 from niwaki.graph.terms import positions
 from niwaki.methods.base.evidence import Evidence
-from niwaki.running import Inputs, Op, Playback, Tape, batch_size, batched, preserved_rng, restated
+from niwaki.running import (
+    Inputs,
+    Op,
+    Playback,
+    Tape,
+    batch_size,
+    batched,
+    plainly,
+    preserved_rng,
+    restated,
+)
 
 HALVES = (torch.float16, torch.bfloat16)
 Step = Callable[[int, Op, tuple[Any, ...], dict[str, Any]], Any]
@@ -69,7 +79,7 @@ class Replay:
 
         To be called, and gradients to be taken, inside `tracking`.
         """
-        doing = step or (lambda position, op, args, kwargs: op.func(*args, **kwargs))
+        doing = step or plainly
 
         def tracked(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             with torch.enable_grad():

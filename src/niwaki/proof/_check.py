@@ -185,7 +185,7 @@ def _runs_apart(cut: Cut) -> bool:
     source of chance.
     """
     tape = cut.graph.inference.tape
-    return tape.by_value or any(op.draws for op in tape.ops)
+    return tape.by_value or tape.draws
 
 
 def _alone(cut: Cut, inputs: Inputs, made_up: bool) -> list[Tensor]:

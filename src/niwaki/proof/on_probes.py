@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -19,7 +18,7 @@ from niwaki.proof.counted import Counted, counted_numbers
 from niwaki.proof.lockstep import Lockstep
 from niwaki.proof.outputs import run_outputs
 from niwaki.proof.reference import playback, rerun_outputs
-from niwaki.running import Op, Tape, preserved_rng, restated, run, seed_all, tensors_in
+from niwaki.running import plainly, preserved_rng, restated, run, seed_all, tensors_in
 from niwaki.running.compare import ROUNDINGS, tolerance, worst
 from niwaki.running.hollow import HollowRun
 from niwaki.running.probes import Variant, with_shaken_weights
@@ -98,7 +97,7 @@ def _covered_smaller(
             run_outputs(pruned, fewer, training=True)
             return f"{variant.words} (runs)"
         tape = cut.graph.inference.tape
-        outputs = run(pruned, tape, variant.inputs, _plainly, hollow=HollowRun())
+        outputs = run(pruned, tape, variant.inputs, plainly, hollow=HollowRun())
         if tuple(tuple(tensor.shape) for tensor in outputs) != probe.shapes:
             return None
         expected = _expected(cut, smaller, numbers)
@@ -108,10 +107,6 @@ def _covered_smaller(
         return None
     shapes = ", ".join("×".join(map(str, tensor.shape)) for tensor in tensors_in(fewer))
     return f"{variant.words} (values at {shapes})"
-
-
-def _plainly(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return op.func(*args, **kwargs)
 
 
 def _settled(
@@ -167,7 +162,7 @@ def _on_path(cut: Cut, probe: Probe, pruned: nn.Module) -> str:
     variant, tape = probe.variant, cut.graph.inference.tape
     numbers = counted_numbers(cut.graph, cut.plan, pruned, training=variant.training)
     lockstep = Lockstep(cut, playback(cut, variant.inputs), numbers)
-    random = _draws(tape)
+    random = tape.draws
     by_itself = _leads_here(cut, variant)
     alike = nullcontext() if by_itself else Answered(tape.answers)
     with preserved_rng(), alike:
@@ -246,15 +241,11 @@ def _groups(cut: Cut, lockstep: Lockstep) -> tuple[str, ...]:
     return tuple(touched(cut.graph, {position} if position < lockstep.length else set()))
 
 
-def _draws(tape: Tape) -> bool:
-    return any(op.draws for op in tape.ops)
-
-
 def _expected(cut: Cut, variant: Variant, numbers: tuple[Counted, ...]) -> list[Tensor] | None:
     """What the masked original puts out; None where chance, or the statistics of a batch, would
     make two runs differ.
     """
-    if variant.training or cut.plan.blocks or _draws(cut.graph.inference.tape):
+    if variant.training or cut.plan.blocks or cut.graph.inference.tape.draws:
         return None
     with preserved_rng():
         seed_all(0)

@@ -43,7 +43,6 @@ class Division:
         scores: of the units, with curves where it is divided by these.
         selection: of equal shares where loss cannot be told.
         fit: repairs a plan of equal shares, for the comparison.
-        refit: repairs the divided plan so that both are repaired alike; None takes it as it is.
         known: a cut of equal shares that was repaired already.
         notes: what the comparison said.
     """
@@ -52,7 +51,6 @@ class Division:
     budget: Budget
     selection: Selection
     fit: Fit | None = None
-    refit: Fit | None = None
     known: Cut | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -140,7 +138,8 @@ class Division:
         if equal is None or whole or self.budget.runs:
             equal = fit(self._equal(cut.plan))
         probes = Probes(graph, split.held)
-        ours = probes.together(cut if self.refit is None else self.refit(cut.plan))
+        # with calibration inputs the divided plan is fitted too, so that both are repaired alike
+        ours = probes.together(cut if evidence.calibration is None else fit(cut.plan))
         theirs = min(map(probes.together, (equal, Cut(graph, equal.plan))))
         return ours, theirs, split.source
 
@@ -171,9 +170,8 @@ def _quick(
     def fit(plan: Plan) -> Cut:
         return known.fit([plan])[0]
 
-    refit = fit if evidence.calibration is not None else None
     found = replace(scores, curves=known.curves)
-    return Division(found, budget, selection, fit, refit, known.cuts[0])
+    return Division(found, budget, selection, fit, known.cuts[0])
 
 
 def _thorough(
@@ -188,8 +186,7 @@ def _thorough(
     def fit(plan: Plan) -> Cut:
         return method.apply(rest, plan)
 
-    refit = fit if evidence.calibration is not None else None
-    return Division(with_losses(scores, repair, budget, selection), budget, selection, fit, refit)
+    return Division(with_losses(scores, repair, budget, selection), budget, selection, fit)
 
 
 def _fitted_on(evidence: Evidence) -> Evidence:

@@ -19,7 +19,7 @@ from niwaki.running.inputs import (
 )
 from niwaki.running.recorder import record
 from niwaki.running.replay import Playback, live_bytes, play, restated
-from niwaki.running.rerun import run
+from niwaki.running.rerun import plainly, run
 from niwaki.running.tape import Op, Ref, Tape, first_names, named_state, tensor_at, tensors_in
 from niwaki.running.writes import undisturbed, written_back
 
@@ -40,6 +40,7 @@ __all__ = [
     "live_bytes",
     "made_up",
     "named_state",
+    "plainly",
     "play",
     "preserved_mode",
     "preserved_rng",

@@ -92,6 +92,11 @@ _VIEW, _COPY = torch.ops.aten.view.default, torch.ops.aten.clone.default
 _COPIED_VIEW = torch.ops.aten._unsafe_view.default
 
 
+def plainly(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The step that steps in nowhere: the operator as it is."""
+    return op.func(*args, **kwargs)
+
+
 def run(
     model: nn.Module,
     tape: Tape,

@@ -217,6 +217,11 @@ class Tape:
     lines: list[str] = field(default_factory=list)
 
     @cached_property
+    def draws(self) -> bool:
+        """Whether any operator draws random numbers; of a whole tape."""
+        return any(op.draws for op in self.ops)
+
+    @cached_property
     def named(self) -> Mapping[str, tuple[Ref, ...]]:
         """Parameter or buffer → the values that it is."""
         refs: dict[str, list[Ref]] = defaultdict(list)

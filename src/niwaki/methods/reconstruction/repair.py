@@ -38,11 +38,11 @@ from niwaki.methods.moments.units import Reader, consumer_gram, readers
 from niwaki.methods.reconstruction.least_squares import Joint, as_one, residual, signal, solve
 from niwaki.methods.reconstruction.ridge import cross_validated
 from niwaki.running import (
-    Op,
     Playback,
     Tape,
     batch_size,
     live_bytes,
+    plainly,
     preserved_rng,
     restated,
     tensors_in,
@@ -188,7 +188,7 @@ class _Fit:
             self._fit_apart(evidence, weight)
         else:
             for original, smaller, _ in runs:
-                original.until(self._first[weight], _plain)
+                original.until(self._first[weight], plainly)
                 smaller.until(self._first[weight], self._order.step(masked.run))
             self._fit_stopped(weight, runs)
         for name in {reader.group for reader in self._calls[weight]} & self._found.keys():
@@ -307,7 +307,3 @@ class _Fit:
             if self._shiftable[name] is not None:
                 notes[name] += f"; without a constant: {self._shiftable[name]}"
         return Cut(self._graph, self._plan, mixings, notes, residuals)
-
-
-def _plain(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return op.func(*args, **kwargs)
