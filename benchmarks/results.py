@@ -1,4 +1,4 @@
-"""Write docs/results.md, and MINT's table with its authors' settings, again from tables and records.
+"""Write docs/results.md, RNI's tables, and MINT's with its authors' settings, again from tables and records.
 
 python benchmarks/results.py
 """
@@ -11,8 +11,11 @@ from niwaki.papers import mint
 from niwaki.papers.line import markdown
 from niwaki.papers.mint import recipe, rendering
 from niwaki.papers.recipe import overview
+from niwaki.papers.rni import runs
+from niwaki.papers.rni.recipe import tables as rni_tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+RNI = PAGE.with_name("rni.md")
 START, END = "<!-- rendered by niwaki.papers.line.markdown -->", "<!-- end -->"
 
 
@@ -32,6 +35,8 @@ def main() -> None:
     table = rendering.markdown(rendering.committed(), AUTHORS, recipe.tables()[AUTHORS])
     for page in MINT_PAGES:
         between(page, f"<!-- {AUTHORS} -->", table)
+    for name, entry in rni_tables().items():
+        between(RNI, f"<!-- {name} -->", runs.markdown(runs.committed(), name, entry))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,11 @@ def test_the_tables_in_the_docs_are_those_of_the_records() -> None:
 
 def test_markdown_leaves_cells_without_a_record_empty() -> None:
     run = CellRun("e", "rni", 0.5, 0, "full", 91.234, 92.0, 1, 1, {}, [], 1.0)
-    table = {"removed": [0.0, 0.5], "methods": {"rni": {"published": [93.0, 92.0]}}}
+    table = {
+        "removed": [0.0, 0.5],
+        "budgets": {"full": {}, "quick": {}},
+        "methods": {"rni": {"published": [93.0, 92.0]}},
+    }
     assert markdown([run], "e", table).splitlines()[2:] == [
         "| rni, published | 93.00 | 92.00 |",
         "| rni, measured |  | 91.23 |",
@@ -179,6 +184,12 @@ def test_markdown_leaves_cells_without_a_record_empty() -> None:
     assert "| rni, measured |  | 91.23 (91.23 to 91.23, 2 seeds) |" in markdown(
         [run, run], "e", table
     )
+    quick = dataclasses.replace(run, budget="quick", test=50.0)
+    assert markdown([run, quick], "e", table).splitlines()[3:] == [
+        "| rni, measured |  | 91.23 |",
+        "| rni, measured (quick) |  | 50.00 |",
+    ]
+    assert markdown([], "e", table).splitlines()[3:] == ["| rni, measured |  |  |"]
 
 
 def test_the_logs_are_a_dict_of_lists_by_epoch(digits: Dataset) -> None:

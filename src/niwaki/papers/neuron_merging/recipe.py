@@ -80,6 +80,7 @@ class NeuronMerging(Recipe):
             experiment, "–", 0.0, "original", table.get("baseline"), _accuracy(model, split, places)
         )
         cells = [baseline]
+        setting = table["setting"] + self._trained_here(table, places)
         known = "" if baseline.published is None else f" (published {baseline.published:.2f})"
         say(f"{experiment}: original {baseline.measured:.2f}{known}")
         seen = partial(_seen, dataset, places)
@@ -89,7 +90,17 @@ class NeuronMerging(Recipe):
                 f"{experiment}: {cell.criterion} {cell.ratio:.0%} {cell.compensation} "
                 f"{cell.measured:.2f}"
             )
-        return Outcome(table["setting"], tuple(cells))
+        return Outcome(setting, tuple(cells))
+
+    def _trained_here(self, table: dict[str, Any], places: Places) -> str:
+        """How long the network was trained, where it was trained here."""
+        if self.budget not in table or places.checkpoint(table["checkpoint"]).is_file():
+            return ""
+        how = table[self.budget]
+        return (
+            f"; trained here for {how['epochs']} epochs, one cycle of the learning rate up to "
+            f"{how['lr']}, the best epoch by 5,000 validation images"
+        )
 
     def _network(self, table: dict[str, Any], dataset: Dataset, places: Places) -> nn.Module:
         """The trained network: from a checkpoint, or trained here where the budget allows it."""

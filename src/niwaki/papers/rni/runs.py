@@ -88,32 +88,38 @@ def committed() -> list[CellRun]:
     return [read(path) for path in files]
 
 
-def markdown(
-    runs: Iterable[CellRun], experiment: str, table: Mapping[str, Any], budget: str = "full"
-) -> str:
-    """A Markdown table of one experiment: published and measured accuracy by method, cells without
-    a record empty.
+def markdown(runs: Iterable[CellRun], experiment: str, table: Mapping[str, Any]) -> str:
+    """A Markdown table of one experiment: published and measured accuracy by method, a row for each
+    budget that has a record; a method without any has one empty row.
 
     Args:
         table: the experiment's entry in tables.toml.
     """
-    by_cell: dict[tuple[str, float], list[CellRun]] = {}
+    by_cell: dict[tuple[str, str, float], list[CellRun]] = {}
     for run in runs:
-        if (run.experiment, run.budget) == (experiment, budget):
-            by_cell.setdefault((run.method, run.removed), []).append(run)
+        if run.experiment == experiment:
+            by_cell.setdefault((run.budget, run.method, run.removed), []).append(run)
     shares = table["removed"]
     titles = ["as trained" if share == 0 else f"{share:.0%} pruned, fine-tuned" for share in shares]
     lines = ["| accuracy % | " + " | ".join(titles) + " |", "|---|" + "---|" * len(shares)]
     for method, given in table["methods"].items():
         if "published" in given:
-            lines.append(
-                f"| {method}, published | "
-                + " | ".join(f"{number:.2f}" for number in given["published"])
-                + " |"
-            )
-        cells = [_measured(by_cell.get((method, share), [])) for share in shares]
-        lines.append(f"| {method}, measured | " + " | ".join(cells) + " |")
+            numbers = (f"{number:.2f}" for number in given["published"])
+            lines.append(_row(f"{method}, published", numbers))
+        known = [name for name in table["budgets"] if _any(by_cell, name, method)]
+        for budget in known or ["full"]:
+            short = "" if budget == "full" else f" ({budget})"
+            cells = (_measured(by_cell.get((budget, method, share), [])) for share in shares)
+            lines.append(_row(f"{method}, measured{short}", cells))
     return "\n".join(lines)
+
+
+def _any(cells: Iterable[tuple[str, str, float]], budget: str, method: str) -> bool:
+    return any(cell[:2] == (budget, method) for cell in cells)
+
+
+def _row(title: str, cells: Iterable[str]) -> str:
+    return f"| {title} | " + " | ".join(cells) + " |"
 
 
 def _measured(runs: list[CellRun]) -> str:
