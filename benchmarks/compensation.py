@@ -117,6 +117,8 @@ def resnet_cells() -> Iterator[Cell]:
         for method in ("reconstruct", "reconstruct + lbfgs"):
             yield Cell(RESNET, "reconstruct", 0.5, method, 1024, divided)
         yield Cell(RESNET, "fold", 0.5, "moments", 0, divided)
+    for divided in ("", "channels"):
+        yield Cell(RESNET, "reconstruct", 0.5, "moments", 0, divided)
 
 
 class Bench:
@@ -227,7 +229,10 @@ def cost(bench: Bench, rounds: int = 5) -> dict[str, Any]:
         work: dict[str, Callable[[], object]] = {"forward": forwards}
         for order in ("parallel", "sequential"):
             work[order] = partial(
-                niwaki.compensate, graph, plan, f"reconstruct:order={order}", calibration=seen
+                niwaki.compensate,
+                niwaki.Cut(graph, plan),
+                f"reconstruct:order={order}",
+                calibration=seen,
             )
         seconds: dict[str, list[float]] = {name: [] for name in work}
         for _ in range(rounds + 1):
