@@ -30,24 +30,28 @@ def markdown(
     records: Iterable[Mapping[str, Any]], experiment: str, table: Mapping[str, Any]
 ) -> str:
     """One experiment: a line a row of the paper's table, medians over the seeds; cells without a
-    record stay empty.
+    record stay empty. Of a row's short and quick runs the short ones are shown.
 
     Args:
         table: the experiment's entry in tables.toml.
     """
-    runs: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    by_budget: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for record in records:
-        subset = "budget=" in record["paper"]
+        budget = record["paper"].partition("budget=")[2] or "full"
         for run in record["runs"]:
             if run["experiment"] == experiment:
-                runs.setdefault((run["row"], subset), []).append(run)
+                by_budget.setdefault((run["row"], budget), []).append(run)
+
+    def sides(row: str) -> list[list[dict[str, Any]]]:
+        full, short, quick = (by_budget.get((row, name), []) for name in ("full", "short", "quick"))
+        return [full, short or quick]
+
     lines = [HEAD.format(title=experiment)]
     if "baseline" in table:
-        first = [runs.get((table["rows"][0]["name"], side), []) for side in (False, True)]
-        originals = (_medians(own, ("original",)) for own in first)
+        originals = (_medians(own, ("original",)) for own in sides(table["rows"][0]["name"]))
         lines.append(_line("original", f"{table['baseline']:.2f}", *originals))
     for row in table["rows"]:
-        here = [runs.get((row["name"], side), []) for side in (False, True)]
+        here = sides(row["name"])
         published = f"{100 * row.get('published_gone', row['params']):.2f}, {row['published']:.2f}"
         lines.append(
             _line(row["name"], published, *(_medians(own, ("gone", "accuracy")) for own in here))
