@@ -158,6 +158,9 @@ def test_a_quick_run_trains_trims_and_retrains_and_a_second_reads_it(
         f"{trimmed.measured:.2f} |"
     )
     assert lines[4].startswith(f"| {trimmed.compensation}: kB | 22 |  | 1")
+    longer = [{**run, "accuracy": 98.0} for run in record["runs"]]
+    short = {**record, "paper": "mint:budget=short", "runs": longer}
+    assert "98.00" in markdown([record, short], "mnist-mlp", table).splitlines()[3]
 
 
 def test_what_a_cell_may_take_is_the_tables_word_the_rows_and_the_users() -> None:
