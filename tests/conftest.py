@@ -3,8 +3,10 @@ quick settings.
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,11 @@ from timed import take_few
 import niwaki.measure._snapshot  # looked up by name below
 import niwaki.pruning.bench
 import niwaki.pruning.cost  # noqa: F401  # tests look it up so
+
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+
 
 os.environ.setdefault("RAY_worker_niceness", "0")  # else its workers wait for the tests beside them
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -61,3 +68,22 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window; what asks for it is skipped where there is none."""
+    sync = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]
+    with sync.sync_playwright() as play:
+        started = play.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield started
+        started.close()

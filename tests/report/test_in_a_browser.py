@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_report import browser, write_run  # noqa: F401  # the fixture is used by its name
+from test_report import write_run
 
 import niwaki
 from niwaki.graph import outline
@@ -30,7 +30,7 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def shown(browser: Any, path: Path, **settings: Any) -> tuple[Any, list[str]]:  # noqa: F811
+def shown(browser: Any, path: Path, **settings: Any) -> tuple[Any, list[str]]:
     page, errors = browser.new_context(**settings).new_page(), list[str]()
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text))
@@ -40,7 +40,7 @@ def shown(browser: Any, path: Path, **settings: Any) -> tuple[Any, list[str]]:  
 
 @pytest.mark.parametrize("width", [400, 1280])
 def test_a_group_shows_its_layers_by_mouse_and_by_keyboard(
-    browser: Any,  # noqa: F811
+    browser: Any,
     channels: Path,
     width: int,
 ) -> None:
@@ -62,7 +62,7 @@ def test_a_group_shows_its_layers_by_mouse_and_by_keyboard(
     assert errors == []
 
 
-def test_without_scripts_all_groups_stand_below(browser: Any, channels: Path) -> None:  # noqa: F811
+def test_without_scripts_all_groups_stand_below(browser: Any, channels: Path) -> None:
     page, _ = shown(browser, channels, java_script_enabled=False)
     assert page.locator(".detail:visible").count() == page.locator(".groups tbody tr").count()
 
@@ -72,7 +72,7 @@ def test_without_scripts_all_groups_stand_below(browser: Any, channels: Path) ->
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("runs", [0, 1, 20, 200])
 def test_no_rule_of_axe_is_broken(
-    browser: Any,  # noqa: F811
+    browser: Any,
     channels: Path,
     tmp_path: Path,
     runs: int,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import browser, write_run  # noqa: F401  # the fixture is used by its name
+from test_report import write_run
 
 from niwaki.core.records import Record
 from niwaki.report import read_runs, report_page
@@ -112,7 +112,7 @@ def test_badges_and_marks_can_be_read(theme: int, front: str, back: str) -> None
 
 
 def test_a_browser_sorts_filters_and_unfolds(
-    browser: Any,  # noqa: F811
+    browser: Any,
     page_of_many: str,
     tmp_path: Path,
 ) -> None:
@@ -128,7 +128,7 @@ def test_a_browser_sorts_filters_and_unfolds(
     assert page.locator("#run-11 .inside .bar").count() > 60
 
 
-def opened(browser: Any, html: str, folder: Path, **settings: Any) -> Any:  # noqa: F811
+def opened(browser: Any, html: str, folder: Path, **settings: Any) -> Any:
     path = folder / "report.html"
     path.write_text(html, encoding="utf-8")
     page = browser.new_context(**settings).new_page()
@@ -138,7 +138,7 @@ def opened(browser: Any, html: str, folder: Path, **settings: Any) -> Any:  # no
 
 @pytest.mark.parametrize("width", [400, 1280])
 def test_many_rows_come_page_by_page(
-    browser: Any,  # noqa: F811
+    browser: Any,
     page_of_many: str,
     tmp_path: Path,
     width: int,
@@ -187,7 +187,7 @@ def test_many_rows_come_page_by_page(
 
 
 def test_without_scripts_all_rows_are_there(
-    browser: Any,  # noqa: F811
+    browser: Any,
     page_of_many: str,
     tmp_path: Path,
 ) -> None:

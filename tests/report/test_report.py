@@ -7,9 +7,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,6 @@ import niwaki
 from niwaki.core.errors import DataError
 from niwaki.core.records import DependencyMap, DependencyMaps, Measurement, Record
 from niwaki.report import as_csv, as_json, pareto, read_runs, report_page
-
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 
 
 def measurement(**changes: Any) -> Measurement:
@@ -181,24 +175,6 @@ def test_report_from_the_shell(runs: Path, tmp_path: Path, monkeypatch: pytest.M
         codes.append(stop.value.code)
     assert codes == [0, 1, 0, 1]
     assert {path.suffix for path in tmp_path.glob("page.*")} == {".html", ".csv", ".json"}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-    ]
-    with sync.sync_playwright() as play:
-        started = play.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield started
-        started.close()
 
 
 @pytest.mark.parametrize(("width", "height"), [(375, 740), (1280, 900)], ids=["phone", "desktop"])
