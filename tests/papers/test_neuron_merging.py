@@ -49,6 +49,6 @@ def test_resnet56_merge_is_ahead_of_prune(shared_root: Path, few_images: Path) -
         for name in ("none", "merge"):
             mixings = niwaki.compensate(niwaki.Cut(graph, plan), name).mixings
             pruned = niwaki.shrink(niwaki.Cut(graph, plan, mixings))
-            pruned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # quicker
+            pruned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch lacks it
             accuracy[name] = niwaki.evaluate(pruned, test.batches(50, limit=1000)).accuracy
         assert accuracy["merge"] > accuracy["none"] + gap

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,7 +183,7 @@ def test_markdown_leaves_cells_without_a_record_empty() -> None:
     assert "| rni, measured |  | 91.23 (91.23 to 91.23, 2 seeds) |" in markdown(
         [run, run], "e", table
     )
-    quick = dataclasses.replace(run, budget="quick", test=50.0)
+    quick = replace(run, budget="quick", test=50.0)
     assert markdown([run, quick], "e", table).splitlines()[3:] == [
         "| rni, measured |  | 91.23 |",
         "| rni, measured (quick) |  | 50.00 |",

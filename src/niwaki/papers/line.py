@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 NOT_RUN = "not run"
 COLUMNS = ("row", "removed", "published", "its base", "measured here", "base here")
@@ -89,11 +90,22 @@ def grouped(lines: Iterable[Line]) -> list[tuple[str, str, list[Line]]]:
     ]
 
 
+def table_row(*cells: str) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def budget_of(record: Mapping[str, Any]) -> str:
+    """The budget that a recipe's record was made with, as "mint:budget=short,seed=1" has it."""
+    spec: str = record["paper"]
+    return spec.partition("budget=")[2].partition(",")[0] or "full"
+
+
 def markdown(lines: Sequence[Line]) -> str:
     """All lines as Markdown tables, one an experiment."""
     parts = []
     for title, counts, part in grouped(lines):
         rows = [COLUMNS, ("---",) * len(COLUMNS), *(line.cells() for line in part)]
-        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        table = "\n".join(table_row(*row) for row in rows)
         parts.append(f"### {title}\n\nThe share is of: {counts}.\n\n{table}")
     return "\n\n".join(parts) + "\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 from niwaki.papers.baselines import lines as baselines
 from niwaki.papers.hours import training_hours
-from niwaki.papers.line import Line, Measured
+from niwaki.papers.line import Line, Measured, budget_of
 from niwaki.papers.mint.rendering import committed
 
 COUNTS = "weights of the layers that are cut"
@@ -58,7 +58,7 @@ def _elsewhere(place: str | None) -> Iterator[Measured]:
 def _measured(experiment: str, row: str) -> Iterator[Measured]:
     by_budget: dict[str, list[dict[str, Any]]] = {}
     for record in committed():
-        budget = record["paper"].partition("budget=")[2].partition(",")[0] or "full"
+        budget = budget_of(record)
         those = [r for r in record["runs"] if (r["experiment"], r["row"]) == (experiment, row)]
         by_budget.setdefault(budget, []).extend(those)
     for budget, runs in by_budget.items():

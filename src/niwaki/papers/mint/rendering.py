@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
+from niwaki.papers.line import budget_of, table_row
+
 HEAD = (
     "| {title} | published: gone, accuracy | measured: gone, accuracy "
     "| short or on a subset: gone, accuracy |\n|---|---|---|---|"
@@ -37,10 +39,9 @@ def markdown(
     """
     by_budget: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for record in records:
-        budget = record["paper"].partition("budget=")[2] or "full"
         for run in record["runs"]:
             if run["experiment"] == experiment:
-                by_budget.setdefault((run["row"], budget), []).append(run)
+                by_budget.setdefault((run["row"], budget_of(record)), []).append(run)
 
     def sides(row: str) -> list[list[dict[str, Any]]]:
         full, short, quick = (by_budget.get((row, name), []) for name in ("full", "short", "quick"))
@@ -49,21 +50,19 @@ def markdown(
     lines = [HEAD.format(title=experiment)]
     if "baseline" in table:
         originals = (_medians(own, ("original",)) for own in sides(table["rows"][0]["name"]))
-        lines.append(_line("original", f"{table['baseline']:.2f}", *originals))
+        lines.append(table_row("original", f"{table['baseline']:.2f}", *originals))
     for row in table["rows"]:
         here = sides(row["name"])
         published = f"{100 * row.get('published_gone', row['params']):.2f}, {row['published']:.2f}"
         lines.append(
-            _line(row["name"], published, *(_medians(own, ("gone", "accuracy")) for own in here))
+            table_row(
+                row["name"], published, *(_medians(own, ("gone", "accuracy")) for own in here)
+            )
         )
         if "published_kb" in row:
             stored = (_medians(own, ("stored_kb",)) for own in here)
-            lines.append(_line(f"{row['name']}: kB", f"{row['published_kb']:g}", *stored))
+            lines.append(table_row(f"{row['name']}: kB", f"{row['published_kb']:g}", *stored))
     return "\n".join(lines)
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _medians(runs: list[dict[str, Any]], keys: tuple[str, ...]) -> str:

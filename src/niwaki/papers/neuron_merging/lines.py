@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any
 
 from niwaki.papers.hours import IMAGES, training_hours
-from niwaki.papers.line import Line, Measured
+from niwaki.papers.line import Line, Measured, budget_of
 
 EPOCHS = 200  # that the paper trains a network for; all rows of a table share it
 Key = tuple[str, str, float, str]
@@ -51,7 +51,7 @@ def _recorded() -> dict[Key, tuple[float, str]]:
     known = {}
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
         record = json.loads(path.read_text(encoding="utf-8"))
-        budget = record["paper"].partition("budget=")[2] or "full"
+        budget = budget_of(record)
         for cell in record["cells"]:
             key = (cell["experiment"], cell["criterion"], cell["ratio"], cell["compensation"])
             known[key] = (cell["measured"], budget)

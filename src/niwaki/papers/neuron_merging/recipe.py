@@ -94,19 +94,23 @@ class NeuronMerging(Recipe):
 
     def _trained_here(self, table: dict[str, Any], places: Places) -> str:
         """How long the network was trained, where it was trained here."""
-        if self.budget not in table or places.checkpoint(table["checkpoint"]).is_file():
+        if not self._is_own(table, places):
             return ""
         how = table[self.budget]
         return (
             f"; trained here for {how['epochs']} epochs, one cycle of the learning rate up to "
-            f"{how['lr']}, the best epoch by 5,000 validation images"
+            f"{how['lr']}, the epoch chosen on a validation split"
         )
+
+    def _is_own(self, table: dict[str, Any], places: Places) -> bool:
+        """Whether the network is trained here: the table says how, and there is no checkpoint."""
+        return self.budget in table and not places.checkpoint(table["checkpoint"]).is_file()
 
     def _network(self, table: dict[str, Any], dataset: Dataset, places: Places) -> nn.Module:
         """The trained network: from a checkpoint, or trained here where the budget allows it."""
         model = models.build(table["model"], classes=dataset.classes)
         path = places.checkpoint(table["checkpoint"])
-        if self.budget != "full" and self.budget in table and not path.is_file():
+        if self._is_own(table, places):
             path = own_checkpoint(model, table, self.budget, dataset, places)
         load_weights(model, path)
         # channels-last is the faster layout for convolutions on a CPU; the numbers are the same

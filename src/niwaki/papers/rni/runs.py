@@ -14,6 +14,7 @@ from typing import Any
 
 from niwaki.core.provenance import hardware, versions
 from niwaki.core.records import write_text_atomic
+from niwaki.papers.line import table_row
 
 SCHEMA = 1
 
@@ -101,25 +102,17 @@ def markdown(runs: Iterable[CellRun], experiment: str, table: Mapping[str, Any])
             by_cell.setdefault((run.budget, run.method, run.removed), []).append(run)
     shares = table["removed"]
     titles = ["as trained" if share == 0 else f"{share:.0%} pruned, fine-tuned" for share in shares]
-    lines = ["| accuracy % | " + " | ".join(titles) + " |", "|---|" + "---|" * len(shares)]
+    lines = [table_row("accuracy %", *titles), "|---|" + "---|" * len(shares)]
     for method, given in table["methods"].items():
         if "published" in given:
             numbers = (f"{number:.2f}" for number in given["published"])
-            lines.append(_row(f"{method}, published", numbers))
-        known = [name for name in table["budgets"] if _any(by_cell, name, method)]
-        for budget in known or ["full"]:
+            lines.append(table_row(f"{method}, published", *numbers))
+        known = {budget for budget, name, _ in by_cell if name == method} or {"full"}
+        for budget in (name for name in table["budgets"] if name in known):
             short = "" if budget == "full" else f" ({budget})"
             cells = (_measured(by_cell.get((budget, method, share), [])) for share in shares)
-            lines.append(_row(f"{method}, measured{short}", cells))
+            lines.append(table_row(f"{method}, measured{short}", *cells))
     return "\n".join(lines)
-
-
-def _any(cells: Iterable[tuple[str, str, float]], budget: str, method: str) -> bool:
-    return any(cell[:2] == (budget, method) for cell in cells)
-
-
-def _row(title: str, cells: Iterable[str]) -> str:
-    return f"| {title} | " + " | ".join(cells) + " |"
 
 
 def _measured(runs: list[CellRun]) -> str:
