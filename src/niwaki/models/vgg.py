@@ -44,7 +44,8 @@ class Vgg16(nn.Module):
         self.input_shape = input_shape
         channels, height, width = input_shape
         averages = (pool or USUAL[classifier]) == "average"
-        last_pool = nn.AvgPool2d(2) if averages else nn.MaxPool2d(2)
+        # rounded up, a last pool takes maps of one pixel as they are: smaller images work, too
+        last_pool = (nn.AvgPool2d if averages else nn.MaxPool2d)(2, ceil_mode=True)
         self.features = _features(channels, stages, last_pool)
         shrink = 2 ** len(stages)
         flat = stages[-1][-1] * (height // shrink) * (width // shrink)

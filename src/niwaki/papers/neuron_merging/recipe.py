@@ -99,7 +99,8 @@ class NeuronMerging(Recipe):
         how = table[self.budget]
         return (
             f"; trained here for {how['epochs']} epochs, one cycle of the learning rate up to "
-            f"{how['lr']}, the epoch chosen on a validation split"
+            f"{how['lr']}, {'smaller images first, ' if 'sizes' in how else ''}"
+            "the epoch chosen on a validation split"
         )
 
     def _is_own(self, table: dict[str, Any], places: Places) -> bool:

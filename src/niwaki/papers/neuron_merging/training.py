@@ -44,7 +44,7 @@ def own_checkpoint(
         train = train.take(torch.arange(min(places.limit, len(train))))
     fit_by_validation(
         model,
-        Feed(train, FeedSettings(BATCH, Augment(border="zero"))),
+        Feed(train, FeedSettings(BATCH, Augment(border="zero"), sizes=_sizes(how))),
         dataset,
         places,
         work / "training",
@@ -55,3 +55,8 @@ def own_checkpoint(
     )
     save_file({name: tensor.cpu() for name, tensor in model.state_dict().items()}, str(path))
     return path
+
+
+def _sizes(how: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    """From which epoch on images have how many pixels a side; empty: as they are."""
+    return tuple((epoch, pixels) for epoch, pixels in how.get("sizes", ()))
