@@ -1,5 +1,8 @@
-"""The same curves for the price of a few forward passes: losses to first order, at the counts of
-equal shares and at half of these.
+"""The same curves for the price of a few forward passes, at few counts: those of equal shares, and
+a few others. Without calibration inputs losses are told to first order; with some, they are
+measured on a handful, for a slope says little of a large cut.
+(ResNet-56, half of the multiply-adds, 1,024 inputs, 2,000 other training images: 91.9 % to first
+order on 64 samples, 94.4 to 98.1 % measured on 4 to 32.)
 
 Moments are derived, or counted on a part of the calibration inputs, once: the shape of every curve
 comes from them, and the mixings that are looked at (niwaki.methods.distortion.slopes).
@@ -22,6 +25,7 @@ from niwaki.methods.base.evidence import Batch, Calibration, Evidence
 from niwaki.methods.data_free._derive import Part
 from niwaki.methods.data_free.repair import DerivedMoments, derived
 from niwaki.methods.distortion.curves import LEVELS, apart, inputs_of, through
+from niwaki.methods.distortion.probes import Probes
 from niwaki.methods.distortion.shape import Shape, curves_of, of_scores
 from niwaki.methods.distortion.slopes import slopes
 from niwaki.methods.moments._gather import gather
@@ -31,6 +35,8 @@ from niwaki.running import Inputs, batch_size, preserved_rng, tensors_in
 
 COUNTED = 256  # inputs that moments are counted on
 DRAWS = 64  # samples and directions
+LEAST, PASSES = 4, 1024  # samples of a measurement, and samples through half of the network in all
+SHARES = (0.5, 0.15)  # of a group that is kept when its loss is measured
 FEWEST, NUMBERS = 16, 2**22  # samples of an input, and numbers in all of them
 AT_ONCE = 32  # samples whose gradients are held
 
@@ -66,18 +72,39 @@ def quick(
         NiwakiError, RuntimeError: the answer has no derivative, or the network cannot be played.
     """
     orders = {name: scores[name].argsort(descending=True, stable=True) for name in equal.kept}
-    plans = [equal, _of(orders, {name: len(kept.units) // 2 for name, kept in equal.items()})]
+    plans = [equal, *_others(orders, equal, measured=evidence.calibration is not None)]
     method = apart(repair, evidence)
     with preserved_rng(), torch.no_grad():
         shapes, cuts, fit = _fitted(method, evidence, orders, plans)
-        inputs = list(_chunks(inputs_of(evidence, _samples(evidence.graph))))
-        losses = slopes(evidence.graph, inputs, cuts, DRAWS)
+        losses = _losses(evidence, cuts)
     curves = {}
     for name, order in orders.items():
         known = {len(cut.plan[name].units): of[name] for cut, of in zip(cuts, losses, strict=True)}
         shape = shapes[name] if name in shapes else of_scores(scores[name])
         curves[name] = through(shape, {k: loss for k, loss in known.items() if k < len(order)})
     return Quick(curves, fit, cuts)
+
+
+def _others(orders: Mapping[str, Tensor], equal: Plan, measured: bool) -> list[Plan]:
+    """What is looked at beside equal shares: half of these; where it is measured, shares far from
+    each other.
+    """
+    if not measured:
+        return [_of(orders, {name: len(kept.units) // 2 for name, kept in equal.items()})]
+    return [
+        _of(orders, {name: round(share * len(order)) for name, order in orders.items()})
+        for share in SHARES
+    ]
+
+
+def _losses(evidence: Evidence, cuts: Sequence[Cut]) -> list[dict[str, float]]:
+    """For each cut, group → what the answer loses when that group alone is cut as there."""
+    graph, samples = evidence.graph, _samples(evidence.graph)
+    if evidence.calibration is None:
+        return slopes(graph, list(_chunks(inputs_of(evidence, samples))), cuts, DRAWS)
+    runs = sum(len(cut.plan.kept) for cut in cuts)
+    samples = min(FEWEST, max(LEAST, PASSES // max(1, runs)))
+    return Probes(graph, list(inputs_of(evidence, samples))).alone(cuts)
 
 
 def _fitted(
