@@ -16,7 +16,7 @@ from niwaki.core.errors import UnknownNameError
 from niwaki.graph import trace
 from niwaki.methods.base.criterion import score
 from niwaki.methods.base.cut import Scores
-from niwaki.papers.baselines import recipe, sparse
+from niwaki.papers.baselines import factored, recipe, sparse
 from niwaki.papers.baselines import run as baseline_run
 from niwaki.papers.baselines.recipe import Baselines
 from niwaki.papers.baselines.run import committed
@@ -49,7 +49,7 @@ def test_pruning_filters_shares_are_the_published_ones() -> None:
     assert (b["params"], b["macs"]) == pytest.approx((0.137, 0.276), abs=0.002)
     assert (len(a), len(b)) == (23 + 2, 21 + 2)
     assert {b["layer1.0.conv1"], b["layer2.1.conv1"], b["layer3.1.conv1"]} == {6, 22, 57}
-    (third,) = recipe.tables()["vgg16"]["rows"]
+    third, *_ = recipe.tables()["vgg16"]["rows"]
     vgg = kept_of(third, "vgg16:classifier=two-layer", ("features.conv*",))
     assert (vgg["params"], vgg["macs"]) == pytest.approx((0.64, 0.342), abs=0.005)
 
@@ -85,6 +85,38 @@ def test_a_row_is_run_once_and_read_again(
     assert quick.run("resnet56", places, said.append).cells == outcome.cells
     with pytest.raises(AssertionError, match="trained again"):
         Baselines("quick", epochs=2).run("resnet56", places, said.append)
+
+
+@pytest.mark.parametrize("factors", ["gal", "oed"])
+def test_branches_whose_factor_ends_at_zero_go(
+    factors: str,
+    tmp_path: Path,
+    shared_root: Path,
+    few_images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tables = recipe.tables()
+    table = tables["resnet56"]
+    (entry,) = (row for row in table["rows"] if row.get("factors") == factors)
+    entry["reg"] = 30.0  # so few steps take some of the 27 factors to zero, but not all
+    table["rows"] = [entry]
+    table["budgets"]["quick"] = {"epochs": 1, "lr": 0.001, "images": 128}
+    entry["learned"]["quick"] = {"epochs": 1, "lr": 0.01}
+    entry["every"] = {"quick": 1}
+    monkeypatch.setattr(recipe, "tables", lambda: tables)
+    places = Places(few_images, shared_root / "checkpoints", limit=50, work=tmp_path)
+    outcome = Baselines("quick").run("resnet56", places, print)
+    (path,) = (tmp_path / "quick" / "records").iterdir()
+    known = baseline_run.read(path)
+    assert known.notes[0] == factored.KEPT
+    zeros = int(known.notes[1].split()[0])
+    assert 0 < zeros < 27
+    assert known.notes[1].count("layer") == zeros
+    assert known.params[1] < known.params[0] == 855_770
+    assert outcome.cells[-1].ratio == known.gone
+    assert len(known.curve) == (factors == "gal")
+    if factors == "oed":
+        assert known.test == known.untuned
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["slimming", "ssl"])

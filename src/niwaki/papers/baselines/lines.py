@@ -29,10 +29,18 @@ def lines(tables: Mapping[str, Any]) -> Iterator[Line]:
 
 
 def _hours(table: Mapping[str, Any], row: Mapping[str, Any]) -> float:
-    """With the full budget: two trainings where there is no checkpoint, else one with a teacher."""
+    """With the full budget: two trainings where there is no checkpoint, else one with a teacher;
+    before it, where factors are learned, that training (OED's is of two copies).
+    """
     model, epochs = row.get("model", table.get("model", "")), table["budgets"]["full"]["epochs"]
-    passes = 2 * STEP if "penalty" in row else STEP + 1
-    return training_hours(model, table["data"], epochs, passes)
+    if "factors" not in row:
+        passes = 2 * STEP if "penalty" in row else STEP + 1
+        return training_hours(model, table["data"], epochs, passes)
+    passes = {"sss": STEP, "gal": STEP + 1, "oed": 2 * STEP}[row["factors"]]
+    learned = training_hours(model, table["data"], row["learned"]["full"]["epochs"], passes)
+    if row["factors"] == "gal":
+        learned += training_hours(model, table["data"], epochs, STEP + 1)
+    return learned
 
 
 def measured(experiment: str, row: str) -> Iterator[Measured]:

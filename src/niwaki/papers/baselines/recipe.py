@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from niwaki import data
 from niwaki.core.errors import CheckpointError, DataError, SettingError, UnknownNameError
+from niwaki.papers.baselines.factored import FactorRow
 from niwaki.papers.baselines.lines import lines
 from niwaki.papers.baselines.run import BaselineRun, Cost, Row
 from niwaki.papers.baselines.sparse import SparseRow
@@ -25,7 +26,8 @@ WORK = Path("niwaki-baselines")  # where there is no other word
 @RECIPES.register("baselines")
 @dataclass(frozen=True)
 class Baselines(Recipe):
-    """Pruning Filters and other criteria from a checkpoint; Network Slimming and SSL on MNIST.
+    """Pruning Filters and other criteria from a checkpoint, SSS, GAL and OED with factors that are
+    learned from there; Network Slimming and SSL on MNIST.
 
     Attributes:
         budget: "full" fine-tunes on all training images, "short" on all of them for a few epochs,
@@ -86,8 +88,7 @@ class Baselines(Recipe):
         work = (places.work or WORK) / self.budget
         cells: list[Cell] = []
         for entry in table["rows"]:
-            kind = SparseRow if "penalty" in entry else Row
-            row = kind(experiment, self.budget, self.seed, table, entry)
+            row = _kind(entry)(experiment, self.budget, self.seed, table, entry)
             run = row.run(cost, dataset, places, work)
             if not cells:
                 published = entry.get("published_base")
@@ -95,6 +96,13 @@ class Baselines(Recipe):
             cells += _of_row(run, entry["published"])
             say(f"{experiment}: {run.row}: {run.base:.2f} → {run.untuned:.2f} → {run.test:.2f}")
         return cells
+
+
+def _kind(entry: dict[str, Any]) -> type[Row]:
+    """Trained with a penalty, with factors, or pruned as it is."""
+    if "penalty" in entry:
+        return SparseRow
+    return FactorRow if "factors" in entry else Row
 
 
 def _of_row(run: BaselineRun, published: float) -> list[Cell]:

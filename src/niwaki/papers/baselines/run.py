@@ -21,7 +21,7 @@ from torch import nn
 from niwaki import models
 from niwaki.core.provenance import hardware, versions
 from niwaki.core.records import write_text_atomic
-from niwaki.data import Dataset, Split
+from niwaki.data import Dataset
 from niwaki.io.weights import load_weights
 from niwaki.measure import count_params, evaluate
 from niwaki.measure.macs import count_macs
@@ -105,6 +105,27 @@ class BaselineRun:
         return 1 - self.params[1] / self.params[0]
 
 
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A smaller network before it is fine-tuned.
+
+    Attributes:
+        base, untuned: accuracies of the network that it comes from, and its own; in percent.
+        params, macs: of the network that it comes from.
+        kept: layer → filters that stayed.
+        counted: share that went of what the table counts, where that is not all parameters.
+    """
+
+    model: nn.Module
+    base: float
+    untuned: float
+    params: int
+    macs: int
+    kept: dict[str, int]
+    counted: float | None = None
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of tables.toml with one seed.
@@ -132,10 +153,9 @@ class Row:
         if path.is_file() and (known := read(path)).settings == self._asked(cost):
             return known
         model = self._original(cost, dataset, places, work)
-        test = dataset.split("test").to(places.device)
-        result = self._pruned(model, dataset, places)
-        history = self._tuned(model, result.model, cost, dataset, places, work)
-        done = self._record(result, history, cost, test, places)
+        pruned = self._pruned(model, cost, dataset, places)
+        history = self._tuned(model, pruned.model, cost, dataset, places, work)
+        done = self._record(pruned, history, cost, dataset, places)
         write(done, path)
         return done
 
@@ -152,7 +172,7 @@ class Row:
         load_weights(model, places.checkpoint(self.table["checkpoint"]))
         return model.to(places.device).eval()
 
-    def _pruned(self, model: nn.Module, dataset: Dataset, places: Places) -> Result:
+    def _pruned(self, model: nn.Module, cost: Cost, dataset: Dataset, places: Places) -> Pruned:
         entry, test = self.entry, dataset.split("test").to(places.device)
         selection = Selection(
             entry.get("scope", "local"),
@@ -161,7 +181,7 @@ class Row:
             rounding=self.table.get("rounding", "floor"),
             shares=entry.get("shares", {}),
         )
-        return prune(
+        result = prune(
             model,
             models.example_inputs(model),
             criterion=entry["criterion"],
@@ -171,6 +191,18 @@ class Row:
             selection=selection,
             evaluate=partial(test.batches, EVALUATION_BATCH, limit=places.limit),
             seed=self.seed,
+        )
+        before, after = result.record.before, result.record.after
+        assert before.accuracy is not None
+        assert after.accuracy is not None
+        return Pruned(
+            result.model,
+            base=_percent(before.accuracy),
+            untuned=_percent(after.accuracy),
+            params=before.params,
+            macs=before.macs,
+            kept={name: len(entry.units) for name, entry in result.plan.items()},
+            counted=self._counted(result),
         )
 
     def _seen(self, dataset: Dataset, places: Places) -> Calibration | None:
@@ -210,32 +242,35 @@ class Row:
         )
 
     def _record(
-        self, result: Result, history: History, cost: Cost, test: Split, places: Places
+        self, pruned: Pruned, history: History, cost: Cost, dataset: Dataset, places: Places
     ) -> BaselineRun:
-        before, after = result.record.before, result.record.after
-        assert before.accuracy is not None
-        assert after.accuracy is not None
-        batches = test.batches(EVALUATION_BATCH, limit=places.limit)
-        tested = evaluate(result.model, batches)
-        one = models.example_inputs(result.model, batch=1)
+        test, samples = self._accuracy(pruned.model, dataset, places)
+        one = models.example_inputs(pruned.model, batch=1)
+        stopped = [history.stopped] if history.stopped else []
         return BaselineRun(
             self.experiment,
             self.entry["name"],
             self.budget,
             self.seed,
-            base=_percent(before.accuracy),
-            untuned=_percent(after.accuracy),
-            test=_percent(tested.accuracy),
-            test_images=tested.samples,
-            params=[before.params, count_params(result.model)],
-            macs=[before.macs, count_macs(result.model, one)],
-            kept={name: len(entry.units) for name, entry in result.plan.items()},
+            base=pruned.base,
+            untuned=pruned.untuned,
+            test=test,
+            test_images=samples,
+            params=[pruned.params, count_params(pruned.model)],
+            macs=[pruned.macs, count_macs(pruned.model, one)],
+            kept=pruned.kept,
             settings=self._asked(cost),
             curve=[[e.loss, e.accuracy] for e in history.epochs],
             seconds=round(history.seconds, 1),
-            notes=[self.kept, *history.notes, *([history.stopped] if history.stopped else [])],
-            counted=self._counted(result),
+            notes=[self.kept, *pruned.notes, *history.notes, *stopped],
+            counted=pruned.counted,
         )
+
+    def _accuracy(self, model: nn.Module, dataset: Dataset, places: Places) -> tuple[float, int]:
+        """In percent on the test images, and of how many."""
+        test = dataset.split("test").to(places.device)
+        found = evaluate(model, test.batches(EVALUATION_BATCH, limit=places.limit))
+        return _percent(found.accuracy), found.samples
 
     def _counted(self, result: Result) -> float | None:
         """Share of one tensor that went, where the table counts that alone."""
