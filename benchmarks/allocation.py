@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pages import write_between
+from pages import as_table, write_between
 
 import niwaki
 from niwaki import data, models
@@ -150,15 +150,15 @@ def as_markdown(record: dict[str, Any]) -> str:
     heads = [
         f"{budget}, {f'{inputs:,} inputs' if inputs else 'no data'}" for inputs, budget in columns
     ]
-    lines = [f"| how | {' | '.join(heads)} |", "|---" * (1 + len(columns)) + "|"]
-    rows = ((scope, step) for scope in (*DEFAULTS, *SCOPES) for step in ("", "lbfgs"))
-    for scope, recovery in (row for row in rows if row in shown):
+    rows = []
+    ways = ((scope, step) for scope in (*DEFAULTS, *SCOPES) for step in ("", "lbfgs"))
+    for scope, recovery in (way for way in ways if way in shown):
         row = [named(scope, recovery)]
         for inputs, budget in columns:
             cell = record["cells"].get(Cell(scope, budget, inputs, recovery).key)
             row.append(f"{cell['accuracy']:.2f}" if cell else "–")
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+        rows.append(row)
+    return as_table(["how", *heads], rows)
 
 
 def named(scope: str, recovery: str) -> str:

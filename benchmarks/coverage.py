@@ -46,6 +46,7 @@ os.environ.setdefault(
 )  # torchvision compiles its own fallback for roi_align, for half a minute
 
 import torch
+from pages import as_table
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -684,13 +685,11 @@ def share_gone(row: Row, key: str) -> str:
 
 def summary(rows: list[Row]) -> str:
     """Totals a tool."""
-    lines = ["| | " + " | ".join(TOOLS) + " |", "|---|" + "---:|" * len(TOOLS)]
+    totals: list[list[object]] = []
     by_tool = {tool: [row for row in rows if row["tool"] == tool] for tool in TOOLS}
 
     def line(title: str, count: Callable[[list[Row]], object]) -> None:
-        lines.append(
-            f"| {title} | " + " | ".join(str(count(by_tool[tool])) for tool in TOOLS) + " |"
-        )
+        totals.append([title, *(count(by_tool[tool]) for tool in TOOLS)])
 
     line("networks tried", len)
     line(
@@ -714,7 +713,7 @@ def summary(rows: list[Row]) -> str:
     line("not done in time", lambda found: sum(ended(row) == "too slow" for row in found))
     line("of those handed back, proved on other inputs and modes too", _proved_elsewhere)
     line("no group left whole for a size that its code holds", _all_followed)
-    return "\n".join(lines)
+    return as_table(["", *TOOLS], totals, numbers=len(TOOLS))
 
 
 def _proved_elsewhere(rows: list[Row]) -> object:

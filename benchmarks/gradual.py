@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pages import write_between
+from pages import as_table, write_between
 from torch import Tensor, nn
 
 import niwaki
@@ -125,13 +125,12 @@ def measured(name: str, root: Path | None, seeds: int, budgets: list[str]) -> li
 
 def as_markdown(record: dict[str, Any]) -> str:
     """Means, and lowest to highest of the seeds."""
-    lines = ["| data | removed | how | accuracy, mean (lowest – highest) |", "|---|---|---|---|"]
+    rows = []
     for row in record["rows"]:
         low, mean, high = (f(row["accuracy"]) for f in (min, statistics.mean, max))
-        lines.append(
-            f"| {row['data']} | {row['budget']} | {row['way']} | {mean:.2%} ({low:.2%} – {high:.2%}) |"
-        )
-    return "\n".join(lines)
+        said = f"{mean:.2%} ({low:.2%} – {high:.2%})"
+        rows.append([row["data"], row["budget"], row["way"], said])
+    return as_table(["data", "removed", "how", "accuracy, mean (lowest – highest)"], rows)
 
 
 def main() -> None:

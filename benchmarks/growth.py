@@ -19,6 +19,7 @@ from typing import Any
 import recorded
 import torch
 import torch.nn.functional as F
+from pages import as_table
 from torch import Tensor, nn
 
 import niwaki
@@ -175,11 +176,11 @@ def family(name: str, repeats: int, compensation: str) -> dict[str, Any]:
 def table(record: dict[str, Any]) -> str:
     """Exponents by family and stage; a dash where the stage takes no time to speak of."""
     names = list(next(iter(record["families"].values()))["exponents"])
-    lines = [f"| | largest | {' | '.join(names)} |", f"|---|---:|{'---:|' * len(names)}"]
+    rows = []
     for name, one in record["families"].items():
         cells = ["–" if one["exponents"][key] is None else one["exponents"][key] for key in names]
-        lines.append(f"| {name} | {one['sizes'][-1]:,} | {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+        rows.append([name, f"{one['sizes'][-1]:,}", *cells])
+    return as_table(["", "largest", *names], rows, numbers=1 + len(names))
 
 
 def main() -> None:

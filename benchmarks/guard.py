@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from guard_networks import NETWORKS, Network
-from pages import write_between
+from pages import as_table, write_between
 
 import niwaki
 
@@ -63,12 +63,12 @@ def as_markdown(record: dict[str, Any]) -> str:
     keys = [(budget, data) for data in DATA for budget in BUDGETS]
     names = list(dict.fromkeys(key.split(" ")[0] for key in record["cells"]))
     heads = [f"{budget:.0%}, {data}" for budget, data in keys]
-    lines = [f"| network | {' | '.join(heads)} |", "|---" * (1 + len(keys)) + "|"]
+    rows = []
     for name in names:
         cells = [record["cells"].get(f"{name} {budget:g} {data}") for budget, data in keys]
         shown = [f"{c['none']:.3f} → {c['auto']:.3f}" if c else "–" for c in cells]
-        lines.append(f"| {name} | {' | '.join(shown)} |")
-    return "\n".join(lines)
+        rows.append([name, *shown])
+    return as_table(["network", *heads], rows)
 
 
 def main() -> None:

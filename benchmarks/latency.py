@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torchvision_cpu  # noqa: F401  # before timm, which imports torchvision
+from pages import as_table
 from torch import nn
 
 import niwaki
@@ -123,10 +124,7 @@ def measure(name: str, settings: argparse.Namespace) -> list[dict[str, Any]]:
 
 def table(record: Mapping[str, Any]) -> str:
     """A record's rows in Markdown."""
-    lines = [
-        "| network | pruned by | ms | ± | times faster | times fewer MACs |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for row in record["rows"]:
         cells = (
             f"{row['median_ms']:.0f}",
@@ -134,11 +132,9 @@ def table(record: Mapping[str, Any]) -> str:
             f"{1 / row['time']:.2f}",
             f"{1 / row['macs']:.2f}",
         )
-        lines.append(
-            f"| {row['network']} | {row['variant'].replace('original', '–')} | "
-            f"{' | '.join(cells)} |"
-        )
-    return "\n".join(lines)
+        rows.append([row["network"], row["variant"].replace("original", "–"), *cells])
+    heads = ["network", "pruned by", "ms", "±", "times faster", "times fewer MACs"]
+    return as_table(heads, rows)
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from pages import write_between
+from pages import as_table, write_between
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 import niwaki
@@ -293,12 +293,9 @@ def as_markdown(found: dict[str, Any]) -> str:
         "of that, running the network on 2,500 images": (f"{network['watching_wall_s']:.1f} s", ""),
         "memory of these processes together, at most": (f"{network['peak_gb']:.2f} GB", "2 GB"),
     }
-    lines = [
-        f"| {found['hardware']['cpu']}, {found['hardware']['cores']} cores | measured | floor |",
-        "|---|---|---|",
-    ]
-    return "\n".join(
-        [*lines, *(f"| {what} | {value} | {floor} |" for what, (value, floor) in rows.items())]
+    where = f"{found['hardware']['cpu']}, {found['hardware']['cores']} cores"
+    return as_table(
+        [where, "measured", "floor"], [(what, *numbers) for what, numbers in rows.items()]
     )
 
 

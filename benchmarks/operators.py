@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pages import write_between
+from pages import as_table, write_between
 
 from niwaki.pruning._operator import COLUMNS, operator, operators
 
@@ -23,8 +23,7 @@ def as_markdown() -> str:
     for name in operators():
         alike.setdefault(tuple(operator(name).lines.items()), []).append(name)
     rows = sorted((_names(names), _cells(lines)) for lines, names in alike.items())
-    table = ["| operators | what is known of them |", "|---|---|"]
-    return "\n".join([*meanings, "", *table, *(f"| {names} | {cells} |" for names, cells in rows)])
+    return "\n".join([*meanings, "", as_table(["operators", "what is known of them"], rows)])
 
 
 def _names(names: list[str]) -> str:

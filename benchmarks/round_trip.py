@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pages import as_table
 from torch import nn
 
 HERE = Path(__file__).parent
@@ -228,26 +229,19 @@ def versions() -> dict[str, str]:
 
 def as_markdown(record: dict[str, Any]) -> str:
     """The table of the page."""
-    return "\n".join(
-        [
-            "| network | parameters | left | config states | logits differ by | generates the same |",
-            "|---|---|---|---|---|---|",
-            *(line(name, row) for name, row in record["rows"].items()),
-        ]
-    )
+    heads = "network, parameters, left, config states, logits differ by, generates the same"
+    return as_table(heads.split(", "), [line(name, row) for name, row in record["rows"].items()])
 
 
-def line(name: str, row: dict[str, Any]) -> str:
+def line(name: str, row: dict[str, Any]) -> list[object]:
     """One row of the table."""
     if "error" in row:
-        return f"| {name} | {row.get('params', '')} | {row.get('left', '')} | {row['error']} | | |"
+        return [name, row.get("params", ""), row.get("left", ""), row["error"], "", ""]
     states = ", ".join(f"{key} {value}" for key, value in row["changed"].items())
     tokens = {True: "yes", False: "NO", None: ""}[row.get("generates")]
     warned = f" (loader: {row['warned']})" if row["warned"] else ""
-    return (
-        f"| {name} | {row['params']:,} | {row['left']:,} | {states}{warned} | "
-        f"{row['difference']:.1e} | {tokens} |"
-    )
+    sizes = f"{row['params']:,}", f"{row['left']:,}"
+    return [name, *sizes, f"{states}{warned}", f"{row['difference']:.1e}", tokens]
 
 
 if __name__ == "__main__":

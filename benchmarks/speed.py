@@ -27,6 +27,7 @@ from typing import Any
 import recorded
 import torch
 import torchvision_cpu  # noqa: F401  # before timm, which imports torchvision
+from pages import as_table
 from torch import nn
 
 import niwaki
@@ -153,18 +154,19 @@ def row(name: str, ways: list[str], repeats: int) -> dict[str, Any]:
 
 def as_markdown(record: dict[str, Any]) -> str:
     """A line a network, and the medians of the ratios."""
-    lines = ["| network | torch-pruning, s | cut | checked | whole |", "|---|---:|---:|---:|---:|"]
-    rows = {name: one for name, one in record["networks"].items() if "refused" not in one}
+    networks = {name: one for name, one in record["networks"].items() if "refused" not in one}
+    rows: list[list[object]] = []
     ratios: dict[str, list[float]] = {way: [] for way in WAYS if way != "torch-pruning"}
-    for name, one in rows.items():
+    for name, one in networks.items():
         theirs = one["torch-pruning"]
         cells = []
         for way, kept in ratios.items():
             kept.append(one[way] / theirs)
             cells.append(f"{one[way]:.2f} ({one[way] / theirs:.2f}×)")
-        lines.append(f"| {name} | {theirs:.2f} | {' | '.join(cells)} |")
-    medians = " | ".join(f"{statistics.median(kept):.2f}×" for kept in ratios.values())
-    return "\n".join([*lines, f"| median of {len(rows)} | | {medians} |"])
+        rows.append([name, f"{theirs:.2f}", *cells])
+    medians = [f"{statistics.median(kept):.2f}×" for kept in ratios.values()]
+    rows.append([f"median of {len(networks)}", "", *medians])
+    return as_table(["network", "torch-pruning, s", "cut", "checked", "whole"], rows, numbers=4)
 
 
 def main() -> None:

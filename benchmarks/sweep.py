@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 import torch
-from pages import write_between
+from pages import as_table, write_between
 from safetensors.torch import save_file
 
 from niwaki import data, models
@@ -129,15 +129,13 @@ def lasting(outcome: Outcome) -> str:
 def as_markdown(record: dict[str, Any]) -> str:
     """A row a way."""
     count = record["cells"]
-    lines = [
-        f"| {count} cells, digits | seconds | cells done | equal to one process's, to the last digit |",
-        "|---|---:|---:|---:|",
-    ]
+    heads = f"{count} cells, digits", "seconds", "cells done"
+    rows = []
     for way, told in record["ways"].items():
-        after = (
-            f" after {told['done_when_killed'][0]} cells" if told.get("done_when_killed") else ""
-        )
-        lines.append(f"| {way}{after} | {told['seconds']:.0f} | {told['done']} | {told['equal']} |")
+        killed = told.get("done_when_killed")
+        after = f" after {killed[0]} cells" if killed else ""
+        rows.append([f"{way}{after}", f"{told['seconds']:.0f}", told["done"], told["equal"]])
+    lines = [as_table([*heads, "equal to one process's, to the last digit"], rows, numbers=3)]
     cores, load = record["hardware"]["cores"], record["load"]
     lines += [
         "",

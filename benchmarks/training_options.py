@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pages import as_table
 from torch import nn
 
 from niwaki import models
@@ -85,15 +86,12 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
 
 def as_markdown(record: dict[str, Any]) -> str:
     plain = record["images_per_second"][PLAIN]
-    rows = [
-        f"| {record['model']}, batch {record['batch']}, one core of "
-        f"{record['hardware']['cpu']} | images/s | to plain |",
-        "|---|---|---|",
-    ]
+    where = f"{record['model']}, batch {record['batch']}, one core of {record['hardware']['cpu']}"
+    rows = []
     for name, speeds in record["images_per_second"].items():
         ratio = statistics.median(own / base for own, base in zip(speeds, plain, strict=True))
-        rows.append(f"| {name} | {statistics.median(speeds):,.0f} | {ratio:.2f} × |")
-    return "\n".join(rows)
+        rows.append([name, f"{statistics.median(speeds):,.0f}", f"{ratio:.2f} ×"])
+    return as_table([where, "images/s", "to plain"], rows)
 
 
 def write_page(record: dict[str, Any], page: Path) -> None:

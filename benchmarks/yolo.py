@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pages import write_between
+from pages import as_table, write_between
 from torch import nn
 
 import niwaki
@@ -192,14 +192,15 @@ def measured(folder: Path, epochs: int, recovery: int, budget: str) -> dict[str,
 def as_markdown(record: dict[str, Any]) -> str:
     """The table of the page."""
     params, macs, scores = record["params"], record["macs"], record["map"]
-    return "\n".join(
-        [
-            "| | parameters | MACs at 96 pixels | mAP 50-95 |",
-            "|---|---|---|---|",
-            f"| trained, {record['epochs'][0]} epochs | {params[0]:,} | {macs[0]:,} | {scores[0]:.3f} |",
-            f"| pruned, {record['budget']} | {params[1]:,} | {macs[1]:,} | {scores[1]:.3f} |",
-            f"| and trained on, {record['epochs'][1]} epochs | {params[1]:,} | {macs[1]:,} | {scores[2]:.3f} |",
-        ]
+    first, later = record["epochs"]
+    rows = (
+        (f"trained, {first} epochs", params[0], macs[0], scores[0]),
+        (f"pruned, {record['budget']}", params[1], macs[1], scores[1]),
+        (f"and trained on, {later} epochs", params[1], macs[1], scores[2]),
+    )
+    return as_table(
+        ["", "parameters", "MACs at 96 pixels", "mAP 50-95"],
+        [[how, f"{size:,}", f"{cost:,}", f"{score:.3f}"] for how, size, cost, score in rows],
     )
 
 
