@@ -163,6 +163,7 @@ class Row:
         """All that the numbers depend on, as JSON holds it."""
         asked = {**dataclasses.asdict(cost), "row": self.entry, "batch": BATCH}
         asked |= {"weight_decay": WEIGHT_DECAY, "distil": DISTIL, "temperature": TEMPERATURE}
+        asked |= {key: self.table[key] for key in ("model", "checkpoint") if key in self.table}
         plain: dict[str, Any] = json.loads(json.dumps(asked))
         return plain
 
