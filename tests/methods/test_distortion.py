@@ -16,7 +16,7 @@ from niwaki.core.plan import Kept, Plan
 from niwaki.methods.base.cut import Cut, Scores
 from niwaki.methods.base.evidence import Calibration, Evidence
 from niwaki.methods.distortion.curves import through, with_curves
-from niwaki.methods.distortion.probes import Probes
+from niwaki.methods.distortion.probes import Distance, Probes
 from niwaki.methods.distortion.shape import RIDGE, Shape
 from niwaki.methods.none import NoCompensation
 from niwaki.methods.reconstruction.repair import Reconstruct
@@ -189,3 +189,35 @@ def test_masked_networks_that_take_another_path_are_passed_over(how: str) -> Non
     for seed in range(3):
         other = 3 * torch.randn(30, 6, generator=torch.Generator().manual_seed(seed))
         assert torch.allclose(masked(other), result.model(other), rtol=1e-3, atol=1e-4)
+
+
+def test_answers_that_are_no_measures_count_by_how_many_are_others() -> None:
+    wanted, other = torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 0])
+    total = Distance()
+    total.add([wanted], [other])
+    total.add([wanted], [torch.tensor([1, 2])])  # of another shape: none of it is right
+    assert float(total) == (2 + 4) / 8
+    assert float(Distance()) == 0.0
+    turned = Distance()
+    turned.add([torch.tensor([1j, -1j])], [torch.tensor([1j, 0j])])
+    assert float(turned) == pytest.approx(1 / 2)
+
+
+class Classes(nn.Module):
+    """Gives class numbers, of which one in three layers decides little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.last = nn.Linear(6, 32), nn.Linear(32, 32), nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.last(torch.relu(self.second(torch.relu(self.first(x)))))
+        return scores.argmax(1)
+
+
+@pytest.mark.parametrize("scope", ["quick", "auto"])
+def test_a_network_that_gives_class_numbers_is_divided_by_these(scope: str) -> None:
+    seen = [torch.randn(64, 6, generator=torch.Generator().manual_seed(n)) for n in range(3)]
+    result = niwaki.prune(Classes().eval(), seen[0][:8], "macs=0.4", calibration=seen, scope=scope)
+    assert any("answers are off by" in note for note in result.record.notes)

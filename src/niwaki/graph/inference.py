@@ -288,6 +288,9 @@ def infer(tape: Tape, rules: Facts[Rule], example: Inference | None = None) -> I
             kind = _unknown(state, op)
         state.kinds.append(kind)
         _derive(state, op)
+        if example is None and op.draws:  # fewer channels would draw other numbers
+            for made in filter(None, op.outputs):
+                state.freeze(*state.terms(made), reason=state.why("drawn at random by"))
     for ref, name in zip(tape.outputs, tape.output_names, strict=True):
         for term in state.terms(ref):
             freeze(term, Reason(Freeze.OUTPUT, name))

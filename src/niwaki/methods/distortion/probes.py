@@ -83,15 +83,15 @@ class Distance:
     def add(self, wanted: Sequence[Tensor], answers: Sequence[Tensor]) -> None:
         """Take up one batch."""
         for place, (one, other) in enumerate(zip(wanted, answers, strict=True)):
-            if not one.is_floating_point() or not one.numel():
+            if not one.numel():
                 continue
-            off, signal = _values(one, other)
+            off, signal = (_values if one.is_floating_point() else _entries)(one, other)
             self._off[place] += off
             self._signal[place] += signal
 
     def __float__(self) -> float:
         shares = (off / max(self._signal[place], 1e-300) for place, off in self._off.items())
-        total = sum(shares)
+        total = sum(shares, 0.0)
         return total if total == total else float("inf")
 
 
@@ -100,6 +100,14 @@ def _values(wanted: Tensor, values: Tensor) -> tuple[float, float]:
     off = (values.double() - wanted.double())[good].square().sum()
     spread = (wanted - wanted.mean(0)).double()[good].square().nan_to_num(0, 0, 0).sum()
     return float(off), float(spread) or float(wanted.double()[good].square().sum())
+
+
+def _entries(wanted: Tensor, values: Tensor) -> tuple[float, float]:
+    """Of class numbers and whatever else is no measure: how many are others, and of how many."""
+    if wanted.is_complex():
+        return _values(torch.view_as_real(wanted), torch.view_as_real(values))
+    other = (wanted != values).sum() if wanted.shape == values.shape else wanted.numel()
+    return float(other), float(wanted.numel())
 
 
 def of_one(graph: Graph, name: str, kept: Kept, mixings: Mapping[str, Mixing]) -> Folded:
