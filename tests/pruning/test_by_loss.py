@@ -110,6 +110,23 @@ def test_a_division_that_answers_worse_gives_way_to_equal_shares(
     }
 
 
+@pytest.mark.parametrize("calibration", [None, SEEN])
+def test_a_group_that_a_division_keeps_whole_is_cut_in_the_equal_shares_beside_it(
+    calibration: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = quick
+
+    def wrong(*args: Any) -> Any:
+        """As if all depended on the layer that hardly matters."""
+        known = first(*args)
+        return replace(known, curves={**known.curves, "little": 1e9 * known.curves["little"]})
+
+    monkeypatch.setattr(by_loss, "quick", wrong)
+    result = pruned("macs=0.4", calibration=calibration)
+    assert result.plan == pruned("macs=0.4", scope="local", calibration=calibration).plan
+    assert set(result.plan.kept) == {"much", "little"}
+
+
 def test_an_answer_without_a_derivative_is_cut_in_equal_shares_and_said() -> None:
     class Classes(Unlike):
         def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ their repair does harm.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -23,7 +23,6 @@ from niwaki.methods.base.held_out import Split
 from niwaki.methods.distortion import apart, quick
 from niwaki.methods.distortion.probes import Probes
 from niwaki.pruning.allocation import equal_shares, with_losses
-from niwaki.pruning.participants import participants
 from niwaki.pruning.search import Attempt, Search
 from niwaki.pruning.selection import Selection
 from niwaki.running import preserved_rng
@@ -91,24 +90,26 @@ class Division:
             return search.within_budget(self.scores, self.budget, self.selection), self.selection
         if self.budget.runs:  # made several times: one comparison, of the last
             attempt = search.within_budget(self.scores, self.budget, self.selection)
-            if not self.loses(attempt.cut):
+            if not self.loses(attempt.cut, attempt.left_whole):
                 return attempt, self.selection
             return search.within_budget(self.scores, self.budget, equal), equal
 
-        def repair(plan: Plan) -> Cut:
-            cut = search.repair(plan)
-            if self.loses(cut):
+        def judge(cut: Cut, left_whole: Collection[str]) -> None:
+            if self.loses(cut, left_whole):
                 raise _WorseError
-            return cut
 
         try:
-            guarded = replace(search, repair=repair)
+            guarded = replace(search, judge=judge)
             return guarded.within_budget(self.scores, self.budget, self.selection), self.selection
         except _WorseError:
             return search.within_budget(self.scores, self.budget, equal), equal
 
-    def loses(self, cut: Cut) -> bool:
-        """Whether equal shares answer better than a divided cut; the notes say by what."""
+    def loses(self, cut: Cut, left_whole: Collection[str] = ()) -> bool:
+        """Whether equal shares answer better than a divided cut; the notes say by what.
+
+        Args:
+            left_whole: groups that cannot be cut; equal shares leave them whole too.
+        """
         evidence = self.scores.evidence
         if self.fit is None or evidence is None:
             return False
@@ -117,7 +118,7 @@ class Division:
             return False
         try:
             with preserved_rng(), torch.no_grad():
-                ours, equal, source = self._errors(self.fit, evidence, cut)
+                ours, equal, source = self._errors(self.fit, evidence, cut, left_whole)
         except (NiwakiError, RuntimeError) as error:
             why = str(error).splitlines()[0]
             said = f"equal shares: they could not be compared with a division by loss: {why}"
@@ -130,31 +131,31 @@ class Division:
         self.notes[:] = [f"divided by loss: {numbers} by {equal:.3g}"]
         return False
 
-    def _errors(self, fit: Fit, evidence: Evidence, cut: Cut) -> tuple[float, float, str]:
+    def _errors(
+        self, fit: Fit, evidence: Evidence, cut: Cut, left_whole: Collection[str]
+    ) -> tuple[float, float, str]:
         """How far the divided cut is off, how far equal shares are, and on what."""
         graph, split = evidence.graph, Split.of(evidence, "the division")
         equal = self.known
-        whole = set() if equal is None else set(equal.plan.kept) - set(cut.plan.kept)
+        whole = equal is not None and set(left_whole) & set(equal.plan.kept)
         if equal is None or whole or self.budget.runs:
-            equal = fit(self._equal(cut.plan))
+            equal = fit(self._equal(cut.plan, left_whole))
         probes = Probes(graph, split.held)
         # with calibration inputs the divided plan is fitted too, so that both are repaired alike
         ours = probes.together(cut if evidence.calibration is None else fit(cut.plan))
         theirs = min(map(probes.together, (equal, Cut(graph, equal.plan))))
         return ours, theirs, split.source
 
-    def _equal(self, plan: Plan) -> Plan:
-        """Equal shares for the budget, with the same groups left whole; where it is measured, for
-        as many multiply-adds as the plan leaves.
+    def _equal(self, plan: Plan, left_whole: Collection[str]) -> Plan:
+        """Equal shares for the budget; where it is measured, for as many multiply-adds as the plan
+        leaves.
         """
         graph, budget = self.scores.graph, self.budget
         if budget.runs:
             counts = {name: len(kept.units) for name, kept in plan.items()}
             gone = 1 - graph.count_macs(counts) / graph.count_macs()
             budget = Budget(max(0.0, gone), "macs")
-        taking_part = participants(graph, self.selection, ())
-        without = {group.name for group in taking_part} - set(plan.kept)
-        return equal_shares(graph, self.scores, budget, self.selection, without)
+        return equal_shares(graph, self.scores, budget, self.selection, left_whole)
 
 
 def _quick(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -141,6 +141,8 @@ class Search:
         repair: the compensation, for a plan.
         form: "module" for the model's own class, "graph" for a graph of its operators.
         refine: the same counts with better units; None for the plan as it is chosen.
+        judge: looks at every repaired cut, with the groups that are left whole as they cannot be
+            cut; what it raises ends the search.
     """
 
     graph: Graph
@@ -148,6 +150,7 @@ class Search:
     form: Form
     clock: Clock
     refine: Callable[[Plan], Plan] | None = None
+    judge: Callable[[Cut, Collection[str]], None] | None = None
 
     def __post_init__(self) -> None:
         if self.form not in get_args(Form):
@@ -200,7 +203,7 @@ class Search:
         """Groups that cannot be cut, found out with plain numbers: no network of theirs could be
         timed.
         """
-        plain = dataclasses.replace(self, repair=partial(Cut, self.graph), refine=None)
+        plain = dataclasses.replace(self, repair=partial(Cut, self.graph), refine=None, judge=None)
         choose = partial(allocate, self.graph, scores, Budget(budget.amount), selection)
         return plain.attempt(choose).left_whole
 
@@ -239,7 +242,10 @@ class Search:
                 ways = "".join(f"; {way}" for way in ways_out(self.graph))
                 raise BudgetError(f"{error}{reasons}{ways}") from error
         with self.clock.stage("compensate"):
-            return self.repair(plan)
+            cut = self.repair(plan)
+            if self.judge is not None:
+                self.judge(cut, left_whole)
+        return cut
 
     def _finished(self, cut: Cut, left_whole: Mapping[str, str]) -> Attempt:
         model, sized, proof = self._proved(cut)
