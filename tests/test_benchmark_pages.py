@@ -64,6 +64,7 @@ def test_the_page_on_training_shows_its_record(monkeypatch: pytest.MonkeyPatch) 
         ("allocation", "guides/budgets.md"),
         ("guard", "compensation.md"),
         ("gradual", "guides/training-loops.md"),
+        ("heads", "compensation.md"),
         ("speed", "performance.md"),
         ("yolo", "guides/yolo.md"),
     ],
@@ -93,6 +94,15 @@ def test_a_sweep_does_not_hang_on_who_runs_it(monkeypatch: pytest.MonkeyPatch) -
     shown = (ROOT / "docs" / "guides" / "sweep.md").read_text(encoding="utf-8")
     table = f"{benchmark.START}\n{benchmark.as_markdown(record)}\n{benchmark.END}"
     assert table in shown, "write the page again: benchmarks/sweep.py --page"
+
+
+def test_half_of_the_dimensions_of_heads_cost_less_than_a_fifth_of_half_of_the_heads() -> None:
+    record = json.loads((ROOT / "benchmarks" / "records" / "heads.json").read_text("utf-8"))
+    heads, dimensions = "half of the heads", "half of the query and key dimensions"
+    assert len(record["runs"]) >= 2
+    for run in record["runs"].values():
+        for repair in ("no data", "512 images"):
+            assert run["whole"] - run[dimensions][repair] < (run["whole"] - run[heads][repair]) / 5
 
 
 def test_no_repair_is_behind_plain_pruning() -> None:

@@ -20,7 +20,7 @@ from niwaki.core.plan import Plan
 from niwaki.graph.channel_graph import Graph
 from niwaki.graph.inference import Read
 from niwaki.graph.offsets import weight_of
-from niwaki.graph.operators import OWN_SIZES, over_image
+from niwaki.graph.operators import OWN_SIZES, is_attention, over_image
 from niwaki.graph.terms import Var, keep_mask, leaves, resolve, transform
 from niwaki.running import Op, Ref
 
@@ -64,10 +64,20 @@ class Masked:
                 constants.append(self._everywhere(read, shifts, op, operands))
             elif shifts:
                 operands[read.slot] += _spread_shifts(read, shifts, torch.zeros_like(operand))
-        result = op.func(*operands, **kwargs)
+        result = op.func(*operands, **self._scaled(op, kwargs))
         for constant in constants:
             result += constant
         return result
+
+    def _scaled(self, op: Op, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of an attention that divides by the root of its queries' width: of the kept
+        one.
+        """
+        if not is_attention(op) or kwargs.get("scale") is not None:
+            return kwargs
+        width = self._axes[op.first][-1]
+        kept = int(keep_mask(width, self._masks).sum())
+        return kwargs if kept == width.size else {**kwargs, "scale": kept**-0.5}
 
     def _cast(self, mixing: Mixing, like: Tensor) -> Tensor:
         """A mixing's matrix where a value is, and of its type."""

@@ -82,7 +82,7 @@ def check(cut: Cut, pruned: nn.Module) -> Proof:
         covers.append("made-up weights")
     tuple(check_probes(telling, refilled, made_up=True))
     covers += check_probes(cut, pruned, numbers)
-    remarks += _of_counts(numbers)
+    remarks += _of_counts(tuple(n for n in numbers if n.position not in cut.settled))
     remarks += cut.graph.probes.remarks
     return Proof(compared.gap, tuple(covers), tuple(remarks), compared.in_step)
 

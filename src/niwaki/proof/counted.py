@@ -28,7 +28,7 @@ from torch import nn
 from niwaki.core.errors import TraceError
 from niwaki.core.plan import Plan
 from niwaki.graph import Graph
-from niwaki.graph.operators import Facts
+from niwaki.graph.operators import Facts, is_attention
 from niwaki.graph.terms import kept_size
 from niwaki.running import record
 
@@ -39,6 +39,7 @@ WORDS = Facts(
 )
 POWERS = (1, 0.5, 0.25, 2, -0.25, -0.5, -1, -2)
 TIMES = (1, -1, 2, 0.5)
+NO_SLOT = -1  # of a number that is no argument
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Counted:
     """One number.
 
     Attributes:
-        position, slot: the operator on the tape, and which of its arguments it is.
+        position, slot: the operator on the tape, and which of its arguments it is; NO_SLOT where it
+            is none, as the operator computes it.
         before, after: the number.
         channels, kept: the count that it was computed from, and the count that is left.
     """
@@ -75,21 +77,34 @@ def counted_numbers(
     Args:
         training: whether the graph's path is that of training.
     """
+    implied = tuple(_implied(graph, plan))
     candidates = list(_candidates(graph, plan))
     if not candidates:
-        return ()
+        return implied
     try:
         ops = record(pruned, graph.inputs, fake=False, training=training).ops
     except TraceError:
-        return ()  # what does not run is said by the check itself
+        return implied  # what does not run is said by the check itself
     if [op.func for op in ops] != [op.func for op in graph.inference.tape.ops]:
-        return ()
+        return implied
     numbers = {
         (number.position, number.slot): number
         for number in candidates
         if _is_near(ops[number.position].args[number.slot], number.after)
     }
-    return tuple(numbers.values())
+    return (*numbers.values(), *implied)
+
+
+def _implied(graph: Graph, plan: Plan) -> Iterator[Counted]:
+    """Attention that is given no scale divides by the root of its queries' width."""
+    kept = {graph.variables[name]: len(units) for name, units in plan.kept.items()}
+    for position, op in enumerate(graph.inference.tape.ops):
+        if is_attention(op) and op["scale"] is None:
+            width = graph.inference.axes[op.first][-1]
+            before, after = width.size, kept_size(width, kept)
+            if before != after:
+                roots = before**0.5, after**0.5
+                yield Counted(position, NO_SLOT, op.layer, "divides by", *roots, before, after)
 
 
 def restated(numbers: tuple[Counted, ...], position: int, args: tuple[Any, ...]) -> tuple[Any, ...]:

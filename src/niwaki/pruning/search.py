@@ -24,6 +24,7 @@ from niwaki.proof._check import Proof, check
 from niwaki.proof.blame import Blame, cause
 from niwaki.pruning.allocation import allocate
 from niwaki.pruning.cost import MeasuredCost
+from niwaki.pruning.scale import keeping_scale
 from niwaki.pruning.selection import Selection
 from niwaki.running.computed import described
 from niwaki.surgery import Sizes, follow_config, least_sizes, rewrite, shrink, size_guesses
@@ -86,7 +87,8 @@ class Attempt:
         """Groups that a repair could do nothing for, where it did for others; those left whole."""
         cut = self.cut
         for name, note in self.notes.items():
-            if name in self.left_whole or name not in cut.mixings:
+            repaired = name in cut.mixings or name in cut.residuals
+            if name in self.left_whole or not repaired:
                 yield f"{name}: {note}"
         if self.left_whole and not isinstance(self.model, fx.GraphModule):
             yield (
@@ -248,13 +250,23 @@ class Search:
         return cut
 
     def _finished(self, cut: Cut, left_whole: Mapping[str, str]) -> Attempt:
-        model, sized, proof = self._proved(cut)
+        model, sized, proof = self._scaled(*self._proved(cut))
         unstated = None
         if self.form == "module":
             with self.clock.stage("check"):
                 plan, unstated = follow_config(model, self.graph, sized.plan)
                 sized = sized.with_plan(plan)
         return Attempt(model, sized, proof, left_whole, unstated)
+
+    def _scaled(self, smaller: nn.Module, cut: Cut, proof: Proof) -> tuple[nn.Module, Cut, Proof]:
+        """The same with the scale of attention as it was, where code computes it from the cut."""
+        kept = keeping_scale(cut, smaller)
+        if kept is cut:
+            return smaller, cut, proof
+        with self.clock.stage("shrink"):
+            smaller = rewrite(kept) if self.form == "graph" else shrink(kept)
+        with self.clock.stage("check"):
+            return smaller, kept, check(kept, smaller)
 
     def _proved(self, cut: Cut) -> tuple[nn.Module, Cut, Proof]:
         """The smaller model, its cut with the sizes that its code states, and the proof."""

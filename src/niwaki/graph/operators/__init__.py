@@ -20,7 +20,14 @@ from niwaki.graph.operators import (
 )
 from niwaki.graph.operators.elementwise import is_function, is_sum
 from niwaki.graph.operators.normalisation import BATCH_NORMS, OWN_SIZES
-from niwaki.graph.operators.products import ATTENTION, WEIGHTED, Weighted, over_image
+from niwaki.graph.operators.projections import Factor, NotLinearError
+from niwaki.graph.operators.weighted import (
+    ATTENTION,
+    WEIGHTED,
+    Weighted,
+    is_attention,
+    over_image,
+)
 
 AXES = Facts(
     "axes",
@@ -47,8 +54,11 @@ __all__ = [
     "BATCH_NORMS",
     "OWN_SIZES",
     "WEIGHTED",
+    "Factor",
     "Facts",
+    "NotLinearError",
     "Weighted",
+    "is_attention",
     "is_function",
     "is_sum",
     "over_image",

@@ -4,11 +4,9 @@ embedding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-from niwaki.graph.facts import Facts
 from niwaki.graph.inference import Inference, Kind, Rule
+from niwaki.graph.operators.projections import come_from_projections
+from niwaki.graph.operators.weighted import ATTENTION
 from niwaki.graph.reasons import SPATIAL
 from niwaki.graph.terms import Term, product
 from niwaki.running import Op, Ref
@@ -149,9 +147,9 @@ def attention(state: Inference, op: Op) -> Kind | None:
     state.unify(k[-2], v[-2])
     state.freeze(k[-2], q[-2])
     state.unify(q[-1], k[-1])
-    if op.kwargs.get("scale") is None:
-        # the operator divides by the square root of this width, so that a narrower one is another
-        # function
+    if op.kwargs.get("scale") is None and not come_from_projections(state, op.args[:2]):
+        # the operator divides by the square root of this width, which only the weights of a
+        # projection could make up for
         state.freeze(q[-1], reason=state.why("sets the scale of"))
     state.reads_channels(0, len(q) - 1, q[-1])
     state.multiplies(*q, k[-2])
@@ -204,59 +202,6 @@ def distances(state: Inference, op: Op) -> Kind:
     state.give(op.result, [*a[:-1], b[-2]])
     return Kind.OTHER
 
-
-@dataclass(frozen=True)
-class Weighted:
-    """A sum over channels against a weight.
-
-    Attributes:
-        rows, weight, bias: what the operator calls its arguments; no bias where it adds none.
-        turned: whether the weight is (in, out), and not (out, in, …).
-        image: whether channels are the second axis and places follow; else they are the last.
-    """
-
-    rows: str
-    weight: str
-    bias: str | None
-    turned: bool = False
-    image: bool = False
-
-    def operands(self, op: Op) -> tuple[Any, Any, Any]:
-        """The rows, the weight and the bias that it was called with."""
-        return op[self.rows], op[self.weight], None if self.bias is None else op[self.bias]
-
-    def __str__(self) -> str:
-        axes = (
-            f"{'(in, out)' if self.turned else '(out, in)'}{' over an image' if self.image else ''}"
-        )
-        return f"{self.rows} · {self.weight} {axes}" + (f" + {self.bias}" if self.bias else "")
-
-
-WEIGHTED = Facts(
-    "weighted",
-    "what is summed against which weight, with which bias; repairs ask",
-    {
-        "convolution": Weighted("input", "weight", "bias", image=True),
-        "linear": Weighted("input", "weight", "bias"),
-        "addmm": Weighted("mat1", "mat2", "self", turned=True),
-        "mm": Weighted("self", "mat2", None, turned=True),
-    },
-)
-
-
-def over_image(op: Op) -> bool:
-    """Whether an operator lays a weight over an image: places follow its channels."""
-    weighted = WEIGHTED.get(op)
-    return weighted is not None and weighted.image
-
-
-ATTENTION = (  # the kernels that scaled_dot_product_attention chooses from
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
-    "_scaled_dot_product_fused_attention_overrideable",
-)
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("mm", "bmm", "_sparse_mm"), matrix_product),

@@ -66,6 +66,8 @@ class Cut:
             compensations that know it.
         remarks: what is to be said of all groups together.
         evidence: what the steps before looked at.
+        settled: operators whose numbers the code computes from counts, and that weights make up
+            for, so that they change nothing.
     """
 
     graph: Graph
@@ -75,6 +77,7 @@ class Cut:
     residuals: Mapping[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     evidence: Evidence | None = None
+    settled: frozenset[int] = frozenset()
 
     def with_plan(self, plan: Plan) -> Cut:
         """The same with another plan, as when the sizes that its code states are known."""

@@ -30,6 +30,7 @@ from niwaki.methods.base.held_out import Split
 from niwaki.methods.data_free._derive import Give, Part, stream
 from niwaki.methods.data_free.gaussian import precision
 from niwaki.methods.data_free.prior import Prior
+from niwaki.methods.heads import turned
 from niwaki.methods.moments.units import consumer_gram
 from niwaki.methods.neuron_merging import Merge
 from niwaki.methods.reconstruction.dropped import Dropped, Move
@@ -73,10 +74,11 @@ class DerivedMoments(Compensation):
         cut = self._repaired(evidence, plan)
         if not self.guard:
             return cut
-        return guarded(cut, evidence.graph, plan, Split.of(evidence, "moments"))
+        return guarded(cut, cut.graph, plan, Split.of(evidence, "moments"))
 
     def _repaired(self, evidence: Evidence, plan: Plan) -> Cut:
-        return derived(self, evidence, [plan])[0]
+        heads = turned(evidence, plan, "moments", data=False)
+        return heads.told(derived(self, replace(evidence, graph=heads.graph), [plan])[0])
 
     def result(self, evidence: Evidence, plan: Plan, fits: Mapping[str, _Fit]) -> Cut:
         """The cut of fits that have seen all consumers."""

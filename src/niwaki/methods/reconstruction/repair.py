@@ -32,6 +32,7 @@ from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.base.guard import guarded
 from niwaki.methods.base.held_out import Split
 from niwaki.methods.base.lockstep import lockstep
+from niwaki.methods.heads import turned
 from niwaki.methods.moments._gather import gather
 from niwaki.methods.moments.accumulate import Moments
 from niwaki.methods.moments.units import Reader, consumer_gram, readers
@@ -88,15 +89,18 @@ class Reconstruct(Compensation):
         if not self.guard:
             return self._repaired(evidence, plan)
         split = Split.of(evidence, "reconstruct")
-        return guarded(self._repaired(split.evidence, plan), evidence.graph, plan, split)
+        cut = self._repaired(split.evidence, plan)
+        return guarded(cut, cut.graph, plan, split)
 
     def _repaired(self, evidence: Evidence, plan: Plan) -> Cut:
+        heads = turned(evidence, plan, "reconstruct", data=True)
+        evidence = replace(evidence, graph=heads.graph)
         fit = _Fit(evidence.graph, plan, self.ridge, self.places)
         if self.order == "parallel":
             fit.parallel(evidence)
         else:
             fit.sequential(evidence, self.memory * 2**30)
-        return replace(fit.result(), evidence=evidence)
+        return heads.told(replace(fit.result(), evidence=evidence))
 
 
 def at_once(
