@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pages import write_between
+from pages import as_table, write_between
 from torch import Tensor, nn
 
 import niwaki
@@ -35,7 +35,7 @@ STEPS, BATCH, RATE = 1500, 64, 2e-3
 SEEN, HELD_OUT = 512, 5000  # training images for repairs; those that are not trained on
 CUTS = {"half of the heads": "blocks.*.q", "half of the query and key dimensions": "blocks.*.q#2"}
 REPAIRS = {
-    "index set": ("none", False),
+    "no repair": ("none", False),
     "no data": ("moments", False),
     "512 images": ("auto", True),
 }
@@ -129,15 +129,15 @@ def cells(network: nn.Module, seen: Tensor, test: tuple[Tensor, Tensor]) -> dict
 def as_markdown(record: dict[str, Any]) -> str:
     """Points lost, mean and range over the seeds."""
     head = ["what goes", "parameters left", *(f"points lost, {name}" for name in REPAIRS)]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    rows = []
     runs = list(record["runs"].values())
     for cut in CUTS:
         entries = [f"{runs[0][cut]['parameters']:.1%}"]
         for name in REPAIRS:
             lost = [run["whole"] - run[cut][name] for run in runs]
             entries.append(f"{statistics.mean(lost):.2f} ({min(lost):.2f} … {max(lost):.2f})")
-        lines.append(f"| {cut} | {' | '.join(entries)} |")
-    return "\n".join(lines)
+        rows.append([cut, *entries])
+    return as_table(head, rows, numbers=len(head) - 1)
 
 
 def main() -> None:
