@@ -33,7 +33,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_cells_are_as_many_as_rows() -> None:
-    assert RECIPES.build("baselines").cells("resnet56") == 6
+    assert RECIPES.build("baselines").cells("resnet56") == 8
     assert RECIPES.build("mint").cells("mnist-mlp") == 9
     assert RECIPES.build("mint:seed=1").cells("mnist-mlp") == 3
     assert RECIPES.build("rni").cells("vgg16-cifar10") == 9

@@ -161,9 +161,9 @@ def test_the_preview_says_what_is_cut_then_and_cuts_nothing(resnet: nn.Module) -
     assert foreseen.sizes["params"] == (result.record.before.params, result.record.after.params)
     assert foreseen.sizes["macs"] == (result.record.before.macs, result.record.after.macs)
     assert foreseen.sizes["bytes"] == (result.record.before.bytes, result.record.after.bytes)
-    assert all(
-        0 <= row.lost < 1 - row.kept / row.width for row in foreseen.rows
-    )  # the least of them go
+    for row in foreseen.rows:  # the least of them go; some groups may be kept whole
+        gone = 1 - row.kept / row.width
+        assert 0 <= row.lost < gone or row.lost == gone == 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in resnet.state_dict().items())
     assert "signal lost" in str(foreseen)
 
