@@ -226,9 +226,8 @@ def _behind(state: Inference, op: Op) -> tuple[list[Factor], bool]:
         return [], True
     factors: list[Factor] = []
     ref, ops = op.result, state.tape.ops
-    users = _users(state)
     while True:
-        places = users.get(ref, [])
+        places = state.tape.readers.get(ref, ())
         if len(places) != 1:
             return factors, False
         user = ops[places[0]]
@@ -243,11 +242,3 @@ def _behind(state: Inference, op: Op) -> tuple[list[Factor], bool]:
 
 
 _PASSING = ("aten.add", "aten.add_", "aten.masked_fill", "aten.masked_fill_", "aten.where")
-
-
-def _users(state: Inference) -> dict[Ref, list[int]]:
-    users: dict[Ref, list[int]] = {}
-    for place, op in enumerate(state.tape.ops):
-        for ref in dict.fromkeys(op.tensors):
-            users.setdefault(ref, []).append(place)
-    return users

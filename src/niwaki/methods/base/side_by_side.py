@@ -17,7 +17,15 @@ from niwaki.graph.places import Places
 from niwaki.graph.products import products
 from niwaki.methods.base.evidence import Evidence
 from niwaki.methods.base.lockstep import lockstep
-from niwaki.running import Op, Playback, Tape, batch_size, named_state, restated, tensors_in
+from niwaki.running import (
+    Playback,
+    Tape,
+    batch_size,
+    named_state,
+    plainly,
+    restated,
+    tensors_in,
+)
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -77,7 +85,7 @@ class SideBySide:
     def _stopped(self, run: Playback, position: int) -> Arguments:
         """Before an operator, or before the calls of the same layer that come with it."""
         place = self.order.place[position]
-        run.until(self._first.get(position, place), _plain)
+        run.until(self._first.get(position, place), plainly)
         return run.arguments(place)
 
     def places(self, most: int) -> list[Places]:
@@ -100,7 +108,3 @@ def _calls(graph: Graph) -> dict[Hashable, tuple[int, ...]]:
     for norm in graph.inference.norms:
         calls[norm.mean] = (*calls.get(norm.mean, ()), norm.position)
     return calls
-
-
-def _plain(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return op.func(*args, **kwargs)

@@ -15,7 +15,16 @@ from niwaki.core.mixing import Mixing
 from niwaki.core.plan import Plan
 from niwaki.graph import Folded, Graph
 from niwaki.graph.offsets import reads_of, weight_of
-from niwaki.running import Inputs, Op, Playback, Tape, play, restated, tensors_in
+from niwaki.running import (
+    Inputs,
+    Op,
+    Playback,
+    Tape,
+    plainly,
+    play,
+    restated,
+    tensors_in,
+)
 from niwaki.running.hollow import HollowRun
 from niwaki.running.probes import is_heavy
 from niwaki.running.replay import Step
@@ -128,7 +137,7 @@ class Trial:
         for position in sorted(self._readers):
             results = []
             for tape, original, repaired in pairs:
-                original.until(position, _plain)
+                original.until(position, plainly)
                 repaired.until(position, mixed.run)
                 results.append(self._compare(position, tape.ops[position], original, repaired))
             here = self._readers[position]
@@ -139,7 +148,7 @@ class Trial:
                     if _is_new(tape.ops[position]):
                         repaired.until(position + 1, _known(result))
         for tape, original, _ in pairs:
-            original.until(len(tape.ops), _plain)
+            original.until(len(tape.ops), plainly)
             self._wanted.append(original.outputs)
         weights = {name: error.best(self.margin) for name, error in self.errors.items()}
         if all(weights[name] == 1 or len(self._of(name)) == 1 for name in weights):
@@ -267,7 +276,3 @@ def _copies(op: Op, args: Any) -> Any:
     if _is_new(op):
         return args
     return tuple(arg.clone() if isinstance(arg, Tensor) else arg for arg in args)
-
-
-def _plain(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return op.func(*args, **kwargs)

@@ -24,7 +24,7 @@ from niwaki.methods.base.cut import Cut
 from niwaki.methods.base.evidence import Batch, Calibration, Evidence
 from niwaki.methods.data_free._derive import Part
 from niwaki.methods.data_free.repair import DerivedMoments, derived
-from niwaki.methods.distortion.curves import LEVELS, apart, inputs_of, through
+from niwaki.methods.distortion.curves import LEVELS, apart, at_share, inputs_of, through
 from niwaki.methods.distortion.probes import Probes
 from niwaki.methods.distortion.shape import Shape, curves_of, of_scores
 from niwaki.methods.distortion.slopes import slopes
@@ -91,17 +91,14 @@ def _others(orders: Mapping[str, Tensor], equal: Plan, measured: bool) -> list[P
     """
     if not measured:
         return [_of(orders, {name: len(kept.units) // 2 for name, kept in equal.items()})]
-    return [
-        _of(orders, {name: round(share * len(order)) for name, order in orders.items()})
-        for share in SHARES
-    ]
+    return [at_share(orders, share) for share in SHARES]
 
 
 def _losses(evidence: Evidence, cuts: Sequence[Cut]) -> list[dict[str, float]]:
     """For each cut, group → what the answer loses when that group alone is cut as there."""
-    graph, samples = evidence.graph, _samples(evidence.graph)
+    graph = evidence.graph
     if evidence.calibration is None:
-        return slopes(graph, list(_chunks(inputs_of(evidence, samples))), cuts, DRAWS)
+        return slopes(graph, list(_chunks(inputs_of(evidence, _samples(graph)))), cuts, DRAWS)
     runs = sum(len(cut.plan.kept) for cut in cuts)
     samples = min(FEWEST, max(LEAST, PASSES // max(1, runs)))
     return Probes(graph, list(inputs_of(evidence, samples))).alone(cuts)

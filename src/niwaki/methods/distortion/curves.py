@@ -111,7 +111,7 @@ def _measured(
     levels = LEVELS if len(orders) <= MANY else (0.5,)
     samples = int(PASSES / max(1.0, len(orders) * len(levels) * 0.5))  # half of a pass each
     probes = Probes(evidence.graph, list(inputs_of(evidence, min(max(samples, FEWEST), MOST))))
-    cuts = [repair.apply(evidence, _plan(orders, level)) for level in levels]
+    cuts = [repair.apply(evidence, at_share(orders, level)) for level in levels]
     measured: dict[str, dict[int, float]] = {}
     for cut, losses in zip(cuts, probes.alone(cuts), strict=True):
         for name, loss in losses.items():
@@ -119,8 +119,8 @@ def _measured(
     return measured
 
 
-def _plan(orders: Mapping[str, Tensor], level: float) -> Plan:
-    """The best units of every group."""
+def at_share(orders: Mapping[str, Tensor], level: float) -> Plan:
+    """The best units of every group, so large a share of each."""
     kept = {}
     for name, order in orders.items():
         count = max(1, round(len(order) * level))

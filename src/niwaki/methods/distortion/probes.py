@@ -22,7 +22,14 @@ from niwaki.core.plan import Kept, Plan
 from niwaki.graph import Folded, Graph
 from niwaki.graph.terms import leaves
 from niwaki.methods.base.cut import Cut
-from niwaki.running import Inputs, Op, Playback, Tape, restated, tensors_in
+from niwaki.running import (
+    Inputs,
+    Playback,
+    Tape,
+    plainly,
+    restated,
+    tensors_in,
+)
 
 
 class Probes:
@@ -37,7 +44,7 @@ class Probes:
             if shapes not in tapes:
                 tapes[shapes] = restated(graph.model, graph.inference.tape, batch)
             whole = Playback(tapes[shapes], graph.state, batch)
-            whole.until(len(tapes[shapes].ops), _plain)
+            whole.until(len(tapes[shapes].ops), plainly)
             self._runs.append((tapes[shapes], batch, whole.outputs))
         self._first = {
             name: min(read.position for read in graph.inference.reads if var in leaves(read.term))
@@ -55,7 +62,7 @@ class Probes:
         for tape, batch, wanted in self._runs:
             original = Playback(tape, self._graph.state, batch)
             for position in sorted(tries):
-                original.until(position, _plain)
+                original.until(position, plainly)
                 for number, name in tries[position]:
                     cut, run = cuts[number], original.fork()
                     masked = of_one(self._graph, name, cut.plan[name], cut.mixings)
@@ -113,7 +120,3 @@ def _entries(wanted: Tensor, values: Tensor) -> tuple[float, float]:
 def of_one(graph: Graph, name: str, kept: Kept, mixings: Mapping[str, Mixing]) -> Folded:
     own = {name: mixings[name]} if name in mixings else {}
     return Folded(graph, Plan({name: kept}), own)
-
-
-def _plain(position: int, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return op.func(*args, **kwargs)

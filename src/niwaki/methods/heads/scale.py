@@ -42,9 +42,8 @@ def with_trained_scale(
         numbers: what the smaller network's code computes from counts.
         settled: operators that were made up for before.
     """
-    table = {(number.position, number.slot): number for number in numbers}
+    table = {(each.position, each.slot): each for each in numbers if each.position not in settled}
     heads: list[tuple[Head, int, torch.Tensor]] = []
-    table = {place: number for place, number in table.items() if place[0] not in settled}
     new = set(settled)
     for name in plan.kept:
         try:

@@ -25,7 +25,7 @@ from niwaki.methods.heads.basis import paired_basis
 from niwaki.methods.heads.moments import Counted, counted, second_moments
 from niwaki.methods.heads.rows import with_rows
 from niwaki.methods.heads.scale import with_trained_scale
-from niwaki.running import preserved_rng, run
+from niwaki.running import plainly, preserved_rng, run, seed_all
 from niwaki.running.compare import tolerance, worst
 
 ALLOWED = 10  # times the tolerance of a proof: two networks, of which neither is exact
@@ -216,13 +216,8 @@ def _that_compute_the_same(
 
 
 def _outputs(graph: Graph) -> list[Tensor]:
-    torch.manual_seed(0)
-    return run(
-        graph.model,
-        graph.inference.tape,
-        graph.inputs,
-        lambda _, op, args, kwargs: op.func(*args, **kwargs),
-    )
+    seed_all(0)
+    return run(graph.model, graph.inference.tape, graph.inputs, plainly)
 
 
 def _agree(graph: Graph, wanted: list[Tensor]) -> bool:
