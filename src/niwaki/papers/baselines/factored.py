@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from niwaki import models
 from niwaki.core.errors import UnknownNameError
-from niwaki.data import Dataset
 from niwaki.graph import Graph, trace
 from niwaki.measure import count_params
 from niwaki.measure.macs import count_macs
@@ -23,9 +21,7 @@ from niwaki.methods.factors import factors_of, fold_factors, plan_of_zeros, zero
 from niwaki.methods.gal import GAL
 from niwaki.methods.oed import OED, Ensemble
 from niwaki.methods.structure_selection import StructureSelection
-from niwaki.papers.baselines.run import BATCH, WEIGHT_DECAY, Cost, Pruned, Row
-from niwaki.papers.images import some
-from niwaki.papers.recipe import Places
+from niwaki.papers.baselines.run import BATCH, WEIGHT_DECAY, Pruned, Row, Setup
 from niwaki.proof import check
 from niwaki.pruning.depth import drop_branches
 from niwaki.surgery import shrink
@@ -61,10 +57,10 @@ class FactorRow(Row):
 
     kept: str = KEPT
 
-    def _pruned(self, model: nn.Module, cost: Cost, dataset: Dataset, places: Places) -> Pruned:
+    def _pruned(self, model: nn.Module, setup: Setup) -> Pruned:
         inputs = models.example_inputs(model)
         graph = trace(model, inputs)
-        student = self._learned(graph, cost, dataset, places)
+        student = self._learned(graph, setup)
         folded = fold_factors(student).eval()
         plan, gone = plan_of_zeros(graph, student), zero_branches(student)
         if gone:
@@ -75,22 +71,21 @@ class FactorRow(Row):
             check(cut, smaller)
         return Pruned(
             smaller,
-            base=self._accuracy(model, dataset, places)[0],
-            untuned=self._accuracy(smaller, dataset, places)[0],
+            base=self._accuracy(model, setup)[0],
+            untuned=self._accuracy(smaller, setup)[0],
             params=count_params(model),
             macs=count_macs(model, models.example_inputs(model, batch=1)),
             kept={name: len(entry.units) for name, entry in plan.items()},
             notes=(_said(student),),
         )
 
-    def _learned(self, graph: Graph, cost: Cost, dataset: Dataset, places: Places) -> nn.Module:
+    def _learned(self, graph: Graph, setup: Setup) -> nn.Module:
         """The network with its factors, after training."""
         if self.entry["factors"] not in METHODS:
             raise UnknownNameError("method with factors", self.entry["factors"], METHODS)
         method = METHODS[self.entry["factors"]](self, graph.model)
-        student: Any = method.prepare(graph).to(places.device)
-        train = some(dataset.split("train"), cost.images).to(places.device)
-        feed = Feed(train, FeedSettings(BATCH, Augment(border="zero"), seed=self.seed))
+        student: Any = method.prepare(graph).to(setup.places.device)
+        feed = Feed(setup.training(), FeedSettings(BATCH, Augment(border="zero"), seed=self.seed))
         settings = self._settings()
         steps = settings.epochs * len(feed)
 
@@ -120,18 +115,10 @@ class FactorRow(Row):
             seed=self.seed,
         )
 
-    def _tuned(
-        self,
-        teacher: nn.Module,
-        smaller: nn.Module,
-        cost: Cost,
-        dataset: Dataset,
-        places: Places,
-        work: Path,
-    ) -> History:
+    def _tuned(self, teacher: nn.Module, smaller: nn.Module, setup: Setup) -> History:
         """As any row; methods of one cycle end with what is left."""
         if self.entry["factors"] == "gal":
-            return super()._tuned(teacher, smaller, cost, dataset, places, work)
+            return super()._tuned(teacher, smaller, setup)
         return History((), 0, notes=("not fine-tuned, as published",))
 
 

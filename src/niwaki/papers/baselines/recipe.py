@@ -13,7 +13,7 @@ from niwaki import data
 from niwaki.core.errors import CheckpointError, DataError, SettingError, UnknownNameError
 from niwaki.papers.baselines.factored import FactorRow
 from niwaki.papers.baselines.lines import lines
-from niwaki.papers.baselines.run import BaselineRun, Cost, Row
+from niwaki.papers.baselines.run import BaselineRun, Cost, Row, Setup
 from niwaki.papers.baselines.sparse import SparseRow
 from niwaki.papers.cell import Cell, Outcome
 from niwaki.papers.line import Line
@@ -85,11 +85,11 @@ class Baselines(Recipe):
         say: Say,
     ) -> list[Cell]:
         """The base, and what each row comes to before and after fine-tuning."""
-        work = (places.work or WORK) / self.budget
+        setup = Setup(cost, dataset, places, (places.work or WORK) / self.budget)
         cells: list[Cell] = []
         for entry in table["rows"]:
             row = _kind(entry)(experiment, self.budget, self.seed, table, entry)
-            run = row.run(cost, dataset, places, work)
+            run = row.run(setup)
             if not cells:
                 published = entry.get("published_base")
                 cells.append(Cell(experiment, "–", 0.0, "original", published, run.base))

@@ -21,7 +21,7 @@ from torch import nn
 from niwaki import models
 from niwaki.core.provenance import hardware, versions
 from niwaki.core.records import write_text_atomic
-from niwaki.data import Dataset
+from niwaki.data import Dataset, Split
 from niwaki.io.weights import load_weights
 from niwaki.measure import count_params, evaluate
 from niwaki.measure.macs import count_macs
@@ -63,6 +63,29 @@ class Cost:
     def __str__(self) -> str:
         images = "all" if self.images is None else f"{self.images:,}"
         return f"{self.epochs} epochs of fine-tuning on {images} training images"
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What a row is run with.
+
+    Attributes:
+        work: the folder for what is trained.
+    """
+
+    cost: Cost
+    dataset: Dataset
+    places: Places
+    work: Path
+
+    def training(self) -> Split:
+        """The images that are trained on, on their device."""
+        train = some(self.dataset.split("train"), self.cost.images)
+        return train.to(self.places.device)
+
+    def test(self) -> Split:
+        """The images that are tested on, on their device."""
+        return self.dataset.split("test").to(self.places.device)
 
 
 @dataclass(frozen=True)
@@ -147,15 +170,15 @@ class Row:
         words = f"{self.experiment}-{self.entry['name']}-{self.budget}-seed{self.seed}".lower()
         return "-".join("".join(c if c.isalnum() else " " for c in words).split())
 
-    def run(self, cost: Cost, dataset: Dataset, places: Places, work: Path) -> BaselineRun:
+    def run(self, setup: Setup) -> BaselineRun:
         """The row's numbers: from its record, or made now."""
-        path = work / "records" / f"{self.name}.json"
-        if path.is_file() and (known := read(path)).settings == self._asked(cost):
+        path = setup.work / "records" / f"{self.name}.json"
+        if path.is_file() and (known := read(path)).settings == self._asked(setup.cost):
             return known
-        model = self._original(cost, dataset, places, work)
-        pruned = self._pruned(model, cost, dataset, places)
-        history = self._tuned(model, pruned.model, cost, dataset, places, work)
-        done = self._record(pruned, history, cost, dataset, places)
+        model = self._original(setup)
+        pruned = self._pruned(model, setup)
+        history = self._tuned(model, pruned.model, setup)
+        done = self._record(pruned, history, setup)
         write(done, path)
         return done
 
@@ -167,14 +190,14 @@ class Row:
         plain: dict[str, Any] = json.loads(json.dumps(asked))
         return plain
 
-    def _original(self, cost: Cost, dataset: Dataset, places: Places, work: Path) -> nn.Module:
+    def _original(self, setup: Setup) -> nn.Module:
         """The unpruned network; from a checkpoint, which costs nothing."""
-        model = models.build(self.table["model"], classes=dataset.classes)
-        load_weights(model, places.checkpoint(self.table["checkpoint"]))
-        return model.to(places.device).eval()
+        model = models.build(self.table["model"], classes=setup.dataset.classes)
+        load_weights(model, setup.places.checkpoint(self.table["checkpoint"]))
+        return model.to(setup.places.device).eval()
 
-    def _pruned(self, model: nn.Module, cost: Cost, dataset: Dataset, places: Places) -> Pruned:
-        entry, test = self.entry, dataset.split("test").to(places.device)
+    def _pruned(self, model: nn.Module, setup: Setup) -> Pruned:
+        entry, test = self.entry, setup.test()
         selection = Selection(
             entry.get("scope", "local"),
             only=tuple(self.table["only"]),
@@ -188,9 +211,9 @@ class Row:
             criterion=entry["criterion"],
             budget=entry.get("budget", 0),
             compensation=entry.get("compensation", "none"),
-            calibration=self._seen(dataset, places),
+            calibration=self._seen(setup),
             selection=selection,
-            evaluate=partial(test.batches, EVALUATION_BATCH, limit=places.limit),
+            evaluate=partial(test.batches, EVALUATION_BATCH, limit=setup.places.limit),
             seed=self.seed,
         )
         before, after = result.record.before, result.record.after
@@ -206,46 +229,37 @@ class Row:
             counted=self._counted(result),
         )
 
-    def _seen(self, dataset: Dataset, places: Places) -> Calibration | None:
+    def _seen(self, setup: Setup) -> Calibration | None:
         """Training images with their class numbers, for what looks at activations or gradients."""
         if "calibration" not in self.entry:
             return None
-        few = some(dataset.split("train"), self.entry["calibration"]).to(places.device)
+        few = some(setup.dataset.split("train"), self.entry["calibration"])
+        few = few.to(setup.places.device)
         return Calibration.labelled(lambda: few.batches(BATCH))
 
-    def _tuned(
-        self,
-        teacher: nn.Module,
-        smaller: nn.Module,
-        cost: Cost,
-        dataset: Dataset,
-        places: Places,
-        work: Path,
-    ) -> History:
+    def _tuned(self, teacher: nn.Module, smaller: nn.Module, setup: Setup) -> History:
         """Train in place, with the unpruned network as a teacher; the last epoch's weights stay."""
-        train = some(dataset.split("train"), cost.images).to(places.device)
         settings = TrainSettings(
-            cost.epochs,
-            cost.lr,
+            setup.cost.epochs,
+            setup.cost.lr,
             weight_decay=WEIGHT_DECAY,
             schedule="one-cycle",
             seed=self.seed,
             channels_last=True,
         )
-        folder = RunFolder(work / self.name, resume=True, trackers=(), describes={"row": self.name})
+        described = {"row": self.name}
+        folder = RunFolder(setup.work / self.name, resume=True, trackers=(), describes=described)
         return fit(
             smaller,
-            Feed(train, FeedSettings(BATCH, Augment(border="zero"), seed=self.seed)),
+            Feed(setup.training(), FeedSettings(BATCH, Augment(border="zero"), seed=self.seed)),
             settings=settings,
             distillation=Distillation(copy.deepcopy(teacher), DISTIL, TEMPERATURE),
             folder=folder,
             progress=False,
         )
 
-    def _record(
-        self, pruned: Pruned, history: History, cost: Cost, dataset: Dataset, places: Places
-    ) -> BaselineRun:
-        test, samples = self._accuracy(pruned.model, dataset, places)
+    def _record(self, pruned: Pruned, history: History, setup: Setup) -> BaselineRun:
+        test, samples = self._accuracy(pruned.model, setup)
         one = models.example_inputs(pruned.model, batch=1)
         stopped = [history.stopped] if history.stopped else []
         return BaselineRun(
@@ -260,17 +274,17 @@ class Row:
             params=[pruned.params, count_params(pruned.model)],
             macs=[pruned.macs, count_macs(pruned.model, one)],
             kept=pruned.kept,
-            settings=self._asked(cost),
+            settings=self._asked(setup.cost),
             curve=[[e.loss, e.accuracy] for e in history.epochs],
             seconds=round(history.seconds, 1),
             notes=[self.kept, *pruned.notes, *history.notes, *stopped],
             counted=pruned.counted,
         )
 
-    def _accuracy(self, model: nn.Module, dataset: Dataset, places: Places) -> tuple[float, int]:
+    def _accuracy(self, model: nn.Module, setup: Setup) -> tuple[float, int]:
         """In percent on the test images, and of how many."""
-        test = dataset.split("test").to(places.device)
-        found = evaluate(model, test.batches(EVALUATION_BATCH, limit=places.limit))
+        batches = setup.test().batches(EVALUATION_BATCH, limit=setup.places.limit)
+        found = evaluate(model, batches)
         return _percent(found.accuracy), found.samples
 
     def _counted(self, result: Result) -> float | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +19,9 @@ from niwaki.graph import Graph, trace
 from niwaki.methods.base.penalty import PenaltyOver
 from niwaki.methods.slimming import Slimming
 from niwaki.methods.ssl import SSL
-from niwaki.papers.baselines.run import Cost, Row
+from niwaki.papers.baselines.run import Cost, Row, Setup
 from niwaki.papers.fitting import fit_by_validation
 from niwaki.papers.images import some
-from niwaki.papers.recipe import Places
 from niwaki.training import Feed, FeedSettings, History, TrainSettings
 from niwaki.training import learning_rate as rate_after
 
@@ -43,16 +41,17 @@ class SparseRow(Row):
         own = {"batch": BATCH, "weight_decay": WEIGHT_DECAY, "distil": 0.0}
         return {**super()._asked(cost), **own}
 
-    def _original(self, cost: Cost, dataset: Dataset, places: Places, work: Path) -> nn.Module:
+    def _original(self, setup: Setup) -> nn.Module:
         """The network that was trained with the penalty."""
         torch.manual_seed(self.seed)
-        model = models.build(self.entry["model"], classes=dataset.classes).to(places.device)
+        model = models.build(self.entry["model"], classes=setup.dataset.classes)
+        model = model.to(setup.places.device)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm1d):
                 nn.init.constant_(module.weight, 0.5)
         graph = trace(model.eval(), models.example_inputs(model))
-        added, after = self._penalty(graph, cost, dataset)
-        self._fitted(model, cost, dataset, places, work / f"{self.name}-trained", added, after)
+        added, after = self._penalty(graph, setup.cost, setup.dataset)
+        self._fitted(model, setup, f"{self.name}-trained", added, after)
         return model.eval()
 
     def _penalty(
@@ -79,17 +78,9 @@ class SparseRow(Row):
 
         return None, shrink
 
-    def _tuned(
-        self,
-        teacher: nn.Module,
-        smaller: nn.Module,
-        cost: Cost,
-        dataset: Dataset,
-        places: Places,
-        work: Path,
-    ) -> History:
+    def _tuned(self, teacher: nn.Module, smaller: nn.Module, setup: Setup) -> History:
         """The same training without the penalty; the published methods have no teacher."""
-        return self._fitted(smaller, cost, dataset, places, work / self.name)
+        return self._fitted(smaller, setup, self.name)
 
     def _settings(self, cost: Cost) -> TrainSettings:
         third = max(1, cost.epochs // 3)
@@ -105,21 +96,18 @@ class SparseRow(Row):
     def _fitted(
         self,
         model: nn.Module,
-        cost: Cost,
-        dataset: Dataset,
-        places: Places,
-        folder: Path,
+        setup: Setup,
+        folder: str,
         penalty: PenaltyOver | None = None,
         after_step: AfterStep | None = None,
     ) -> History:
-        train = some(dataset.split("train"), cost.images).to(places.device)
         return fit_by_validation(
             model,
-            Feed(train, FeedSettings(BATCH, seed=self.seed)),
-            dataset,
-            places,
-            folder,
-            settings=self._settings(cost),
+            Feed(setup.training(), FeedSettings(BATCH, seed=self.seed)),
+            setup.dataset,
+            setup.places,
+            setup.work / folder,
+            settings=self._settings(setup.cost),
             describes={"row": self.name, "penalty_weight": str(self.entry["reg"])},
             penalty=penalty,
             after_step=after_step,
