@@ -25,7 +25,7 @@ def fit(
     for _ in range(steps):
         rows = torch.randint(len(x), (64,))
         optimiser.zero_grad()
-        loss(network(x[rows]), goal[rows]).backward()  # type: ignore[no-untyped-call]
+        loss(network(x[rows]), goal[rows]).backward()  # type: ignore[no-untyped-call]  # torch has none
         optimiser.step()
     return network.eval()
 

@@ -91,7 +91,7 @@ def trained(x: Tensor, y: Tensor, seed: int) -> Transformer:
     for _ in range(STEPS):
         rows = torch.randint(len(x), (BATCH,))
         optimiser.zero_grad()
-        F.cross_entropy(network(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(network(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]  # torch has none
         optimiser.step()
         schedule.step()
     return network.eval()

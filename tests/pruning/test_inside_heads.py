@@ -112,18 +112,6 @@ class Fused(nn.Module):
         return y
 
 
-class NormedForTorch(TorchKernel):
-    """Keys are normalised before torch's attention, which divides by the root of their size."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.RMSNorm(SIZE)
-
-    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = super().parts(x)
-        return self.norm(q), k, v
-
-
 class Rotary(Attention):
     """Queries and keys are turned by their place, pair by pair."""
 
@@ -149,6 +137,10 @@ class NormedQueries(Attention):
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = super().parts(x)
         return self.norm(q), k, v
+
+
+class NormedForTorch(NormedQueries, TorchKernel):
+    """The same before torch's attention, which divides by the root of their size."""
 
 
 class Squared(Attention):
